@@ -1,0 +1,1 @@
+"""The contract between the two services. Imports neither of them."""

@@ -1,0 +1,24 @@
+"""What the two HTTP faces have in common."""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, TypeVar
+
+from fastapi import FastAPI, Path, Response
+
+E = TypeVar("E", bound=Callable[..., Awaitable[Response]])
+
+ACCOUNT_ID_PATTERN = r"^[A-Za-z0-9._:-]{1,64}$"
+ACCOUNT_ID_RULE = "1 to 64 characters of A-Z a-z 0-9 . _ : -"
+
+AccountIdPath = Annotated[str, Path(pattern=ACCOUNT_ID_PATTERN, description=ACCOUNT_ID_RULE)]
+
+
+def route(app: FastAPI, path: str, method: str, **options: Any) -> Callable[[E], E]:
+    """Register an endpoint at `path`, with and without a slash at its end."""
+
+    def register(endpoint: E) -> E:
+        app.add_api_route(path, endpoint, methods=[method], **options)
+        app.add_api_route(f"{path}/", endpoint, methods=[method], include_in_schema=False, **options)
+        return endpoint
+
+    return register

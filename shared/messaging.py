@@ -1,0 +1,76 @@
+"""The contract on the broker: one durable fanout exchange, and messages that carry a run of events."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+import aio_pika
+import uuid_utils
+from aio_pika.abc import AbstractChannel, AbstractExchange
+from aio_pika.exceptions import CONNECTION_EXCEPTIONS, AMQPError, ChannelInvalidStateError
+
+from shared.events import Position, join_events
+
+EXCHANGE = "ledger.events"
+BATCH_CONTENT_TYPE = "application/cloudevents-batch+json"
+MESSAGE_TYPE = "ledger.events"
+CONNECT_SECONDS = 10
+CLOSE_SECONDS = 5
+HEARTBEAT_SECONDS = 10
+
+BROKER_ERRORS = (AMQPError, ChannelInvalidStateError, OSError, TimeoutError)
+"""What a broker that is down, cut off or unwilling looks like from here."""
+
+
+@asynccontextmanager
+async def open_channel(amqp_url: str, name: str, publisher_confirms: bool) -> AsyncIterator[AbstractChannel]:
+    """A channel on a plain connection of its own, whose loss its owner notices: a robust one hides it.
+
+    With `publisher_confirms`, a message that no queue takes fails too. Raises `BROKER_ERRORS`.
+    """
+    try:
+        connection = await aio_pika.connect(
+            amqp_url,
+            timeout=CONNECT_SECONDS,
+            client_properties={"connection_name": name},
+            heartbeat=HEARTBEAT_SECONDS,
+        )
+    except CONNECTION_EXCEPTIONS as error:
+        raise _no_channel(error) from error
+    try:
+        try:
+            channel = await asyncio.wait_for(
+                connection.channel(publisher_confirms=publisher_confirms, on_return_raises=publisher_confirms),
+                CONNECT_SECONDS,
+            )
+        except CONNECTION_EXCEPTIONS as error:
+            raise _no_channel(error) from error
+        yield channel
+    finally:
+        # A broker that reads nothing more would hold up the closing for ever; the process is worth more.
+        await asyncio.wait({asyncio.create_task(connection.close())}, timeout=CLOSE_SECONDS)
+
+
+def _no_channel(error: BaseException) -> Exception:
+    """A peer that hangs up half-way is a bare RuntimeError or StopAsyncIteration in aio-pika."""
+    return error if isinstance(error, BROKER_ERRORS) else ConnectionError(f"the broker hung up: {error!r}")
+
+
+async def declare_exchange(channel: AbstractChannel) -> AbstractExchange:
+    """Both services declare it alike, so that neither has to be started first."""
+    return await channel.declare_exchange(EXCHANGE, aio_pika.ExchangeType.FANOUT, durable=True, timeout=CONNECT_SECONDS)
+
+
+def batch_message(first: Position, events: list[bytes]) -> aio_pika.Message:
+    """The message for a run of encoded events that starts at position `first`."""
+    return aio_pika.Message(
+        join_events(events),
+        delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+        content_type=BATCH_CONTENT_TYPE,
+        message_id=str(uuid_utils.uuid7()),
+        type=MESSAGE_TYPE,
+        app_id="command-service",
+        timestamp=datetime.now(UTC),
+        headers={"first_position": first, "last_position": first + len(events) - 1},
+    )

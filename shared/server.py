@@ -1,0 +1,105 @@
+"""Runs a service: its HTTP server and its background tasks, together or not at all."""
+
+import asyncio
+import socket
+from collections.abc import Callable, Coroutine, Sequence
+from types import FrameType
+from typing import TypeVar
+
+import structlog
+import typer
+import uvicorn
+from fastapi import FastAPI
+
+from shared.problems import LedgerError
+from shared.settings import ServiceSettings, describe_settings, read_settings
+from shared.telemetry import configure_logs
+
+S = TypeVar("S", bound=ServiceSettings)
+
+SHUTDOWN_SECONDS = 20
+
+log = structlog.get_logger()
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._loop = asyncio.get_running_loop()
+        self._on_stop = on_stop
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # uvicorn would raise the signal again at its end and so die of it; a clean stop exits with 0.
+        self.should_exit = True
+        self._loop.call_soon_threadsafe(self._on_stop)
+
+
+def bind(settings: ServiceSettings) -> socket.socket:
+    """The listening socket. Raises `LedgerError` when the address is taken or not of this machine."""
+    try:
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    except OSError as error:
+        raise LedgerError(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}. Set HOST or PORT to a free address."
+        ) from error
+
+
+async def serve(
+    app: FastAPI,
+    listener: socket.socket,
+    background: Sequence[Coroutine[None, None, None]],
+    on_stop: Callable[[], None],
+) -> None:
+    """Serve until SIGTERM or SIGINT: requests under way are answered first, then the background tasks end.
+
+    `on_stop` is called when the signal comes, to release requests that wait. A background task that
+    fails takes the process with it: half a service would be worse than one that is restarted.
+    """
+    config = uvicorn.Config(
+        app,
+        loop="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
+    server = _Server(config, on_stop)
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(work) for work in background]
+        host, port = listener.getsockname()[:2]
+        log.info("listening", url=f"http://{f'[{host}]' if ':' in host else host}:{port}")
+        await server.serve(sockets=[listener])
+        log.info("stopped listening")
+        for task in tasks:
+            task.cancel()
+
+
+def run_service(name: str, purpose: str, settings: type[S], run: Callable[[S], Coroutine[None, None, None]]) -> None:
+    """The command line of a service: `--help`, or run it to its end.
+
+    Exit status 0 after a clean stop, 1 with a line that says why otherwise, 2 when a setting is wrong.
+    """
+
+    def main() -> None:
+        values = read_settings(settings)
+        configure_logs(name, values.log_level, values.log_format)
+        try:
+            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+                runner.run(run(values))
+        except* LedgerError as errors:
+            log.error("cannot go on", reason=str(errors.exceptions[0]))
+            raise SystemExit(1) from None
+
+    command_line = typer.Typer(add_completion=False)
+    command_line.command(help=f"{purpose}\n\nSet by environment variables:\n\n{describe_settings(settings)}")(main)
+    command_line(prog_name=name)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # not made for this platform
+        return None
+    return uvloop.new_event_loop

@@ -1,0 +1,53 @@
+"""What both services read from the environment."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import AmqpDsn, BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+S = TypeVar("S", bound="ServiceSettings")
+
+
+class ServiceSettings(BaseSettings):
+    """An empty variable counts as not set, so that compose files can pass them on."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, frozen=True)
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    data_dir: Path = Field(Path(".data"), description="Folder of the SQLite files; made when missing.")
+    amqp_url: AmqpDsn | None = Field(
+        None, description="RabbitMQ, as amqp://user:password@host/vhost; without it no broker is used."
+    )
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], BeforeValidator(lambda level: str(level).lower())
+    ] = Field("info", description="Least severe level that is logged: debug, info, warning or error.")
+    log_format: Literal["console", "json"] = Field("console", description="console or json, one line an entry.")
+
+    @property
+    def broker_name(self) -> str:
+        """The broker for people and logs: without its password."""
+        if self.amqp_url is None:
+            return "none"
+        url = self.amqp_url
+        return f"{url.scheme}://{url.host}:{url.port or 5672}{url.path or '/'}"
+
+
+def read_settings(settings: type[S]) -> S:
+    """Read `settings` from the environment, or end the process with a line for each variable that is wrong."""
+    try:
+        return settings.model_validate({})
+    except ValidationError as error:
+        for problem in error.errors():
+            print(f"{str(problem['loc'][0]).upper()}: {problem['msg']}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def describe_settings(settings: type[ServiceSettings]) -> str:
+    """A line for each variable with its default, for `--help`."""
+    return "\n\n".join(
+        f"{name.upper()}: {field.description} Default: {'not set' if field.default is None else field.default}."
+        for name, field in settings.model_fields.items()
+    )

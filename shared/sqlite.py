@@ -1,0 +1,85 @@
+"""SQLite for asyncio: one thread that owns one connection, and numbered migrations."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+from shared.problems import CorruptStore, StoreUnavailable
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+BUSY_SECONDS = 5
+
+
+class SqliteThread:
+    """Runs functions of a connection, one after the other, off the event loop.
+
+    `text_factory` is the type of text read: `bytes` for text that only passes through.
+    """
+
+    def __init__(self, path: Path, text_factory: type[str | bytes] = str) -> None:
+        self.path = path
+        self._text_factory = text_factory
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix=path.name)
+        self._connection: sqlite3.Connection
+
+    async def open(self) -> None:
+        """Raises `CorruptStore` when the file is no SQLite database, `StoreUnavailable` when it can't be opened."""
+        await self._submit(self._connect)
+
+    def _connect(self) -> None:
+        self._connection = sqlite3.connect(
+            self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        self._connection.text_factory = self._text_factory
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        # A commit returns when it is on disk: https://www.sqlite.org/pragma.html#pragma_synchronous
+        self._connection.execute("PRAGMA synchronous = FULL")
+
+    async def run(
+        self,
+        function: Callable[Concatenate[sqlite3.Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Raises `CorruptStore` or `StoreUnavailable` in place of SQLite's own errors."""
+        return await self._submit(lambda: function(self._connection, *args, **kwargs))
+
+    async def _submit(self, call: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+        except sqlite3.Error as error:
+            # SQLITE_CORRUPT, SQLITE_NOTADB: https://www.sqlite.org/rescode.html
+            if error.sqlite_errorname in ("SQLITE_CORRUPT", "SQLITE_NOTADB"):
+                raise CorruptStore(
+                    f"{self.path}: {error}. Nothing was written to it; put a good copy in its place."
+                ) from error
+            raise StoreUnavailable(f"{self.path}: {error}.") from error
+
+    async def close(self) -> None:
+        await self._submit(lambda: self._connection.close())
+        self._executor.shutdown()
+
+
+def migrate(connection: sqlite3.Connection, package: str) -> None:
+    """Bring the schema up to date with `package`'s numbered `*.sqlite.sql` files, each in a transaction.
+
+    The number of the last one is kept in `PRAGMA user_version`. Raises `CorruptStore` when the file
+    was written by a later program than this one.
+    """
+    migrations = sorted(
+        (file for file in files(package).iterdir() if file.name.endswith(".sqlite.sql")),
+        key=lambda file: file.name,
+    )
+    (current,) = connection.execute("PRAGMA user_version").fetchone()
+    if current > len(migrations):
+        raise CorruptStore(
+            f"schema version {current} is newer than this program's {len(migrations)}: update the program."
+        )
+    for number, migration in enumerate(migrations[current:], current + 1):
+        connection.executescript(f"BEGIN IMMEDIATE;\n{migration.read_text()}\nPRAGMA user_version = {number};\nCOMMIT;")
