@@ -1,0 +1,1 @@
+"""Validates commands, owns the event log and publishes it."""

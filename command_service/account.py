@@ -1,0 +1,99 @@
+"""The account aggregate: which commands there are, what each one does, and what an event changes. Pure."""
+
+from typing import assert_never
+
+from msgspec import Struct
+
+from shared.events import (
+    AccountCreated,
+    AccountCreationRejected,
+    AccountId,
+    AmountDeposited,
+    AmountWithdrawn,
+    DepositRejected,
+    Event,
+    Reason,
+    WithdrawalRejected,
+)
+
+BALANCE_MAX = 2**63 - 1
+
+
+class CreateAccount(Struct, frozen=True):
+    account_id: AccountId
+    name: str
+
+
+class Deposit(Struct, frozen=True):
+    """`amount` is in cents, and may be anything: the decision is the account's, not the parser's."""
+
+    account_id: AccountId
+    amount: int
+    description: str
+
+
+class Withdraw(Struct, frozen=True):
+    account_id: AccountId
+    amount: int
+    description: str
+
+
+Command = CreateAccount | Deposit | Withdraw
+
+
+class Account(Struct, frozen=True):
+    name: str
+    balance: int
+    """In cents, never below zero, never over `BALANCE_MAX`."""
+
+
+def decide(account: Account | None, command: Command) -> Event:
+    """The one event that `command` leads to. `account` is None while it does not exist."""
+    match command:
+        case CreateAccount(name=name):
+            if account is not None:
+                return AccountCreationRejected(name, "account-already-exists")
+            return AccountCreated(name)
+        case Deposit(amount=amount, description=description):
+            if reason := _deposit_refusal(account, amount):
+                return DepositRejected(amount, description, reason)
+            return AmountDeposited(amount, description)
+        case Withdraw(amount=amount, description=description):
+            if reason := _withdrawal_refusal(account, amount):
+                return WithdrawalRejected(amount, description, reason)
+            return AmountWithdrawn(amount, description)
+        case _:
+            assert_never(command)
+
+
+def _deposit_refusal(account: Account | None, amount: int) -> Reason | None:
+    if account is None:
+        return "account-not-found"
+    if amount <= 0:
+        return "amount-not-positive"
+    if account.balance + amount > BALANCE_MAX:
+        return "balance-limit-exceeded"
+    return None
+
+
+def _withdrawal_refusal(account: Account | None, amount: int) -> Reason | None:
+    if account is None:
+        return "account-not-found"
+    if amount <= 0:
+        return "amount-not-positive"
+    if amount > account.balance:
+        return "insufficient-funds"
+    return None
+
+
+def evolve(account: Account | None, event: Event) -> Account | None:
+    """The account after `event`. A rejection changes nothing."""
+    match event:
+        case AccountCreated(name=name):
+            return Account(name, 0)
+        case AmountDeposited(amount=amount) if account is not None:
+            return Account(account.name, account.balance + amount)
+        case AmountWithdrawn(amount=amount) if account is not None:
+            return Account(account.name, account.balance - amount)
+        case _:
+            return account

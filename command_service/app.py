@@ -1,0 +1,50 @@
+"""Where the command service's parts meet."""
+
+import structlog
+from prometheus_client import CollectorRegistry
+from pydantic import Field
+
+from command_service.api import create_api
+from command_service.event_store.sqlite import SqliteEventStore
+from command_service.ledger_writer import LedgerWriter
+from command_service.relay import Relay
+from shared.server import bind, serve
+from shared.settings import ServiceSettings
+from shared.watermark import Watermark
+
+log = structlog.get_logger()
+
+
+class CommandSettings(ServiceSettings):
+    port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    query_url: str = Field(
+        "http://127.0.0.1:8081", description="Where clients reach the projection service; base of Location."
+    )
+
+
+async def run(settings: CommandSettings) -> None:
+    """Run until SIGTERM or SIGINT. Raises `LedgerError` when the store or the port can't be had."""
+    path = settings.data_dir / "ledger.sqlite3"
+    store = await SqliteEventStore.open(path)
+    try:
+        listener = bind(settings)
+        log.info("command service", store=str(path), broker=settings.broker_name)
+        head = Watermark(await store.head())
+        registry = CollectorRegistry()
+        writer = LedgerWriter(store, head, registry)
+        background = [writer.run()]
+        relay = None
+        if settings.amqp_url is not None:
+            relay = Relay(store, head, str(settings.amqp_url), registry)
+            background.append(relay.run())
+        app = create_api(
+            store,
+            writer,
+            head,
+            registry,
+            settings.query_url.rstrip("/"),
+            lambda: relay.status if relay else "no broker",
+        )
+        await serve(app, listener, background, on_stop=head.close)
+    finally:
+        await store.close()

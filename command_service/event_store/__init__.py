@@ -1,0 +1,83 @@
+"""The event log, and what is kept in the same transaction with it."""
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import NamedTuple, Protocol
+
+from msgspec import Struct
+
+from command_service.account import Account
+from shared.events import AccountId, Position, Version
+
+
+class Stream(Struct, frozen=True):
+    """Where one account's stream stands: its last version, and the account if it has been created."""
+
+    version: Version
+    account: Account | None
+
+
+class NewEvent(NamedTuple):
+    """A row of the log. `event` is the encoded CloudEvent."""
+
+    position: Position
+    account_id: AccountId
+    version: Version
+    event: str
+
+
+class Answer(Struct, frozen=True):
+    """What came of a request with an Idempotency-Key: its fingerprint and its encoded outcomes."""
+
+    fingerprint: bytes
+    outcomes: str
+
+
+class Append(Protocol):
+    """An open append transaction. It holds the lock on the head: nobody else can append until it ends."""
+
+    head: Position
+    streams: Mapping[AccountId, Stream]
+    answers: Mapping[str, Answer]
+
+    async def commit(
+        self,
+        events: Sequence[NewEvent],
+        streams: Mapping[AccountId, Stream],
+        answers: Mapping[str, Answer],
+    ) -> None:
+        """Write all of it, on disk when this returns.
+
+        `events` go on from `head` without a hole; `streams` are the new states of their accounts.
+        Raises `StoreUnavailable` when nothing was written, `OutcomeUnknown` when that is not sure.
+        """
+
+
+class EventStore(Protocol):
+    source: str
+    """Names this ledger, and no other, in every event."""
+
+    def append(self, account_ids: Collection[AccountId], keys: Collection[str]) -> AbstractAsyncContextManager[Append]:
+        """Begin to append: takes the lock, then reads the streams and answers asked for (those that exist).
+
+        Leaving the context without `commit` writes nothing. Raises `StoreUnavailable`.
+        """
+
+    async def head(self) -> Position:
+        """The position of the last event; 0 in an empty log."""
+
+    async def read(self, after: Position, events_max: int, bytes_max: int) -> list[bytes]:
+        """Encoded events from position `after` + 1 on, without a hole, up to a page's limits.
+
+        At least one where there is one, however large.
+        """
+
+    async def read_stream(self, account_id: AccountId, after: Version, events_max: int, bytes_max: int) -> list[bytes]:
+        """Encoded events of one account, from version `after` + 1 on, up to a page's limits as in `read`."""
+
+    async def published(self) -> Position:
+        """The relay's cursor: everything up to it was confirmed by the broker."""
+
+    async def save_published(self, position: Position) -> None: ...
+
+    async def close(self) -> None: ...

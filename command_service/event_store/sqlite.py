@@ -1,0 +1,223 @@
+"""The event store in one SQLite file, for one command service at a time."""
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+import uuid_utils
+
+from command_service.account import Account
+from command_service.event_store import Answer, Append, NewEvent, Stream
+from shared.events import AccountId, Position, Version
+from shared.problems import CorruptStore, OutcomeUnknown, StoreUnavailable
+from shared.sqlite import SqliteThread, migrate
+
+READ_LEDGER = "SELECT source, position, published FROM ledger"
+READ_LAST_POSITION = "SELECT coalesce(max(position), 0) FROM events"
+READ_STREAMS = """
+    SELECT account_id, version, name, balance FROM streams WHERE account_id IN (SELECT value FROM json_each(?))
+"""
+READ_ANSWERS = """
+    SELECT idempotency_key, fingerprint, outcomes FROM answers
+    WHERE idempotency_key IN (SELECT value FROM json_each(?))
+"""
+READ_EVENTS = "SELECT event FROM events WHERE position > ? ORDER BY position LIMIT ?"
+READ_STREAM = "SELECT event FROM events WHERE account_id = ? AND version > ? ORDER BY version LIMIT ?"
+
+CREATE_LEDGER = "INSERT INTO ledger (one, source, position, published) VALUES (1, ?, 0, 0)"
+MOVE_HEAD = "UPDATE ledger SET position = ?"
+MOVE_PUBLISHED = "UPDATE ledger SET published = ?"
+ADD_EVENT = "INSERT INTO events (position, account_id, version, event) VALUES (?, ?, ?, ?)"
+PUT_STREAM = """
+    INSERT INTO streams (account_id, version, name, balance) VALUES (?, ?, ?, ?)
+    ON CONFLICT (account_id) DO UPDATE
+    SET version = excluded.version, name = excluded.name, balance = excluded.balance
+"""
+ADD_ANSWER = "INSERT INTO answers (idempotency_key, fingerprint, outcomes) VALUES (?, ?, ?)"
+
+
+class SqliteEventStore:
+    """Appends through one connection and reads through another, so that readers never hold up an append."""
+
+    def __init__(self, source: str, lock: IO[str], writer: SqliteThread, reader: SqliteThread) -> None:
+        self.source = source
+        self._lock = lock
+        self._writer = writer
+        self._reader = reader
+
+    @classmethod
+    async def open(cls, path: Path) -> "SqliteEventStore":
+        """Open the log at `path`, making it when it is not there.
+
+        Raises `StoreUnavailable` while another process has it open, `CorruptStore` when it can't be trusted.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = _lock(path)
+        writer, reader = SqliteThread(path), SqliteThread(path, text_factory=bytes)
+        await writer.open()
+        source = await writer.run(_prepare, path)
+        await reader.open()
+        return cls(source, lock, writer, reader)
+
+    @asynccontextmanager
+    async def append(self, account_ids: Collection[AccountId], keys: Collection[str]) -> AsyncIterator[Append]:
+        append = await self._writer.run(_begin, self._writer, account_ids, keys)
+        try:
+            yield append
+        finally:
+            if not append.ended:
+                await self._writer.run(sqlite3.Connection.rollback)
+
+    async def head(self) -> Position:
+        return Position((await self._reader.run(_row, READ_LEDGER))[1])
+
+    async def read(self, after: Position, events_max: int, bytes_max: int) -> list[bytes]:
+        return await self._reader.run(_read_page, READ_EVENTS, (after, events_max), bytes_max)
+
+    async def read_stream(self, account_id: AccountId, after: Version, events_max: int, bytes_max: int) -> list[bytes]:
+        return await self._reader.run(_read_page, READ_STREAM, (account_id, after, events_max), bytes_max)
+
+    async def published(self) -> Position:
+        return Position((await self._reader.run(_row, READ_LEDGER))[2])
+
+    async def save_published(self, position: Position) -> None:
+        await self._writer.run(lambda connection: connection.execute(MOVE_PUBLISHED, (position,)))
+
+    async def close(self) -> None:
+        await self._reader.close()
+        await self._writer.close()
+        self._lock.close()
+
+
+class _SqliteAppend:
+    def __init__(
+        self,
+        writer: SqliteThread,
+        head: Position,
+        streams: Mapping[AccountId, Stream],
+        answers: Mapping[str, Answer],
+    ) -> None:
+        self._writer = writer
+        self.head = head
+        self.streams = streams
+        self.answers = answers
+        self.ended = False
+
+    async def commit(
+        self,
+        events: Sequence[NewEvent],
+        streams: Mapping[AccountId, Stream],
+        answers: Mapping[str, Answer],
+    ) -> None:
+        await self._writer.run(_write, self.head, events, streams, answers)
+        self.ended = True
+
+
+def _lock(path: Path) -> IO[str]:
+    """Hold a lock on a file beside the database until this process ends, however it ends."""
+    lock = path.with_suffix(".lock").open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        raise StoreUnavailable(
+            f"{path} is open in another command service (process {lock.read().strip() or 'unknown'}). "
+            "One file takes one command service: stop that one, or set DATA_DIR to another folder."
+        ) from None
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> str:
+    migrate(connection, "command_service.event_store")
+    if connection.execute(READ_LEDGER).fetchone() is None:
+        connection.execute(CREATE_LEDGER, (f"/ledgers/{uuid_utils.uuid7()}",))
+    source, head, published = _row(connection, READ_LEDGER)
+    (last,) = _row(connection, READ_LAST_POSITION)
+    if not published <= head == last:
+        raise CorruptStore(
+            f"{path}: the head is {head}, the last event {last}, and {published} are published. "
+            "Nothing was written to it; put a good copy in its place."
+        )
+    return str(source)
+
+
+def _begin(
+    connection: sqlite3.Connection,
+    writer: SqliteThread,
+    account_ids: Collection[AccountId],
+    keys: Collection[str],
+) -> _SqliteAppend:
+    if connection.in_transaction:  # left by a task that was cancelled while it waited for this thread
+        connection.rollback()
+    connection.execute("BEGIN IMMEDIATE")
+    _, head, _ = _row(connection, READ_LEDGER)
+    streams = {
+        AccountId(account_id): Stream(version, None if name is None else Account(name, balance))
+        for account_id, version, name, balance in connection.execute(READ_STREAMS, (_json(account_ids),))
+    }
+    answers = {
+        key: Answer(fingerprint, outcomes)
+        for key, fingerprint, outcomes in (connection.execute(READ_ANSWERS, (_json(keys),)) if keys else ())
+    }
+    return _SqliteAppend(writer, Position(head), streams, answers)
+
+
+def _write(
+    connection: sqlite3.Connection,
+    head: Position,
+    events: Sequence[NewEvent],
+    streams: Mapping[AccountId, Stream],
+    answers: Mapping[str, Answer],
+) -> None:
+    connection.execute(MOVE_HEAD, (head + len(events),))
+    connection.executemany(ADD_EVENT, events)
+    connection.executemany(
+        PUT_STREAM,
+        [
+            (
+                account_id,
+                stream.version,
+                stream.account and stream.account.name,
+                stream.account and stream.account.balance,
+            )
+            for account_id, stream in streams.items()
+        ],
+    )
+    connection.executemany(ADD_ANSWER, [(key, answer.fingerprint, answer.outcomes) for key, answer in answers.items()])
+    try:
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        # A full disk or a lock is found before the commit record is written; any other failure
+        # (an fsync, say) may come after it, and a restart would then find the transaction done.
+        if error.sqlite_errorname in ("SQLITE_FULL", "SQLITE_BUSY"):
+            raise
+        raise OutcomeUnknown(f"the commit failed: {error}. Retry with the same Idempotency-Key.") from error
+
+
+def _read_page(
+    connection: sqlite3.Connection, statement: str, parameters: tuple[object, ...], bytes_max: int
+) -> list[bytes]:
+    events: list[bytes] = []
+    for (event,) in connection.execute(statement, parameters):
+        bytes_max -= len(event)
+        if events and bytes_max < 0:
+            break
+        events.append(event)
+    return events
+
+
+def _row(connection: sqlite3.Connection, statement: str) -> tuple[Any, ...]:
+    row: tuple[Any, ...] = connection.execute(statement).fetchone()
+    return row
+
+
+def _json(values: Collection[str]) -> str:
+    return msgspec.json.encode(list(values)).decode()

@@ -1,0 +1,259 @@
+"""Group commit: one task decides the commands of many requests and appends them in one transaction."""
+
+import asyncio
+import hashlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+import msgspec
+import structlog
+import uuid_utils
+from msgspec import UNSET, Struct, UnsetType
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from command_service.account import Command, decide, evolve
+from command_service.event_store import Answer, EventStore, NewEvent, Stream
+from shared.events import (
+    TYPE_NAMES,
+    AccountId,
+    CloudEvent,
+    Position,
+    Reason,
+    Rejection,
+    Version,
+    encode_event,
+)
+from shared.problems import IdempotencyKeyReused, LedgerError, Overloaded
+from shared.watermark import Watermark
+
+COMMANDS_WAITING_MAX = 20_000
+TRANSACTION_COMMANDS_MAX = 10_000
+
+log = structlog.get_logger()
+
+
+class Outcome(Struct, frozen=True, omit_defaults=True):
+    """What one command came to: enough to answer the client, now and at every retry."""
+
+    type: str
+    event_id: str
+    account_id: AccountId
+    position: Position
+    version: Version
+    name: str | None = None
+    balance: int | None = None
+    """Of the account after the command, in cents; None while there is no such account."""
+    amount: int | None = None
+    reason: Reason | None = None
+
+
+class Request(Struct, frozen=True):
+    """Commands that are recorded together or not at all.
+
+    `idempotency_key` with `fingerprint` makes a second request with the same key harmless.
+    `traceparent` (W3C Trace Context) is passed on in the events.
+    """
+
+    commands: Sequence[Command]
+    idempotency_key: str | None = None
+    fingerprint: bytes = b""
+    traceparent: str | UnsetType = UNSET
+
+
+Waiting = tuple[Request, "asyncio.Future[list[Outcome]]"]
+
+
+def fingerprint(request: object) -> bytes:
+    """Tells two requests with one key apart."""
+    return hashlib.sha256(msgspec.json.encode(request)).digest()
+
+
+class LedgerWriter:
+    """The only way into the event log.
+
+    Nobody is answered before the commit is on disk. Streams are read inside the append transaction, never from
+    a cache: measured, that is 2 to 10 % of the transaction's time, and a stale balance cannot exist.
+    """
+
+    def __init__(
+        self,
+        store: EventStore,
+        head: Watermark,
+        registry: CollectorRegistry,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        new_id: Callable[[], str] = lambda: str(uuid_utils.uuid7()),
+    ) -> None:
+        self._store = store
+        self._head = head
+        self._now = now
+        self._new_id = new_id
+        self._waiting: deque[Waiting] = deque()
+        self._commands_waiting = 0
+        self._wake = asyncio.Event()
+        self._events = Counter("ledger_events", "Events appended, by type.", ["type"], registry=registry)
+        self._commits = Histogram("ledger_commit_seconds", "Time of one append transaction.", registry=registry)
+        Gauge("ledger_commands_waiting", "Commands not yet decided.", registry=registry).set_function(
+            lambda: self._commands_waiting
+        )
+        Gauge("ledger_head_position", "Position of the last event.", registry=registry).set_function(
+            lambda: head.position
+        )
+
+    async def write(self, request: Request) -> list[Outcome]:
+        """Decide and record the request's commands; one outcome for each, in order.
+
+        Raises `Overloaded` or `StoreUnavailable` when nothing was recorded, `IdempotencyKeyReused` when the
+        key belongs to another request, `OutcomeUnknown` when the commit failed half-way.
+        """
+        if self._commands_waiting and self._commands_waiting + len(request.commands) > COMMANDS_WAITING_MAX:
+            raise Overloaded(f"{self._commands_waiting} commands are waiting. Try again later.")
+        outcomes: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((request, outcomes))
+        self._commands_waiting += len(request.commands)
+        self._wake.set()
+        return await outcomes
+
+    async def run(self) -> None:
+        """Append what is waiting, for ever. A failure that is not the store's is a bug, and ends the service."""
+        while True:
+            await self._wake.wait()
+            batch = self._take()
+            try:
+                with self._commits.time():
+                    await self._append(batch)
+            except LedgerError as error:
+                log.warning("append failed", reason=str(error), requests=len(batch))
+                _fail(batch, error)
+            except BaseException as error:
+                _fail(batch, LedgerError(f"the command service stopped: {error!r}"))
+                raise
+
+    def _take(self) -> list[Waiting]:
+        batch: list[Waiting] = []
+        commands = 0
+        while self._waiting and (not batch or commands + len(self._waiting[0][0].commands) <= TRANSACTION_COMMANDS_MAX):
+            batch.append(self._waiting.popleft())
+            commands += len(batch[-1][0].commands)
+        self._commands_waiting -= commands
+        if not self._waiting:
+            self._wake.clear()
+        return batch
+
+    async def _append(self, batch: list[Waiting]) -> None:
+        account_ids = {command.account_id for request, _ in batch for command in request.commands}
+        keys = {request.idempotency_key for request, _ in batch if request.idempotency_key is not None}
+        async with self._store.append(account_ids, keys) as append:
+            run = _Run(self._store.source, append.head, dict(append.streams), self._timestamp(), self._new_id)
+            answers = dict(append.answers)
+            results: list[list[Outcome] | LedgerError] = []
+            for request, _ in batch:
+                if request.idempotency_key is None:
+                    results.append(run.decide(request))
+                    continue
+                answer = answers.get(request.idempotency_key)
+                if answer is None:
+                    outcomes = run.decide(request)
+                    answers[request.idempotency_key] = Answer(
+                        request.fingerprint, msgspec.json.encode(outcomes).decode()
+                    )
+                    results.append(outcomes)
+                elif answer.fingerprint == request.fingerprint:
+                    results.append(msgspec.json.decode(answer.outcomes, type=list[Outcome]))
+                else:
+                    results.append(
+                        IdempotencyKeyReused(
+                            f"{request.idempotency_key!r} belongs to another request. Use a new key for a new one."
+                        )
+                    )
+            if run.events:
+                new_answers = {key: answers[key] for key in answers.keys() - append.answers.keys()}
+                await append.commit(run.events, {id_: run.streams[id_] for id_ in run.changed}, new_answers)
+        # The commit is on disk from here on: wake the relay and the feed, and answer.
+        self._head.advance(Position(append.head + len(run.events)))
+        for event_type, number in run.counts.items():
+            self._events.labels(event_type).inc(number)
+        for (_, future), result in zip(batch, results, strict=True):
+            if future.done():  # the client went away
+                continue
+            if isinstance(result, LedgerError):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+    def _timestamp(self) -> str:
+        return self._now().isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+class _Run:
+    """The consecutive events of one transaction, as they are decided."""
+
+    def __init__(
+        self,
+        source: str,
+        head: Position,
+        streams: dict[AccountId, Stream],
+        time: str,
+        new_id: Callable[[], str],
+    ) -> None:
+        self._source = source
+        self._position = head
+        self._time = time
+        self._new_id = new_id
+        self.streams = streams
+        self.changed: set[AccountId] = set()
+        self.events: list[NewEvent] = []
+        self.counts: dict[str, int] = {}
+
+    def decide(self, request: Request) -> list[Outcome]:
+        request_id = request.idempotency_key or self._new_id()
+        if len(request.commands) == 1:
+            return [self._decide(request.commands[0], request_id, request.traceparent)]
+        return [
+            self._decide(command, f"{request_id}/{number}", request.traceparent)
+            for number, command in enumerate(request.commands)
+        ]
+
+    def _decide(self, command: Command, command_id: str, traceparent: str | UnsetType) -> Outcome:
+        account_id = command.account_id
+        stream = self.streams.get(account_id) or Stream(Version(0), None)
+        event = decide(stream.account, command)
+        account = evolve(stream.account, event)
+        version = Version(stream.version + 1)
+        self.streams[account_id] = Stream(version, account)
+        self.changed.add(account_id)
+        self._position = Position(self._position + 1)
+        event_type, event_id = TYPE_NAMES[type(event)], self._new_id()
+        self.counts[event_type] = self.counts.get(event_type, 0) + 1
+        encoded = encode_event(
+            CloudEvent(
+                id=event_id,
+                source=self._source,
+                type=event_type,
+                subject=account_id,
+                time=self._time,
+                sequence=f"{self._position:020d}",
+                accountversion=version,
+                commandid=command_id,
+                traceparent=traceparent,
+                data=event,
+            )
+        )
+        self.events.append(NewEvent(self._position, account_id, version, encoded))
+        return Outcome(
+            event_type,
+            event_id,
+            account_id,
+            self._position,
+            version,
+            account.name if account else None,
+            account.balance if account else None,
+            getattr(command, "amount", None),
+            event.reason if isinstance(event, Rejection) else None,
+        )
+
+
+def _fail(batch: list[Waiting], error: LedgerError) -> None:
+    for _, future in batch:
+        if not future.done():
+            future.set_exception(error)

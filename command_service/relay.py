@@ -1,0 +1,107 @@
+"""From the event log to the fanout exchange: in order, confirmed, at least once."""
+
+import asyncio
+
+import structlog
+from aio_pika.abc import AbstractChannel, AbstractExchange
+from aio_pika.exceptions import ChannelClosed, PublishError
+from prometheus_client import CollectorRegistry, Gauge
+
+from command_service.event_store import EventStore
+from shared.events import Position
+from shared.messaging import EXCHANGE, batch_message, declare_exchange, open_channel
+from shared.sessions import keep_running
+from shared.watermark import Watermark
+
+MESSAGE_EVENTS_MAX = 10_000
+MESSAGE_BYTES_MAX = 256 * 1024
+WINDOW_MESSAGES_MAX = 64
+CONFIRM_SECONDS = 30
+CURSOR_SECONDS = 0.25
+IDLE_SECONDS = 60
+
+log = structlog.get_logger()
+
+
+class Relay:
+    """Publishes what lies behind the stored cursor.
+
+    The cursor moves only over the contiguous confirmed prefix, and at the latest `CURSOR_SECONDS` after it:
+    if we die before that, the next session publishes those events again, and consumers drop them by position.
+    """
+
+    def __init__(self, store: EventStore, head: Watermark, amqp_url: str, registry: CollectorRegistry) -> None:
+        self._store = store
+        self._head = head
+        self._amqp_url = amqp_url
+        self._confirmed = Position(0)
+        self.status = "connecting"
+        """For people: "publishing", or why not."""
+        Gauge(
+            "ledger_relay_confirmed_position", "Everything up to here was confirmed.", registry=registry
+        ).set_function(lambda: self._confirmed)
+
+    async def run(self) -> None:
+        """Publish for ever, in sessions: a new connection after every failure, resumed from the cursor."""
+        await keep_running(self._session, lambda: self._confirmed, self._failed)
+
+    def _failed(self, error: Exception, backoff_seconds: float) -> None:
+        reason = f"no queue is bound to {EXCHANGE}" if isinstance(error, PublishError) else repr(error)
+        self.status = f"not publishing: {reason}"
+        log.warning("relay session ended", reason=reason, retry_seconds=round(backoff_seconds, 2))
+
+    async def _session(self) -> None:
+        # A message that no queue takes comes back as a failure: with nobody bound yet, events wait in the log.
+        async with open_channel(self._amqp_url, "counting-house relay", publisher_confirms=True) as channel:
+            exchange = await declare_exchange(channel)
+            self._confirmed = await self._store.published()
+            self.status = "publishing"
+            log.info("relay publishes", exchange=exchange.name, after=self._confirmed)
+            window: asyncio.Queue[tuple[Position, asyncio.Task[object]]] = asyncio.Queue(WINDOW_MESSAGES_MAX)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._publish(exchange, window, group))
+                    group.create_task(self._confirm(window))
+                    group.create_task(self._save_cursor())
+                    group.create_task(_fail_when_closed(channel))
+            finally:
+                await self._store.save_published(self._confirmed)
+
+    async def _publish(
+        self,
+        exchange: AbstractExchange,
+        window: "asyncio.Queue[tuple[Position, asyncio.Task[object]]]",
+        group: asyncio.TaskGroup,
+    ) -> None:
+        sent = self._confirmed
+        while True:
+            await self._head.reach(Position(sent + 1), IDLE_SECONDS)
+            events = await self._store.read(sent, MESSAGE_EVENTS_MAX, MESSAGE_BYTES_MAX)
+            if not events:
+                continue
+            message = batch_message(Position(sent + 1), events)
+            sent = Position(sent + len(events))
+            # Tasks start in the order in which they are made, and each takes the channel's lock first.
+            publication = group.create_task(
+                exchange.publish(message, routing_key="", mandatory=True, timeout=CONFIRM_SECONDS)
+            )
+            await window.put((sent, publication))
+
+    async def _confirm(self, window: "asyncio.Queue[tuple[Position, asyncio.Task[object]]]") -> None:
+        while True:
+            last, publication = await window.get()
+            await publication
+            self._confirmed = last
+
+    async def _save_cursor(self) -> None:
+        saved = self._confirmed
+        while True:
+            await asyncio.sleep(CURSOR_SECONDS)
+            if self._confirmed > saved:
+                saved = self._confirmed
+                await self._store.save_published(saved)
+
+
+async def _fail_when_closed(channel: AbstractChannel) -> None:
+    await channel.closed()
+    raise ChannelClosed(None, "the broker closed the connection")
