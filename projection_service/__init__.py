@@ -1,0 +1,1 @@
+"""Consumes events, owns the views and answers queries."""

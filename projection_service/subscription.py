@@ -1,0 +1,218 @@
+"""One gapless run of events out of two sources: the feed, and the live messages of the broker."""
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from contextlib import AsyncExitStack
+from typing import TypeVar
+
+import structlog
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
+from prometheus_client import CollectorRegistry, Gauge
+
+from projection_service.feed import Feed, FeedUnavailable
+from projection_service.projection import Projection
+from shared.events import RecordedEvent, UnreadableEvent, decode_events
+from shared.messaging import CONNECT_SECONDS, declare_exchange, open_channel
+from shared.problems import CorruptStore, LedgerError, NotReady
+from shared.sessions import keep_running
+
+QUEUE_PREFIX = "ledger.projection."
+PREFETCH_MESSAGES = 100
+TRANSACTION_EVENTS_MAX = 5_000
+HEAD_CHECK_SECONDS = 5
+LONG_POLL_SECONDS = 20
+STAND_IN_SECONDS = 0.5
+"""A page of the feed takes up to this long while the broker is awaited: so late is its coming noticed."""
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+
+class PoisonMessage(CorruptStore):
+    """A message on the queue that is no message of this ledger."""
+
+
+class SubscriptionLost(LedgerError):
+    """The broker closed the channel or took the queue away."""
+
+
+class Subscription:
+    """Keeps a projection up to date, in sessions: after any trouble, from the checkpoint again.
+
+    Nothing is acknowledged before it is committed, nothing is skipped, and nothing is sent back to the queue.
+    """
+
+    def __init__(
+        self, projection: Projection, feed: Feed, amqp_url: str | None, name: str, registry: CollectorRegistry
+    ) -> None:
+        self._projection = projection
+        self._feed = feed
+        self._amqp_url = amqp_url
+        self._queue_name = QUEUE_PREFIX + name
+        self._caught_up = False
+        self._status = "starting"
+        self._trouble = ""
+        self._messages = 0
+        self._stopped = False
+        self._lag = Gauge("projection_lag_events", "Events behind the head when last compared.", registry=registry)
+
+    def check_ready(self) -> str:
+        """What the subscription is doing. Raises `NotReady` with the reason before it has caught up."""
+        if self._stopped or not self._caught_up:
+            raise NotReady(f"at position {self._projection.position}: {self._status}")
+        return self._status
+
+    async def run(self) -> None:
+        """Follow the ledger for ever; stop, and keep the reason, at what can't be read or is of another ledger."""
+        try:
+            if self._amqp_url is None:
+                await keep_running(self._follow_feed, lambda: self._projection.position, self._failed)
+            else:
+                # What the feed brings in the meantime is no progress of a session with the broker.
+                await keep_running(
+                    lambda: self._follow_broker(str(self._amqp_url)),
+                    lambda: self._messages,
+                    self._failed,
+                    lambda seconds: self._follow_feed_until(asyncio.sleep(seconds)),
+                )
+        except CorruptStore as error:
+            self._stopped = True
+            self._status = f"stopped: {error}"
+            log.error("subscription stopped", reason=str(error))
+        # The service goes on to answer queries, and to say that it is not ready.
+        await asyncio.Event().wait()
+
+    def _failed(self, error: Exception, backoff_seconds: float) -> None:
+        self._trouble = str(error) or repr(error)
+        self._status = f"not following: {self._trouble}"
+        log.warning("subscription session ended", reason=self._trouble, retry_seconds=round(backoff_seconds, 2))
+
+    async def _follow_feed(self) -> None:
+        await self._projection.reload()
+        await self._catch_up()
+        self._status = "following the feed"
+        while True:
+            await self._read_page(LONG_POLL_SECONDS)
+
+    async def _follow_broker(self, amqp_url: str) -> None:
+        await self._projection.reload()
+        async with AsyncExitStack() as stack:
+            opening = open_channel(amqp_url, f"counting-house {self._queue_name}", publisher_confirms=False)
+            channel = await self._follow_feed_until(stack.enter_async_context(opening))
+            await channel.set_qos(prefetch_count=PREFETCH_MESSAGES, timeout=CONNECT_SECONDS)
+            # Bound before the feed is read, consumed after it: what happens in between waits at the broker.
+            queue = await self._declare_queue(channel)
+            await self._catch_up()
+            await self._follow_queue(channel, queue)
+
+    async def _follow_feed_until(self, awaited: Awaitable[T]) -> T:
+        """Let the feed stand in for a broker that is away or slow to answer, until `awaited` is done."""
+        task = asyncio.ensure_future(awaited)
+        try:
+            while not task.done():
+                try:
+                    if await self._read_page(STAND_IN_SECONDS):
+                        self._status = f"following the feed: {self._trouble or 'connecting to the broker'}"
+                except CorruptStore:
+                    raise
+                except LedgerError as error:
+                    self._status = f"not following: {error}"
+                    await asyncio.sleep(STAND_IN_SECONDS)
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+        return task.result()
+
+    async def _declare_queue(self, channel: AbstractChannel) -> AbstractQueue:
+        """https://www.rabbitmq.com/docs/quorum-queues and https://www.rabbitmq.com/docs/consumers"""
+        queue = await channel.declare_queue(
+            self._queue_name,
+            durable=True,
+            arguments={"x-queue-type": "quorum", "x-single-active-consumer": True},
+            timeout=CONNECT_SECONDS,
+        )
+        await queue.bind(await declare_exchange(channel), timeout=CONNECT_SECONDS)
+        return queue
+
+    async def _catch_up(self) -> None:
+        while not await self._read_page():
+            pass
+
+    async def _read_page(self, wait_seconds: float = 0) -> bool:
+        """Apply one page of the feed; True when that reaches the head."""
+        page = await self._feed.read(self._projection.position, wait_seconds)
+        self._projection.check_ledger(page.source, page.head)
+        self._status = "catching up" if not self._caught_up else self._status
+        await self._projection.apply(page.events)
+        self._lag.set(max(0, page.head - self._projection.position))
+        if self._projection.position < page.head:
+            return False
+        if not self._caught_up:
+            log.info("caught up", position=self._projection.position)
+        self._caught_up = True
+        return True
+
+    async def _follow_queue(self, channel: AbstractChannel, queue: AbstractQueue) -> None:
+        inbox: asyncio.Queue[AbstractIncomingMessage | None] = asyncio.Queue()
+
+        async def receive(message: AbstractIncomingMessage) -> None:
+            inbox.put_nowait(message)
+
+        def lost(*_: object) -> None:
+            inbox.put_nowait(None)
+
+        channel.close_callbacks.add(lost)
+        (await channel.get_underlay_channel()).on_consumer_cancel_callbacks.add(lost)
+        await queue.consume(receive, timeout=CONNECT_SECONDS)
+        self._status = f"following {self._queue_name}"
+        self._trouble = ""
+        log.info("following", queue=self._queue_name, after=self._projection.position)
+        next_check = time.monotonic() + HEAD_CHECK_SECONDS
+        while True:
+            try:
+                async with asyncio.timeout(max(0, next_check - time.monotonic())):
+                    message = await inbox.get()
+            except TimeoutError:
+                # A lost last message leaves no gap to see: only the feed knows of it.
+                await self._catch_up()
+                next_check = time.monotonic() + HEAD_CHECK_SECONDS
+                continue
+            events = self._read_message(message)
+            while len(events) < TRANSACTION_EVENTS_MAX and not inbox.empty():
+                message = inbox.get_nowait()
+                events += self._read_message(message)
+            await self._advance(events)
+            if message is not None:
+                await message.ack(multiple=True)
+                self._messages += 1
+
+    def _read_message(self, message: AbstractIncomingMessage | None) -> list[RecordedEvent]:
+        if message is None:
+            raise SubscriptionLost(f"the broker ended the subscription to {self._queue_name}")
+        advice = f"It is kept: remove it from the queue {self._queue_name} and start this service again."
+        try:
+            events = decode_events(message.body)
+        except UnreadableEvent as error:
+            raise PoisonMessage(f"a message can't be read: {error}. {advice}") from error
+        for event in events:
+            if event.source != self._projection.source:
+                raise PoisonMessage(f"a message is of another ledger, {event.source}. {advice}")
+        return events
+
+    async def _advance(self, events: list[RecordedEvent]) -> None:
+        """Apply what follows the checkpoint, in whatever order it was delivered, and fill holes from the feed."""
+        run: list[RecordedEvent] = []
+        following = self._projection.position + 1
+        for event in events:
+            if event.position == following:
+                run.append(event)
+                following += 1
+        await self._projection.apply(run)
+        last = max((event.position for event in events), default=0)
+        if last > self._projection.position:
+            log.info("filling a hole from the feed", after=self._projection.position, up_to=last)
+            await self._catch_up()
+            if last > self._projection.position:
+                raise FeedUnavailable(f"the feed ends at {self._projection.position}, before the message with {last}")

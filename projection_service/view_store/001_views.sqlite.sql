@@ -1,0 +1,19 @@
+-- One row: how far the views are, in which ledger, and the reserve.
+-- `reserve` is decimal text: a sum of 64-bit balances does not fit in 64 bits.
+CREATE TABLE checkpoint (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    position INTEGER NOT NULL,
+    source TEXT,
+    reserve TEXT NOT NULL,
+    reserve_last_updated TEXT
+) STRICT;
+
+INSERT INTO checkpoint (one, position, source, reserve, reserve_last_updated) VALUES (1, 0, NULL, '0', NULL);
+
+CREATE TABLE accounts (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    balance INTEGER NOT NULL CHECK (balance >= 0),
+    version INTEGER NOT NULL,
+    last_updated TEXT NOT NULL
+) STRICT, WITHOUT ROWID;

@@ -1,0 +1,42 @@
+"""The views and the checkpoint, which move together or not at all."""
+
+from collections.abc import Collection, Mapping
+from typing import Protocol
+
+from msgspec import Struct
+
+from projection_service.views import AccountView, ReserveView
+from shared.events import AccountId, Position
+from shared.problems import LedgerError
+
+
+class Checkpoint(Struct, frozen=True):
+    """The views hold every event of the ledger `source` up to `position`, and none after it."""
+
+    position: Position
+    source: str | None
+    reserve: ReserveView
+
+
+class CheckpointMoved(LedgerError):
+    """Another process has moved these views on. Read the checkpoint again and go on from there."""
+
+
+class ViewStore(Protocol):
+    async def checkpoint(self) -> Checkpoint: ...
+
+    async def accounts(self, ids: Collection[AccountId]) -> dict[AccountId, AccountView]:
+        """Those of `ids` that exist."""
+
+    async def commit(
+        self, expected: Position, checkpoint: Checkpoint, accounts: Mapping[AccountId, AccountView]
+    ) -> None:
+        """Replace `accounts` and move the checkpoint, on disk when this returns.
+
+        Raises `CheckpointMoved`, having written nothing, unless the stored checkpoint is at `expected`.
+        """
+
+    async def account(self, account_id: AccountId) -> tuple[AccountView | None, Position]:
+        """The view and the position at which it holds, read at one moment."""
+
+    async def close(self) -> None: ...

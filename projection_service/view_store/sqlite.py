@@ -1,0 +1,114 @@
+"""The views in one SQLite file."""
+
+import sqlite3
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from projection_service.view_store import Checkpoint, CheckpointMoved
+from projection_service.views import AccountView, ReserveView
+from shared.events import AccountId, Position, Version
+from shared.sqlite import SqliteThread, migrate
+
+READ_CHECKPOINT = "SELECT position, source, reserve, reserve_last_updated FROM checkpoint"
+READ_ACCOUNTS = """
+    SELECT id, name, balance, version, last_updated FROM accounts WHERE id IN (SELECT value FROM json_each(?))
+"""
+READ_ACCOUNT = """
+    SELECT position, id, name, balance, version, last_updated FROM checkpoint LEFT JOIN accounts ON id = ?
+"""
+MOVE_CHECKPOINT = """
+    UPDATE checkpoint SET position = ?, source = ?, reserve = ?, reserve_last_updated = ? WHERE position = ?
+"""
+PUT_ACCOUNT = """
+    INSERT INTO accounts (id, name, balance, version, last_updated) VALUES (?, ?, ?, ?, ?)
+    ON CONFLICT (id) DO UPDATE SET
+        name = excluded.name, balance = excluded.balance,
+        version = excluded.version, last_updated = excluded.last_updated
+"""
+
+
+class SqliteViewStore:
+    """Writes through one connection and answers queries through another."""
+
+    def __init__(self, writer: SqliteThread, reader: SqliteThread) -> None:
+        self._writer = writer
+        self._reader = reader
+
+    @classmethod
+    async def open(cls, path: Path) -> "SqliteViewStore":
+        """Open the views at `path`, making them when they are not there. Raises as `SqliteThread.open` does."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        writer, reader = SqliteThread(path), SqliteThread(path)
+        await writer.open()
+        await writer.run(migrate, "projection_service.view_store")
+        await reader.open()
+        return cls(writer, reader)
+
+    async def checkpoint(self) -> Checkpoint:
+        return await self._reader.run(_read_checkpoint)
+
+    async def accounts(self, ids: Collection[AccountId]) -> dict[AccountId, AccountView]:
+        return await self._writer.run(_read_accounts, ids)
+
+    async def commit(
+        self, expected: Position, checkpoint: Checkpoint, accounts: Mapping[AccountId, AccountView]
+    ) -> None:
+        await self._writer.run(_commit, expected, checkpoint, accounts)
+
+    async def account(self, account_id: AccountId) -> tuple[AccountView | None, Position]:
+        return await self._reader.run(_read_account, account_id)
+
+    async def close(self) -> None:
+        await self._reader.close()
+        await self._writer.close()
+
+
+def _read_checkpoint(connection: sqlite3.Connection) -> Checkpoint:
+    position, source, reserve, last_updated = connection.execute(READ_CHECKPOINT).fetchone()
+    return Checkpoint(Position(position), source, ReserveView(int(reserve), last_updated))
+
+
+def _read_accounts(connection: sqlite3.Connection, ids: Collection[AccountId]) -> dict[AccountId, AccountView]:
+    parameter = msgspec.json.encode(list(ids)).decode()
+    views = [_account(row) for row in connection.execute(READ_ACCOUNTS, (parameter,))]
+    return {view.id: view for view in views}
+
+
+def _read_account(connection: sqlite3.Connection, account_id: AccountId) -> tuple[AccountView | None, Position]:
+    position, *row = connection.execute(READ_ACCOUNT, (account_id,)).fetchone()
+    return (None if row[0] is None else _account(row)), Position(position)
+
+
+def _commit(
+    connection: sqlite3.Connection,
+    expected: Position,
+    checkpoint: Checkpoint,
+    accounts: Mapping[AccountId, AccountView],
+) -> None:
+    if connection.in_transaction:  # left by a task that was cancelled while it waited for this thread
+        connection.rollback()
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        reserve = checkpoint.reserve
+        moved = connection.execute(
+            MOVE_CHECKPOINT,
+            (checkpoint.position, checkpoint.source, str(reserve.amount), reserve.last_updated, expected),
+        ).rowcount
+        if not moved:
+            raise CheckpointMoved(f"the checkpoint is no longer at {expected}.")
+        connection.executemany(
+            PUT_ACCOUNT,
+            [(a.id, a.name, a.balance, a.version, a.last_updated) for a in accounts.values()],
+        )
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.rollback()
+
+
+def _account(row: Sequence[Any]) -> AccountView:
+    account_id, name, balance, version, last_updated = row
+    return AccountView(AccountId(account_id), name, balance, Version(version), last_updated)

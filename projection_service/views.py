@@ -1,0 +1,51 @@
+"""What each event changes in the views. Pure."""
+
+from msgspec import Struct
+
+from shared.events import AccountCreated, AccountId, AmountDeposited, AmountWithdrawn, RecordedEvent, Version
+
+
+class AccountView(Struct, frozen=True):
+    """An account as queries see it. `balance` is in cents, `last_updated` the time of the last change of it."""
+
+    id: AccountId
+    name: str
+    balance: int
+    version: Version
+    last_updated: str
+
+
+class ReserveView(Struct, frozen=True):
+    """The sum of all balances, in cents: it can be larger than any 64-bit number.
+
+    `last_updated` is None before the first deposit.
+    """
+
+    amount: int
+    last_updated: str | None
+
+
+def project_account(account: AccountView | None, recorded: RecordedEvent) -> AccountView | None:
+    """The account after `recorded`. A rejection only counts as a version."""
+    match recorded.event:
+        case AccountCreated(name=name):
+            return AccountView(recorded.account_id, name, 0, recorded.version, recorded.time)
+        case AmountDeposited(amount=amount) if account is not None:
+            return AccountView(account.id, account.name, account.balance + amount, recorded.version, recorded.time)
+        case AmountWithdrawn(amount=amount) if account is not None:
+            return AccountView(account.id, account.name, account.balance - amount, recorded.version, recorded.time)
+        case _ if account is not None:
+            return AccountView(account.id, account.name, account.balance, recorded.version, account.last_updated)
+        case _:
+            return None
+
+
+def project_reserve(reserve: ReserveView, recorded: RecordedEvent) -> ReserveView:
+    """The reserve after `recorded`. A new account has nothing in it yet, and a rejection moves nothing."""
+    match recorded.event:
+        case AmountDeposited(amount=amount):
+            return ReserveView(reserve.amount + amount, recorded.time)
+        case AmountWithdrawn(amount=amount):
+            return ReserveView(reserve.amount - amount, recorded.time)
+        case _:
+            return reserve
