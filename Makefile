@@ -1,0 +1,65 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Pins and hashes, no addresses: where packages come from is the machine's own setting.
+COMPILE := uv pip compile --quiet --universal --upgrade --generate-hashes --no-header --no-annotate \
+	--no-emit-index-url --no-emit-find-links --python-version 3.11 pyproject.toml
+
+.DEFAULT_GOAL := help
+.PHONY: help run run-rabbitmq test lint types dist lock clean-data clean
+
+help:  ## List the commands
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
+
+run: $(VENV)/run  ## Run both services, with SQLite files under .data/ and no broker
+	@PATH="$(CURDIR)/$(BIN):$$PATH" honcho start
+
+run-rabbitmq: $(VENV)/run  ## The same with RabbitMQ: the one that AMQP_URL names, or a private node
+	@sh scripts/install-servers.sh
+	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m scripts.rabbitmq honcho start
+
+test: $(VENV)/dev  ## Install what the tests need, and run them
+	@sh scripts/install-servers.sh
+	@$(BIN)/python -m pytest $(TESTS)
+
+lint: $(VENV)/dev  ## Check style and format
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+
+types: $(VENV)/dev  ## Check types
+	@$(BIN)/mypy --no-error-summary
+
+dist: $(VENV)/dev  ## Build a wheel and a single-file executable in dist/
+	@rm -rf dist
+	@$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	@$(BIN)/shiv --quiet --reproducible --compressed --entry-point counting_house:main \
+		--output-file dist/counting-house.pyz --require-hashes -r requirements.txt
+	@ls dist
+
+lock: $(VENV)/dev  ## Pin the newest versions that pyproject.toml allows
+	@$(BIN)/$(COMPILE) --extra run --output-file requirements.txt
+	@$(BIN)/$(COMPILE) --extra run --extra dev --constraint requirements.txt --output-file requirements-dev.txt
+
+clean-data:  ## Remove .data/, the event log included, after asking
+	@printf 'Remove %s and every event in it? [y/N] ' "$(CURDIR)/.data"; read answer; \
+		if [ "$$answer" = y ]; then rm -rf .data; echo Removed.; else echo Kept.; fi
+
+clean:  ## Remove what was built, but no data
+	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# The stamps in the virtual environment tell which of the locked sets it holds.
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'Python 3.11 or later is needed: set PYTHON, as in: make run PYTHON=python3.12' >&2; exit 1; }
+	@echo 'Creating $(VENV)'
+	@$(PYTHON) -m venv $(VENV) || { echo 'On Debian and Ubuntu: apt install python3-venv' >&2; exit 1; }
+
+$(VENV)/run: requirements.txt | $(VENV)/bin/python
+	@echo 'Installing $<'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+$(VENV)/dev: requirements-dev.txt | $(VENV)/bin/python
+	@echo 'Installing $<'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@

@@ -1,0 +1,1 @@
+"""Tools for development and tests. The services do not need them."""

@@ -1,0 +1,186 @@
+"""Starts the real services as processes, and reads from outside what they hold."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+START_SECONDS = 30
+STOP_SECONDS = 30
+VISIBLE_SECONDS = 30
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+class Service:
+    """One service process, on the same port and data each time it is started."""
+
+    def __init__(self, module: str, log: Path, **environment: str) -> None:
+        self.module = module
+        self.log = log
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        inherited = {name: value for name, value in os.environ.items() if name not in ("AMQP_URL", "DATABASE_URL")}
+        self.environment = {**inherited, **environment, "PORT": str(self.port), "LOG_FORMAT": "json"}
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def spawn(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen([sys.executable, "-m", self.module], env=self.environment, stderr=log)
+
+    async def start(self) -> None:
+        """Start it and wait until it answers. Raises `RuntimeError` with its log when it ends instead."""
+        self.spawn()
+        await self.wait_for("/livez")
+
+    async def wait_for(self, path: str, status: int = 200) -> dict[str, Any]:
+        """Ask until `path` answers with `status`; the answer."""
+        assert self.process is not None
+        async with asyncio.timeout(START_SECONDS), aiohttp.ClientSession() as http:
+            while True:
+                if self.process.poll() is not None:
+                    raise RuntimeError(f"{self.module} ended with {self.process.returncode}:\n{self.log.read_text()}")
+                try:
+                    async with http.get(self.url + path) as response:
+                        if response.status == status:
+                            answer: dict[str, Any] = await response.json(content_type=None)
+                            return answer
+                except aiohttp.ClientConnectionError:
+                    pass
+                await asyncio.sleep(0.02)
+
+    async def stop(self) -> int:
+        """SIGTERM; the exit status."""
+        return await self._end(signal.SIGTERM)
+
+    async def kill(self) -> None:
+        """SIGKILL: nothing in the process gets a chance."""
+        await self._end(signal.SIGKILL)
+
+    async def _end(self, signal_number: int) -> int:
+        if self.process is None:
+            return 0
+        self.process.send_signal(signal_number)
+        status = await asyncio.to_thread(self.process.wait, STOP_SECONDS)
+        self.process = None
+        return status
+
+
+class Bank:
+    """A command service with projection services, and a client's view of them."""
+
+    def __init__(self, folder: Path, http: aiohttp.ClientSession, amqp_url: str | None, projections: int) -> None:
+        self.folder = folder
+        self.http = http
+        broker = {"AMQP_URL": amqp_url} if amqp_url else {}
+        self.command = Service("command_service", folder / "command.log", DATA_DIR=str(folder), **broker)
+        self.projections = [
+            Service(
+                "projection_service",
+                folder / f"projection-{number}.log",
+                DATA_DIR=str(folder),
+                LEDGER_URL=self.command.url,
+                PROJECTION_NAME=f"test-{folder.name}-{number}",
+                **broker,
+            )
+            for number in range(projections)
+        ]
+        for projection in self.projections:
+            self.command.environment["QUERY_URL"] = projection.url
+
+    @property
+    def projection(self) -> Service:
+        return self.projections[0]
+
+    async def post(self, path: str, body: object, key: str | None = None) -> tuple[int, dict[str, Any]]:
+        headers = {"Idempotency-Key": key} if key else {}
+        async with self.http.post(self.command.url + path, json=body, headers=headers) as response:
+            return response.status, await response.json(content_type=None)
+
+    async def create(self, account_id: str, name: str = "Alice") -> tuple[int, dict[str, Any]]:
+        return await self.post(f"/account/{account_id}", {"name": name})
+
+    async def deposit(self, account_id: str, amount: int, key: str | None = None) -> tuple[int, dict[str, Any]]:
+        return await self.post(f"/account/deposit/{account_id}", {"amount": amount}, key)
+
+    async def withdraw(self, account_id: str, amount: int, key: str | None = None) -> tuple[int, dict[str, Any]]:
+        return await self.post(f"/account/withdraw/{account_id}", {"amount": amount}, key)
+
+    async def query(self, path: str, projection: Service | None = None, **parameters: object) -> tuple[int, Any]:
+        url = (projection or self.projection).url + path
+        params = {name: str(value) for name, value in parameters.items()}
+        async with self.http.get(url, params=params) as response:
+            return response.status, await response.json(content_type=None)
+
+    async def log(self) -> list[dict[str, Any]]:
+        """Every event in the log, from the feed."""
+        events: list[dict[str, Any]] = []
+        while True:
+            parameters = {"after": str(len(events)), "limit": "10000"}
+            async with self.http.get(f"{self.command.url}/events", params=parameters) as response:
+                page = await response.json(content_type=None)
+                events += page
+                if len(events) >= int(response.headers["Ledger-Position"]):
+                    return events
+
+    async def check_views(self) -> list[dict[str, Any]]:
+        """Assert that the log is sound and that every projection equals its fold; the log."""
+        events = await self.log()
+        balances = fold(events)
+        for projection in self.projections:
+            wait = {"min_position": len(events), "wait": VISIBLE_SECONDS}
+            status, reserve = await self.query("/reserve", projection, **wait)
+            assert (status, reserve["amount"]) == (200, sum(balances.values())), projection.log.read_text()
+            for account_id, balance in balances.items():
+                status, account = await self.query(f"/account/{account_id}", projection)
+                assert (status, account["balance"]) == (200, balance)
+        return events
+
+
+def fold(events: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """Balances by account, written down again here so that the services are not checked against themselves.
+
+    Asserts that positions and versions have no hole, and that no balance is ever negative.
+    """
+    balances: dict[str, int] = {}
+    versions: dict[str, int] = {}
+    for position, event in enumerate(events, 1):
+        account = event["subject"]
+        assert int(event["sequence"]) == position
+        assert event["accountversion"] == versions.get(account, 0) + 1
+        versions[account] = event["accountversion"]
+        match event["type"]:
+            case "account-created":
+                assert account not in balances
+                balances[account] = 0
+            case "amount-deposited":
+                balances[account] += event["data"]["amount"]
+            case "amount-withdrawn":
+                balances[account] -= event["data"]["amount"]
+        assert balances.get(account, 0) >= 0
+    return balances
+
+
+@asynccontextmanager
+async def open_bank(folder: Path, amqp_url: str | None = None, projections: int = 1) -> AsyncIterator[Bank]:
+    """A bank that runs, with its data in `folder`; ended with everything in it when the block is left."""
+    async with aiohttp.ClientSession() as http:
+        bank = Bank(folder, http, amqp_url, projections)
+        services = [bank.command, *bank.projections]
+        try:
+            await asyncio.gather(*(service.start() for service in services))
+            yield bank
+        finally:
+            await asyncio.gather(*(service.kill() for service in services))

@@ -1,0 +1,58 @@
+"""The implementations that each contract suite runs over. Another store: another parameter here, and nowhere else."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import pytest
+
+from command_service.event_store import EventStore
+from command_service.event_store.sqlite import SqliteEventStore
+from projection_service.view_store import ViewStore
+from projection_service.view_store.sqlite import SqliteViewStore
+
+OpenEventStore = Callable[[], AbstractAsyncContextManager[EventStore]]
+OpenViewStore = Callable[[], AbstractAsyncContextManager[ViewStore]]
+
+
+class Closable(Protocol):
+    async def close(self) -> None: ...
+
+
+S = TypeVar("S", bound=Closable)
+
+
+@asynccontextmanager
+async def closed_at_the_end(opening: Awaitable[S]) -> AsyncIterator[S]:
+    store = await opening
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@pytest.fixture(params=["sqlite"])
+def open_event_store(request: pytest.FixtureRequest, tmp_path: Path) -> OpenEventStore:
+    """Opens the test's one event store; again after it was closed, with what is in it."""
+    assert request.param == "sqlite"
+    return lambda: closed_at_the_end(SqliteEventStore.open(tmp_path / "ledger.sqlite3"))
+
+
+@pytest.fixture(params=["sqlite"])
+def open_view_store(request: pytest.FixtureRequest, tmp_path: Path) -> OpenViewStore:
+    """Opens the test's one view store, any number of times."""
+    assert request.param == "sqlite"
+    return lambda: closed_at_the_end(SqliteViewStore.open(tmp_path / "views.sqlite3"))
+
+
+@pytest.fixture
+async def event_store(open_event_store: OpenEventStore) -> AsyncIterator[EventStore]:
+    async with open_event_store() as store:
+        yield store
+
+
+@pytest.fixture
+async def view_store(open_view_store: OpenViewStore) -> AsyncIterator[ViewStore]:
+    async with open_view_store() as store:
+        yield store

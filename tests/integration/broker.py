@@ -1,0 +1,180 @@
+"""The broker as a third party sees it: queues of our own beside those of the projections."""
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar
+
+import aio_pika
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+from aio_pika.exceptions import CONNECTION_EXCEPTIONS
+
+from scripts.rabbitmq import RabbitMQNode
+from tests.bank import Bank, Service
+
+T = TypeVar("T")
+
+EXCHANGE = "ledger.events"
+QUORUM = {"x-queue-type": "quorum"}
+LIMIT_SECONDS = 60
+
+
+async def eventually(read: Callable[[], Awaitable[T]], accept: Callable[[T], bool], what: str) -> T:
+    """Read again and again until `accept` likes it; that value. Fails, saying `what` was waited for, with the last one."""
+    value: T | None = None
+    try:
+        async with asyncio.timeout(LIMIT_SECONDS):
+            while True:
+                value = await read()
+                if accept(value):
+                    return value
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError(f"waited {LIMIT_SECONDS} s for {what}; last: {value!r}") from None
+
+
+@asynccontextmanager
+async def open_channel(amqp_url: str) -> AsyncIterator[AbstractChannel]:
+    async with await aio_pika.connect(amqp_url) as connection:
+        yield await connection.channel()
+
+
+class Observer:
+    """A queue that is bound to the exchange, and what came to it so far."""
+
+    def __init__(self) -> None:
+        self.messages: list[AbstractIncomingMessage] = []
+
+    @property
+    def positions(self) -> list[int]:
+        """Of every event, in the order of their coming."""
+        return [position for message in self.messages for position in positions_in(message)]
+
+    async def reach(self, position: int) -> None:
+        async def highest() -> int:
+            return max(self.positions, default=0)
+
+        await eventually(highest, lambda reached: reached >= position, f"position {position} on the exchange")
+
+
+def positions_in(message: AbstractIncomingMessage) -> list[int]:
+    return [int(event["sequence"]) for event in json.loads(message.body)]
+
+
+@asynccontextmanager
+async def observe(amqp_url: str, queue_name: str | None = None) -> AsyncIterator[Observer]:
+    """Take every message from a queue of our own; `queue_name` names one that was bound before with `bind`."""
+    observer = Observer()
+
+    async def receive(message: AbstractIncomingMessage) -> None:
+        observer.messages.append(message)
+        await message.ack()
+
+    async with open_channel(amqp_url) as channel:
+        if queue_name is None:
+            queue = await channel.declare_queue(exclusive=True)
+            await queue.bind(await declare_exchange(channel))
+        else:
+            queue = await channel.get_queue(queue_name)
+        await queue.consume(receive)
+        yield observer
+
+
+async def bind(amqp_url: str, queue_name: str) -> None:
+    """A queue that survives the broker: it collects until somebody observes it."""
+    async with open_channel(amqp_url) as channel:
+        queue = await channel.declare_queue(queue_name, durable=True, arguments=QUORUM)
+        await queue.bind(await declare_exchange(channel))
+
+
+async def declare_exchange(channel: AbstractChannel) -> aio_pika.abc.AbstractExchange:
+    return await channel.declare_exchange(EXCHANGE, aio_pika.ExchangeType.FANOUT, durable=True)
+
+
+async def publish(amqp_url: str, bodies: Iterable[bytes], queue_name: str | None = None) -> None:
+    """Send messages to everybody, or to one queue, as a broker that repeats itself would."""
+    async with open_channel(amqp_url) as channel:
+        exchange = channel.default_exchange if queue_name else await declare_exchange(channel)
+        for body in bodies:
+            await exchange.publish(aio_pika.Message(body), routing_key=queue_name or "")
+
+
+def first_seen(positions: Iterable[int]) -> list[int]:
+    """The positions in the order in which each came for the first time."""
+    return list(dict.fromkeys(positions))
+
+
+def queue_of(projection: Service) -> str:
+    return f"ledger.projection.{projection.environment['PROJECTION_NAME']}"
+
+
+async def messages_in(amqp_url: str, queue_name: str) -> int:
+    """Those that wait. Those that a consumer has and did not acknowledge are not counted."""
+    async with open_channel(amqp_url) as channel:
+        return (await channel.get_queue(queue_name)).declaration_result.message_count or 0
+
+
+async def consumers_of(amqp_url: str, queue_name: str) -> int:
+    """How many consume it; 0 too when there is no such queue, or no broker."""
+    with suppress(*CONNECTION_EXCEPTIONS):
+        async with open_channel(amqp_url) as channel:
+            return (await channel.get_queue(queue_name)).declaration_result.consumer_count or 0
+    return 0
+
+
+async def get_json(bank: Bank, url: str) -> tuple[int, dict[str, Any]]:
+    async with bank.http.get(url) as response:
+        return response.status, await response.json(content_type=None)
+
+
+async def relay_status(bank: Bank) -> str:
+    """What the command service says of its relay; it is ready whatever the broker does."""
+    status, answer = await get_json(bank, f"{bank.command.url}/readyz")
+    assert status == 200
+    return str(answer["relay"])
+
+
+async def until_relay(bank: Bank, beginning: str) -> str:
+    return await eventually(
+        lambda: relay_status(bank), lambda status: status.startswith(beginning), f"the relay to be {beginning!r}"
+    )
+
+
+async def subscription_status(bank: Bank, projection: Service) -> str:
+    """What a projection that is ready follows; why it is not, otherwise."""
+    _, answer = await get_json(bank, f"{projection.url}/readyz")
+    return str(answer.get("subscription") or answer["detail"])
+
+
+async def until_subscription(bank: Bank, beginning: str) -> None:
+    for projection in bank.projections:
+        await eventually(
+            lambda projection=projection: subscription_status(bank, projection),  # type: ignore[misc]
+            lambda status: status.startswith(beginning),
+            f"the subscription to be {beginning!r}",
+        )
+
+
+async def until_confirmed(bank: Bank, position: int) -> None:
+    """Until the broker has confirmed everything up to `position`."""
+
+    async def confirmed() -> float:
+        async with bank.http.get(f"{bank.command.url}/metrics") as response:
+            lines = (await response.text()).splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith("ledger_relay_confirmed_position "))
+
+    await eventually(confirmed, lambda reached: reached >= position, f"position {position} to be confirmed")
+
+
+@asynccontextmanager
+async def frozen(node: RabbitMQNode) -> AsyncIterator[None]:
+    """The broker keeps its connections and its port, and does nothing at all: what a lost network looks like."""
+    pid = int((await asyncio.to_thread(node.ctl, "eval", "os:getpid().")).strip().strip('"'))
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)

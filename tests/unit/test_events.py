@@ -1,0 +1,172 @@
+"""The written form of events: exactly the CloudEvents of DESIGN.md, and nothing else is read."""
+
+import json
+from typing import Any
+
+import pytest
+from msgspec import UNSET, UnsetType
+
+from shared.events import (
+    EVENT_TYPES,
+    TYPE_NAMES,
+    AmountDeposited,
+    CloudEvent,
+    Event,
+    UnreadableEvent,
+    decode_events,
+    encode_event,
+    join_events,
+)
+from tests.examples import ALICE, DEPOSITED, EVENTS, SOURCE, at, logged, recorded
+
+Attributes = dict[str, Any]
+
+DATA: dict[str, Attributes] = {
+    "account-created": {"name": "Alice"},
+    "account-creation-rejected": {"name": "Alice", "reason": "account-already-exists"},
+    "amount-deposited": {"amount": 100, "description": "salary"},
+    "deposit-rejected": {"amount": 0, "description": "salary", "reason": "amount-not-positive"},
+    "amount-withdrawn": {"amount": 30, "description": "rent"},
+    "withdrawal-rejected": {"amount": 1000, "description": "rent", "reason": "insufficient-funds"},
+}
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def cloud_event(event: Event, traceparent: str | UnsetType = UNSET) -> CloudEvent:
+    return CloudEvent(
+        id="event-7",
+        source=SOURCE,
+        type=TYPE_NAMES[type(event)],
+        subject=ALICE,
+        time=at(7),
+        sequence=f"{7:020d}",
+        accountversion=3,
+        commandid="command-7",
+        traceparent=traceparent,
+        data=event,
+    )
+
+
+def written(event: Event = DEPOSITED) -> Attributes:
+    attributes: Attributes = json.loads(encode_event(cloud_event(event)))
+    return attributes
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_an_event_is_written_as_a_cloudevent(event: Event) -> None:
+    event_type = TYPE_NAMES[type(event)]
+    assert written(event) == {
+        "specversion": "1.0",
+        "id": "event-7",
+        "source": SOURCE,
+        "type": event_type,
+        "subject": "alice",
+        "time": "2026-01-01T00:00:07.000000Z",
+        "datacontenttype": "application/json",
+        "sequence": "00000000000000000007",
+        "accountversion": 3,
+        "commandid": "command-7",
+        "data": DATA[event_type],
+    }
+
+
+def test_the_examples_hold_every_event_type() -> None:
+    assert [TYPE_NAMES[type(event)] for event in EVENTS] == list(DATA) == list(EVENT_TYPES)
+
+
+def test_traceparent_is_written_when_it_is_given() -> None:
+    attributes = json.loads(encode_event(cloud_event(DEPOSITED, TRACE)))
+    assert attributes == {**written(), "traceparent": TRACE}
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_what_is_written_is_read_back(event: Event) -> None:
+    assert decode_events(f"[{encode_event(cloud_event(event))}]".encode()) == [recorded(7, event, version=3)]
+
+
+def test_a_batch_is_read_in_the_order_in_which_it_was_written() -> None:
+    encoded = [logged(position, event).event.encode() for position, event in enumerate(EVENTS, 1)]
+    assert decode_events(join_events(encoded)) == [recorded(n, event) for n, event in enumerate(EVENTS, 1)]
+    assert decode_events(join_events([])) == []
+
+
+@pytest.mark.parametrize("name", ["Zoë 🏦 Ünï‎cødé", 'quote " and \\ backslash', "line\nbreak\ttab"])
+def test_any_text_is_read_back_as_it_was(name: str) -> None:
+    event = AmountDeposited(1, name)
+    (read,) = decode_events(f"[{encode_event(cloud_event(event))}]".encode())
+    assert read.event == event
+
+
+def test_unknown_attributes_are_passed_over() -> None:
+    extended = {**written(), "partitionkey": "alice", "data": {**DATA["amount-deposited"], "currency": "EUR"}}
+    assert decode_events(json.dumps([extended]).encode()) == [recorded(7, DEPOSITED, version=3)]
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        b"",
+        b"not JSON",
+        b"null",
+        b"{}",
+        json.dumps(written()).encode(),
+        b"[1]",
+        b"[{}]",
+        b"[null]",
+        json.dumps([written()]).encode()[:-1],
+        json.dumps([written()]).encode().replace(b"alice", b"al\xffce"),
+        json.dumps([written()]).encode().replace(b"salary", b"sal\xffry"),
+    ],
+)
+def test_a_batch_that_is_no_list_of_events_is_unreadable(batch: bytes) -> None:
+    with pytest.raises(UnreadableEvent):
+        decode_events(batch)
+
+
+MISSING = None
+ATTRIBUTES_READ = ["specversion", "source", "type", "subject", "time", "sequence", "accountversion", "data"]
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        *({name: MISSING} for name in ATTRIBUTES_READ),
+        {"specversion": "0.3"},
+        {"type": "account-closed"},
+        {"type": "AmountDeposited"},
+        {"type": 1},
+        {"type": "account-created"},
+        {"type": "deposit-rejected"},
+        {"source": 1},
+        {"subject": 1},
+        {"time": 1767225600},
+        {"sequence": 7},
+        {"sequence": ""},
+        {"sequence": "seven"},
+        {"sequence": "7.0"},
+        {"sequence": "-0000000000000000007"},
+        {"sequence": "00000000000000000000"},
+        {"accountversion": "3"},
+        {"accountversion": 3.5},
+        {"data": []},
+        {"data": "eyJhbW91bnQiOjF9"},
+        {"data": {"amount": 100}},
+        {"data": {"description": ""}},
+        {"data": {"amount": "100", "description": ""}},
+        {"data": {"amount": 100.5, "description": ""}},
+        {"data": {"amount": True, "description": ""}},
+        {"data": {"amount": None, "description": ""}},
+        {"data": {"amount": 100, "description": None}},
+        {"type": "deposit-rejected", "data": {"amount": 1, "description": "", "reason": "on-a-whim"}},
+    ],
+    ids=str,
+)
+def test_an_event_outside_the_contract_is_unreadable(spoiled: Attributes) -> None:
+    event = {name: value for name, value in {**written(), **spoiled}.items() if value is not MISSING}
+    with pytest.raises(UnreadableEvent):
+        decode_events(json.dumps([written(), event]).encode())
+
+
+def test_an_unknown_type_is_named() -> None:
+    with pytest.raises(UnreadableEvent, match="account-closed"):
+        decode_events(json.dumps([{**written(), "type": "account-closed"}]).encode())

@@ -1,0 +1,109 @@
+"""Waiting for a position, without polling and without leaving anything behind."""
+
+import asyncio
+
+import pytest
+
+from shared.events import Position
+from shared.watermark import Watermark
+
+FOR_EVER_SECONDS = 60.0
+A_MOMENT_SECONDS = 0.01
+
+
+def wait_for(watermark: Watermark, position: int) -> "asyncio.Task[bool]":
+    return asyncio.create_task(watermark.reach(Position(position), FOR_EVER_SECONDS))
+
+
+async def settle() -> None:
+    """Let every task that can run do so."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("position", [0, 4, 5])
+@pytest.mark.parametrize("wait_seconds", [0, FOR_EVER_SECONDS])
+async def test_a_position_that_is_reached_is_not_waited_for(position: int, wait_seconds: float) -> None:
+    assert await Watermark(Position(5)).reach(Position(position), wait_seconds)
+
+
+@pytest.mark.parametrize("wait_seconds", [-1, 0, A_MOMENT_SECONDS])
+async def test_a_position_that_does_not_come_in_time_is_not_reached(wait_seconds: float) -> None:
+    watermark = Watermark(Position(5))
+    assert not await watermark.reach(Position(6), wait_seconds)
+    assert not watermark._waiting
+
+
+@pytest.mark.parametrize("advanced_to", [6, 9])
+async def test_a_waiter_is_woken_when_its_position_is_reached_or_passed(advanced_to: int) -> None:
+    watermark = Watermark(Position(5))
+    waiting = wait_for(watermark, 6)
+    await settle()
+    assert not waiting.done()
+    watermark.advance(Position(advanced_to))
+    assert await waiting
+    assert watermark.position == advanced_to
+
+
+async def test_an_older_position_changes_nothing() -> None:
+    watermark = Watermark(Position(5))
+    waiting = wait_for(watermark, 6)
+    await settle()
+    watermark.advance(Position(4))
+    watermark.advance(Position(5))
+    await settle()
+    assert watermark.position == 5
+    assert not waiting.done()
+    watermark.close()
+    await waiting
+
+
+async def test_each_of_many_waiters_is_woken_at_its_own_position() -> None:
+    watermark = Watermark(Position(0))
+    waiting = {(position, copy): wait_for(watermark, position) for copy in range(3) for position in (9, 2, 5, 1, 7)}
+    await settle()
+    for reached in (1, 4, 5, 8, 9):
+        watermark.advance(Position(reached))
+        await settle()
+        assert {position for (position, _), task in waiting.items() if task.done()} == {
+            position for position in (1, 2, 5, 7, 9) if position <= reached
+        }
+    assert all(await asyncio.gather(*waiting.values()))
+    assert not watermark._waiting
+
+
+async def test_a_waiter_that_is_cancelled_leaves_nothing_behind_and_hurts_nobody() -> None:
+    watermark = Watermark(Position(0))
+    waiting = [wait_for(watermark, position) for position in (3, 1, 2)]
+    await settle()
+    waiting[1].cancel()
+    waiting[2].cancel()
+    await settle()
+    assert all(task.cancelled() for task in waiting[1:])
+    assert len(watermark._waiting) == 1
+    watermark.advance(Position(3))
+    assert await waiting[0]
+
+
+async def test_a_waiter_that_timed_out_leaves_the_others_in_order() -> None:
+    watermark = Watermark(Position(0))
+    waiting = [wait_for(watermark, position) for position in (5, 4, 3, 2)]
+    await settle()
+    assert not await watermark.reach(Position(1), A_MOMENT_SECONDS)
+    assert len(watermark._waiting) == 4
+    watermark.advance(Position(4))
+    await settle()
+    assert [task.done() for task in waiting] == [False, True, True, True]
+    watermark.advance(Position(5))
+    assert await waiting[0]
+
+
+async def test_closing_releases_every_waiter_now_and_from_now_on() -> None:
+    watermark = Watermark(Position(5))
+    waiting = [wait_for(watermark, position) for position in (6, 7)]
+    await settle()
+    watermark.close()
+    assert await asyncio.gather(*waiting) == [False, False]
+    assert not await watermark.reach(Position(6), FOR_EVER_SECONDS)
+    assert await watermark.reach(Position(5), FOR_EVER_SECONDS)
+    assert not watermark._waiting
