@@ -1,6 +1,6 @@
 """A third program: prints every event of the ledger as it happens. Nothing here is Counting House's own code.
 
-    AMQP_URL=amqp://guest:guest@127.0.0.1/ python examples/third_program.py
+Run it with `AMQP_URL=amqp://guest:guest@127.0.0.1/ python examples/third_program.py`.
 """
 
 import asyncio

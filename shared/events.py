@@ -3,10 +3,10 @@
 The same JSON bytes are stored in the event log, published to the broker and returned by the feed.
 """
 
-from typing import Literal, NewType
+from typing import Annotated, Literal, NewType
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 AccountId = NewType("AccountId", str)
 Position = NewType("Position", int)
@@ -113,7 +113,7 @@ class _Received(Struct, frozen=True):
     type: str
     subject: AccountId
     time: str
-    sequence: str
+    sequence: Annotated[str, Meta(pattern=r"^(?!0{20})[0-9]{20}$")]
     accountversion: Version
     data: Raw
 

@@ -28,7 +28,7 @@ class _Server(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         self._on_stop = on_stop
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         # uvicorn would raise the signal again at its end and so die of it; a clean stop exits with 0.
         self.should_exit = True
         self._loop.call_soon_threadsafe(self._on_stop)

@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
@@ -67,7 +67,7 @@ class SqliteThread:
 
 
 def migrate(connection: sqlite3.Connection, package: str) -> None:
-    """Bring the schema up to date with `package`'s numbered `*.sqlite.sql` files, each in a transaction.
+    """Bring the schema up to date with `package`'s numbered `*.sqlite.sql` files, in one transaction.
 
     The number of the last one is kept in `PRAGMA user_version`. Raises `CorruptStore` when the file
     was written by a later program than this one.
@@ -76,10 +76,34 @@ def migrate(connection: sqlite3.Connection, package: str) -> None:
         (file for file in files(package).iterdir() if file.name.endswith(".sqlite.sql")),
         key=lambda file: file.name,
     )
-    (current,) = connection.execute("PRAGMA user_version").fetchone()
-    if current > len(migrations):
-        raise CorruptStore(
-            f"schema version {current} is newer than this program's {len(migrations)}: update the program."
-        )
-    for number, migration in enumerate(migrations[current:], current + 1):
-        connection.executescript(f"BEGIN IMMEDIATE;\n{migration.read_text()}\nPRAGMA user_version = {number};\nCOMMIT;")
+    # Locked before the version is read: of several that start together, one migrates.
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        (current,) = connection.execute("PRAGMA user_version").fetchone()
+        if current > len(migrations):
+            raise CorruptStore(
+                f"schema version {current} is newer than this program's {len(migrations)}: update the program."
+            )
+        for migration in migrations[current:]:
+            for statement in _statements(migration.read_text()):
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {len(migrations)}")
+        connection.execute("COMMIT")
+    finally:
+        roll_back_leftover(connection)
+
+
+def _statements(script: str) -> Iterator[str]:
+    # `executescript` would commit first, and give up the lock.
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def roll_back_leftover(connection: sqlite3.Connection) -> None:
+    """End a transaction that failed, or that its task left when it was cancelled while the thread was at work."""
+    if connection.in_transaction:
+        connection.rollback()

@@ -1,5 +1,6 @@
 """The event store in one SQLite file, for one command service at a time."""
 
+import asyncio
 import fcntl
 import os
 import sqlite3
@@ -15,7 +16,7 @@ from command_service.account import Account
 from command_service.event_store import Answer, Append, NewEvent, Stream
 from shared.events import AccountId, Position, Version
 from shared.problems import CorruptStore, OutcomeUnknown, StoreUnavailable
-from shared.sqlite import SqliteThread, migrate
+from shared.sqlite import SqliteThread, migrate, roll_back_leftover
 
 READ_LEDGER = "SELECT source, position, published FROM ledger"
 READ_LAST_POSITION = "SELECT coalesce(max(position), 0) FROM events"
@@ -47,6 +48,7 @@ class SqliteEventStore:
     def __init__(self, source: str, lock: IO[str], writer: SqliteThread, reader: SqliteThread) -> None:
         self.source = source
         self._lock = lock
+        self._appending = asyncio.Lock()
         self._writer = writer
         self._reader = reader
 
@@ -66,12 +68,13 @@ class SqliteEventStore:
 
     @asynccontextmanager
     async def append(self, account_ids: Collection[AccountId], keys: Collection[str]) -> AsyncIterator[Append]:
-        append = await self._writer.run(_begin, self._writer, account_ids, keys)
-        try:
-            yield append
-        finally:
-            if not append.ended:
-                await self._writer.run(sqlite3.Connection.rollback)
+        async with self._appending:
+            append = await self._writer.run(_begin, self._writer, account_ids, keys)
+            try:
+                yield append
+            finally:
+                if not append.ended:
+                    await self._writer.run(roll_back_leftover)
 
     async def head(self) -> Position:
         return Position((await self._reader.run(_row, READ_LEDGER))[1])
@@ -86,7 +89,8 @@ class SqliteEventStore:
         return Position((await self._reader.run(_row, READ_LEDGER))[2])
 
     async def save_published(self, position: Position) -> None:
-        await self._writer.run(lambda connection: connection.execute(MOVE_PUBLISHED, (position,)))
+        async with self._appending:
+            await self._writer.run(_save_published, position)
 
     async def close(self) -> None:
         await self._reader.close()
@@ -155,8 +159,7 @@ def _begin(
     account_ids: Collection[AccountId],
     keys: Collection[str],
 ) -> _SqliteAppend:
-    if connection.in_transaction:  # left by a task that was cancelled while it waited for this thread
-        connection.rollback()
+    roll_back_leftover(connection)
     connection.execute("BEGIN IMMEDIATE")
     _, head, _ = _row(connection, READ_LEDGER)
     streams = {
@@ -200,6 +203,11 @@ def _write(
         if error.sqlite_errorname in ("SQLITE_FULL", "SQLITE_BUSY"):
             raise
         raise OutcomeUnknown(f"the commit failed: {error}. Retry with the same Idempotency-Key.") from error
+
+
+def _save_published(connection: sqlite3.Connection, position: Position) -> None:
+    roll_back_leftover(connection)
+    connection.execute(MOVE_PUBLISHED, (position,))
 
 
 def _read_page(

@@ -10,7 +10,7 @@ import msgspec
 from projection_service.view_store import Checkpoint, CheckpointMoved
 from projection_service.views import AccountView, ReserveView
 from shared.events import AccountId, Position, Version
-from shared.sqlite import SqliteThread, migrate
+from shared.sqlite import SqliteThread, migrate, roll_back_leftover
 
 READ_CHECKPOINT = "SELECT position, source, reserve, reserve_last_updated FROM checkpoint"
 READ_ACCOUNTS = """
@@ -88,8 +88,6 @@ def _commit(
     checkpoint: Checkpoint,
     accounts: Mapping[AccountId, AccountView],
 ) -> None:
-    if connection.in_transaction:  # left by a task that was cancelled while it waited for this thread
-        connection.rollback()
     connection.execute("BEGIN IMMEDIATE")
     try:
         reserve = checkpoint.reserve
@@ -105,8 +103,7 @@ def _commit(
         )
         connection.execute("COMMIT")
     finally:
-        if connection.in_transaction:
-            connection.rollback()
+        roll_back_leftover(connection)
 
 
 def _account(row: Sequence[Any]) -> AccountView:

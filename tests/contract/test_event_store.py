@@ -61,7 +61,7 @@ async def assert_appends_go_on(store: EventStore) -> None:
 
 async def test_a_new_log_is_empty(event_store: EventStore) -> None:
     assert await stored(event_store) == []
-    assert await event_store.read_stream(ALICE, Version(0), ALL) == []
+    assert await event_store.read_stream(ALICE, Version(0), ALL, ALL) == []
     assert await event_store.published() == 0
     async with event_store.append({ALICE}, {"key"}) as append:
         assert (append.head, append.streams, append.answers) == (0, {}, {})
@@ -245,7 +245,7 @@ async def test_a_stream_is_read_in_the_order_of_its_versions(
     event_store: EventStore, account_id: AccountId, after: int, events_max: int, positions: list[int]
 ) -> None:
     await record(event_store, LOG)
-    page = await event_store.read_stream(account_id, Version(after), events_max)
+    page = await event_store.read_stream(account_id, Version(after), events_max, ALL)
     assert page == encoded([LOG[position - 1] for position in positions])
 
 

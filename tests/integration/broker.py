@@ -23,7 +23,7 @@ LIMIT_SECONDS = 60
 
 
 async def eventually(read: Callable[[], Awaitable[T]], accept: Callable[[T], bool], what: str) -> T:
-    """Read again and again until `accept` likes it; that value. Fails, saying `what` was waited for, with the last one."""
+    """Read until `accept` likes it; that value. Fails with the last one, saying `what` was waited for."""
     value: T | None = None
     try:
         async with asyncio.timeout(LIMIT_SECONDS):
@@ -86,7 +86,7 @@ async def observe(amqp_url: str, queue_name: str | None = None) -> AsyncIterator
 async def bind(amqp_url: str, queue_name: str) -> None:
     """A queue that survives the broker: it collects until somebody observes it."""
     async with open_channel(amqp_url) as channel:
-        queue = await channel.declare_queue(queue_name, durable=True, arguments=QUORUM)
+        queue = await channel.declare_queue(queue_name, durable=True, arguments=dict(QUORUM))
         await queue.bind(await declare_exchange(channel))
 
 
