@@ -25,34 +25,25 @@ async def keep_running(
     failures = 0
     while True:
         before = progress()
-        try:
-            await session()
-        except (Exception, asyncio.CancelledError) as error:
-            # A failure at the moment of our own end must not hide that we were told to end.
-            if _is_cancelled():
-                raise asyncio.CancelledError from error
-            causes = _leaves(error)
-            for cause in causes:
-                if isinstance(cause, CorruptStore) or not isinstance(cause, (LedgerError, *BROKER_ERRORS)):
-                    raise cause from error
-            failures = 1 if progress() > before else failures + 1
-            backoff = min(BACKOFF_SECONDS_MAX, BACKOFF_SECONDS_MIN * 2 ** min(failures, 10))
-            backoff *= random.uniform(0.5, 1)
-            failed(causes[0], backoff)
-            await pause(backoff)
+        # A task of its own: a session that ends itself with a cancellation is told apart from our own end.
+        (failure,) = await asyncio.gather(session(), return_exceptions=True)
+        causes = _leaves(failure)
+        for cause in causes:
+            if isinstance(cause, CorruptStore) or not isinstance(cause, (LedgerError, *BROKER_ERRORS)):
+                raise cause from failure
+        failures = 1 if progress() > before else failures + 1
+        backoff = min(BACKOFF_SECONDS_MAX, BACKOFF_SECONDS_MIN * 2 ** min(failures, 10))
+        backoff *= random.uniform(0.5, 1)
+        failed(causes[0], backoff)
+        await pause(backoff)
 
 
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
-def _leaves(error: BaseException) -> list[Exception]:
-    match error:
+def _leaves(failure: BaseException | None) -> list[Exception]:
+    match failure:
         case ExceptionGroup():
-            return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+            return [leaf for inner in failure.exceptions for leaf in _leaves(inner)]
         case Exception():
-            return [error]
+            return [failure]
         case _:
             # aiormq cancels what waits on a connection that has fallen silent.
             return [ConnectionError("the broker has fallen silent")]

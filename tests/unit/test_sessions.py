@@ -88,11 +88,38 @@ async def test_the_back_off_grows_to_a_limit_and_starts_anew_after_progress() ->
     assert all(limit / 2 <= backoff <= limit for backoff, limit in zip(seconds, limits, strict=True)), seconds
 
 
-async def test_a_session_that_ends_by_itself_is_run_again_and_is_no_failure() -> None:
-    script = Script([(1, None), (0, None), (0, END)])
+async def test_a_session_whose_tasks_fail_together_is_run_again() -> None:
+    """Python 3.11's TaskGroup leaves `cancelling()` above zero when its last task fails."""
+    sessions = 0
+
+    async def fail() -> None:
+        raise TimeoutError("late")
+
+    async def session() -> None:
+        nonlocal sessions
+        sessions += 1
+        if sessions == 4:
+            raise END
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail())
+            group.create_task(asyncio.sleep(60))
+
     with pytest.raises(CorruptStore):
-        await script.run()
-    assert script.failures == []
+        await keep_running(session, lambda: 0, lambda *_: None)
+    assert sessions == 4
+
+
+async def test_a_session_that_its_library_cancels_is_run_again() -> None:
+    failures: list[Exception] = []
+
+    async def session() -> None:
+        if failures:
+            raise END
+        raise asyncio.CancelledError
+
+    with pytest.raises(CorruptStore):
+        await keep_running(session, lambda: 0, lambda error, _: failures.append(error))
+    assert [type(failure) for failure in failures] == [ConnectionError]
 
 
 async def test_cancelling_ends_it_in_a_session() -> None:
