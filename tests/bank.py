@@ -104,7 +104,7 @@ class Bank:
     def projection(self) -> Service:
         return self.projections[0]
 
-    async def post(self, path: str, body: object, key: str | None = None) -> tuple[int, dict[str, Any]]:
+    async def post(self, path: str, body: object, key: str | None = None) -> tuple[int, Any]:
         headers = {"Idempotency-Key": key} if key else {}
         async with self.http.post(self.command.url + path, json=body, headers=headers) as response:
             return response.status, await response.json(content_type=None)

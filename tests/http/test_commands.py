@@ -1,0 +1,236 @@
+"""The table of the command service, row by row: status, body, headers, and the one event that each command leaves."""
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from tests.bank import Bank
+
+INT64_MAX = 2**63 - 1
+PROBLEM = "urn:counting-house:problem:"
+
+
+async def stream(bank: Bank, account_id: str) -> list[dict[str, Any]]:
+    """The account's events; none when no command has named it."""
+    async with bank.http.get(f"{bank.command.url}/account/{account_id}/events") as response:
+        return await response.json(content_type=None) if response.status == 200 else []
+
+
+async def last_event(bank: Bank, account_id: str) -> dict[str, Any]:
+    event = (await stream(bank, account_id))[-1]
+    return {"type": event["type"], **event["data"]}
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+async def test_creating_an_account_answers_201_with_the_account(bank: Bank, account_id: str, slash: str) -> None:
+    body = {"name": "Alice", "id": account_id}
+    async with bank.http.post(f"{bank.command.url}/account{slash}", json=body) as response:
+        answer = await response.json()
+    assert response.status == 201
+    assert response.content_type == "application/json"
+    assert response.headers["Location"] == f"{bank.projection.url}/account/{account_id}"
+    assert response.headers["Ledger-Position"] == str(answer["position"])
+    assert answer == {
+        "id": account_id,
+        "name": "Alice",
+        "balance": 0,
+        "version": 1,
+        "position": answer["position"],
+    }
+    assert await last_event(bank, account_id) == {"type": "account-created", "name": "Alice"}
+
+
+async def test_the_location_of_a_new_account_is_where_it_can_be_read(bank: Bank, account_id: str) -> None:
+    async with bank.http.post(f"{bank.command.url}/account/{account_id}", json={"name": "Alice"}) as response:
+        location, position = response.headers["Location"], response.headers["Ledger-Position"]
+    async with bank.http.get(location, params={"min_position": position}) as response:
+        assert (await response.json())["name"] == "Alice"
+
+
+@pytest.mark.parametrize("body", [{"name": "Alice"}, {"name": "Alice", "id": None}])
+async def test_an_account_without_an_id_is_given_a_uuid_7(bank: Bank, body: dict[str, Any]) -> None:
+    status, answer = await bank.post("/account/", body)
+    assert status == 201
+    assert UUID(answer["id"]).version == 7
+    assert [event["type"] for event in await stream(bank, answer["id"])] == ["account-created"]
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+async def test_an_account_is_created_under_the_id_in_the_path(bank: Bank, account_id: str, slash: str) -> None:
+    status, answer = await bank.post(f"/account/{account_id}{slash}", {"name": "Alice"})
+    assert (status, answer["id"]) == (201, account_id)
+
+
+async def test_an_id_is_taken_once(bank: Bank, account: str) -> None:
+    for path, body in [("/account", {"name": "Bob", "id": account}), (f"/account/{account}", {"name": "Bob"})]:
+        async with bank.http.post(bank.command.url + path, json=body) as response:
+            answer = await response.json(content_type=None)
+        event = (await stream(bank, account))[-1]
+        assert response.status == 400
+        assert response.content_type == "application/problem+json"
+        assert response.headers["Ledger-Position"] == str(answer["position"])
+        assert answer == {
+            "type": f"{PROBLEM}account-already-exists",
+            "title": "Account already exists",
+            "status": 400,
+            "detail": f"The command was recorded as account-creation-rejected at position {answer['position']}.",
+            "reason": "account-already-exists",
+            "event_id": event["id"],
+            "account_id": account,
+            "position": int(event["sequence"]),
+        }
+        assert event["type"] == "account-creation-rejected"
+        assert event["data"] == {"name": "Bob", "reason": "account-already-exists"}
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+@pytest.mark.parametrize(
+    ("command", "event_type", "balance"), [("deposit", "amount-deposited", 130), ("withdraw", "amount-withdrawn", 70)]
+)
+async def test_an_accepted_amount_answers_200_with_a_receipt(
+    bank: Bank, account: str, command: str, event_type: str, balance: int, slash: str
+) -> None:
+    body = {"amount": 30, "description": "Books"}
+    status, answer = await bank.post(f"/account/{command}/{account}{slash}", body)
+    event = (await stream(bank, account))[-1]
+    assert status == 200
+    assert answer == {
+        "type": event_type,
+        "event_id": event["id"],
+        "account_id": account,
+        "amount": 30,
+        "balance": balance,
+        "version": 3,
+        "position": int(event["sequence"]),
+    }
+    assert (event["type"], event["data"]) == (event_type, body)
+
+
+async def test_a_description_can_be_left_out(bank: Bank, account: str) -> None:
+    await bank.deposit(account, 1)
+    assert await last_event(bank, account) == {"type": "amount-deposited", "amount": 1, "description": ""}
+
+
+REJECTIONS = [
+    ("deposit", 0, "amount-not-positive"),
+    ("deposit", -1, "amount-not-positive"),
+    ("deposit", -INT64_MAX - 1, "amount-not-positive"),
+    ("deposit", INT64_MAX, "balance-limit-exceeded"),
+    ("withdraw", 0, "amount-not-positive"),
+    ("withdraw", -1, "amount-not-positive"),
+    ("withdraw", 101, "insufficient-funds"),
+    ("withdraw", INT64_MAX, "insufficient-funds"),
+]
+
+
+@pytest.mark.parametrize(("command", "amount", "reason"), REJECTIONS)
+async def test_a_rejected_amount_answers_400_and_is_recorded(
+    bank: Bank, account: str, command: str, amount: int, reason: str
+) -> None:
+    status, answer = await bank.post(f"/account/{command}/{account}", {"amount": amount})
+    assert (status, answer["type"], answer["reason"]) == (400, PROBLEM + reason, reason)
+    event_type = {"deposit": "deposit-rejected", "withdraw": "withdrawal-rejected"}[command]
+    recorded = {"type": event_type, "amount": amount, "description": "", "reason": reason}
+    assert await last_event(bank, account) == recorded
+
+
+@pytest.mark.parametrize("command", ["deposit", "withdraw"])
+async def test_a_command_for_an_account_that_does_not_exist_is_recorded_in_its_stream(
+    bank: Bank, account_id: str, command: str
+) -> None:
+    status, answer = await bank.post(f"/account/{command}/{account_id}", {"amount": 1})
+    assert (status, answer["reason"]) == (400, "account-not-found")
+    status, account = await bank.create(account_id)
+    assert (status, account["version"], account["balance"]) == (201, 2, 0)
+    types = [event["type"] for event in await stream(bank, account_id)]
+    assert types == [{"deposit": "deposit-rejected", "withdraw": "withdrawal-rejected"}[command], "account-created"]
+
+
+async def test_a_balance_reaches_the_limit_and_can_be_emptied(bank: Bank, account: str) -> None:
+    status, answer = await bank.deposit(account, INT64_MAX - 100)
+    assert (status, answer["balance"]) == (200, INT64_MAX)
+    assert (await bank.deposit(account, 1))[0] == 400
+    status, answer = await bank.withdraw(account, INT64_MAX)
+    assert (status, answer["balance"]) == (200, 0)
+
+
+@pytest.mark.parametrize(
+    "account_id", ["a", "Z" * 64, "A1._:-", "01a20960-3f1e-7562-9347-0dbb2f6a3de1", "deposit", "events", "-", "..."]
+)
+async def test_every_id_of_the_contract_works_in_every_path(bank: Bank, account_id: str) -> None:
+    assert (await bank.post("/account", {"name": "Alice", "id": account_id}))[0] == 201
+    assert (await bank.deposit(account_id, 2))[0] == 200
+    assert (await bank.withdraw(account_id, 1))[0] == 200
+    assert (await bank.create(account_id))[0] == 400
+    assert len(await stream(bank, account_id)) == 4
+    assert (await bank.query(f"/account/{account_id}", min_position=await head(bank)))[1]["balance"] == 1
+
+
+async def head(bank: Bank) -> int:
+    async with bank.http.get(f"{bank.command.url}/events", params={"after": str(2**62)}) as response:
+        return int(response.headers["Ledger-Position"])
+
+
+@pytest.mark.parametrize(
+    "name", ["A", "é" * 200, "🏦" * 200, " ", "\n", "Robert'); DROP TABLE events;--", '"\\', "\u2028", "\ud7ff"]
+)
+async def test_a_name_is_kept_as_it_was_sent(bank: Bank, account_id: str, name: str) -> None:
+    status, answer = await bank.create(account_id, name)
+    assert (status, answer["name"]) == (201, name)
+    assert (await last_event(bank, account_id))["name"] == name
+    assert (await bank.query(f"/account/{account_id}", min_position=answer["position"]))[1]["name"] == name
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+async def test_a_batch_answers_each_command_as_it_would_have_been_alone(
+    bank: Bank, account_id: str, slash: str
+) -> None:
+    batch = [
+        {"type": "deposit", "account_id": account_id, "amount": 1},
+        {"type": "create-account", "account_id": account_id, "name": "Alice"},
+        {"type": "create-account", "account_id": account_id, "name": "Bob"},
+        {"type": "deposit", "account_id": account_id, "amount": 100, "description": "Salary"},
+        {"type": "withdraw", "account_id": account_id, "amount": 101},
+        {"type": "withdraw", "account_id": account_id, "amount": 30},
+        {"type": "create-account", "name": "Carol"},
+    ]
+    status, results = await bank.post(f"/commands{slash}", batch)
+    assert status == 200
+    assert [(result["status"], result.get("reason"), result.get("balance")) for result in results] == [
+        (400, "account-not-found", None),
+        (201, None, 0),
+        (400, "account-already-exists", None),
+        (200, None, 100),
+        (400, "insufficient-funds", None),
+        (200, None, 70),
+        (201, None, 0),
+    ]
+    first = results[0]["position"]
+    assert [result["position"] for result in results] == list(range(first, first + 7))
+    assert [event["accountversion"] for event in await stream(bank, account_id)] == [1, 2, 3, 4, 5, 6]
+    alone = await bank.withdraw(account_id, 71)
+    assert results[4].keys() == alone[1].keys()
+
+
+async def test_a_batch_can_be_empty_and_as_large_as_10_000(bank: Bank, account: str) -> None:
+    assert await bank.post("/commands", []) == (200, [])
+    status, results = await bank.post("/commands", [{"type": "deposit", "account_id": account, "amount": 1}] * 10_000)
+    assert (status, len(results), results[-1]["balance"]) == (200, 10_000, 10_100)
+
+
+async def test_traceparent_is_passed_on_in_the_event_if_it_is_one(bank: Bank, account: str) -> None:
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    for sent, expected in [(trace, trace), ("nonsense", None), (trace.replace("b7ad6b7169203331", "0" * 16), None)]:
+        url = f"{bank.command.url}/account/deposit/{account}"
+        async with bank.http.post(url, json={"amount": 1}, headers={"traceparent": sent}) as response:
+            assert response.status == 200
+        assert (await stream(bank, account))[-1].get("traceparent") == expected
+
+
+async def test_every_command_has_its_own_commandid(bank: Bank, account: str) -> None:
+    await bank.post("/commands", [{"type": "deposit", "account_id": account, "amount": 1}] * 3)
+    await bank.deposit(account, 1, key="my-key")
+    ids = [event["commandid"] for event in await stream(bank, account)]
+    assert len(set(ids)) == len(ids)
+    assert ids[-1] == "my-key"

@@ -1,0 +1,210 @@
+"""Malformed input: 422 or 413 with the field that is wrong, and nothing recorded."""
+
+import asyncio
+import io
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.bank import Bank
+from tests.http.test_commands import head
+
+JSON = {"Content-Type": "application/json"}
+BODY_BYTES_MAX = 64 * 1024
+BATCH_BYTES_MAX = 16 * 1024 * 1024
+NOT_AMOUNTS = ["5", "", 1.0, 1.5, True, False, None, [], {}, [5], 2**63, -(2**63) - 1, 10**30]
+NOT_NAMES = ["", "x" * 201, "a\0b", 5, True, None, ["Alice"], {"first": "Alice"}]
+NOT_IDS = ["", "a" * 65, "a b", "ä", "a/b", "a%b", "a\n", 5, True, []]
+
+
+@pytest.fixture(autouse=True)
+async def nothing_is_recorded(bank: Bank) -> AsyncIterator[None]:
+    before = await head(bank)
+    yield
+    assert await head(bank) == before
+
+
+async def post(bank: Bank, path: str, body: object, headers: dict[str, str] = JSON) -> tuple[int, dict[str, Any]]:
+    """Post JSON, or bytes as they are; asserts that the answer is a problem document of its status."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    async with bank.http.post(bank.command.url + path, data=io.BytesIO(data), headers=headers) as response:
+        answer = await response.json(content_type="application/problem+json")
+    assert answer["status"] == response.status
+    assert {"type", "title", "detail"} <= answer.keys()
+    return response.status, answer
+
+
+def assert_names(answer: tuple[int, dict[str, Any]], field: str) -> None:
+    status, problem = answer
+    assert (status, problem["type"]) == (422, "urn:counting-house:problem:invalid-request")
+    assert field in [error["field"] for error in problem["errors"]]
+    assert field in problem["detail"]
+
+
+@pytest.mark.parametrize("amount", NOT_AMOUNTS, ids=repr)
+@pytest.mark.parametrize("command", ["deposit", "withdraw"])
+async def test_an_amount_is_an_integer_of_64_bits(bank: Bank, command: str, amount: object) -> None:
+    assert_names(await post(bank, f"/account/{command}/malformed", {"amount": amount}), "amount")
+
+
+@pytest.mark.parametrize("amount", [b"1e2", b"NaN", b"Infinity", b"-0.0", b"01", b"0x10", b"9" * 5000])
+async def test_an_amount_that_json_or_python_would_take_is_no_integer_either(bank: Bank, amount: bytes) -> None:
+    status, _ = await post(bank, "/account/deposit/malformed", b'{"amount": ' + amount + b"}")
+    assert status == 422
+
+
+@pytest.mark.parametrize("name", NOT_NAMES, ids=lambda name: repr(name)[:20])
+@pytest.mark.parametrize("path", ["/account", "/account/malformed"])
+async def test_a_name_is_text_of_1_to_200_characters(bank: Bank, path: str, name: object) -> None:
+    assert_names(await post(bank, path, {"name": name}), "name")
+
+
+@pytest.mark.parametrize("description", [5, None, True, [], "x" * 1001, "a\0b"], ids=lambda text: repr(text)[:20])
+async def test_a_description_is_text_of_at_most_1000_characters(bank: Bank, description: object) -> None:
+    body = {"amount": 1, "description": description}
+    assert_names(await post(bank, "/account/deposit/malformed", body), "description")
+
+
+@pytest.mark.parametrize("account_id", NOT_IDS, ids=repr)
+async def test_an_id_in_a_body_is_of_the_contracts_alphabet(bank: Bank, account_id: object) -> None:
+    assert_names(await post(bank, "/account", {"name": "Alice", "id": account_id}), "id")
+    status, problem = await post(bank, "/commands", [{"type": "deposit", "account_id": account_id, "amount": 1}])
+    assert (status, problem["errors"][0]["field"]) == (422, "0.deposit.account_id")
+
+
+@pytest.mark.parametrize("account_id", ["a" * 65, "a b", "ä", "a%25b", "a%00", "a%0A", "a,b", "*"])
+@pytest.mark.parametrize("path", ["/account/{}", "/account/deposit/{}", "/account/withdraw/{}"])
+async def test_an_id_in_a_path_is_of_the_contracts_alphabet(bank: Bank, path: str, account_id: str) -> None:
+    body = {"amount": 1} if path.count("/") == 3 else {"name": "Alice"}
+    assert_names(await post(bank, path.format(account_id), body), "account_id")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/account", {}, "name"),
+        ("/account/malformed", {}, "name"),
+        ("/account/deposit/malformed", {"description": "x"}, "amount"),
+        ("/account/withdraw/malformed", {}, "amount"),
+        ("/account/malformed", {"name": "Alice", "id": "bob"}, "id"),
+        ("/account/deposit/malformed", {"amount": 1, "currency": "EUR"}, "currency"),
+        ("/account/deposit/malformed", {"amount": 1, "Description": "x"}, "Description"),
+        ("/commands", [{"account_id": "a", "amount": 1}], "0"),
+        ("/commands", [{"type": "transfer", "account_id": "a", "amount": 1}], "0"),
+        ("/commands", [{"type": "deposit", "amount": 1}], "0.deposit.account_id"),
+        ("/commands", [{"type": "deposit", "account_id": "a", "amount": 1}, 5], "1"),
+        (
+            "/commands",
+            [{"type": "create-account", "name": "x"}, {"type": "withdraw", "account_id": "a", "amount": "1"}],
+            "1.withdraw.amount",
+        ),
+        ("/commands", {"type": "deposit", "account_id": "a", "amount": 1}, "body"),
+        ("/commands", [{"type": "deposit", "account_id": "a", "amount": 1}] * 10_001, "body"),
+    ],
+)
+async def test_a_missing_unknown_or_misplaced_field_is_named(bank: Bank, path: str, body: object, field: str) -> None:
+    assert_names(await post(bank, path, body), field)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"name=Alice", b"null", b"5", b'"Alice"', b"[]", b'{"name": "al\xffce"}', b'{"name": "\\ud800"}'],
+)
+async def test_a_body_that_is_no_json_object_is_refused(bank: Bank, body: bytes) -> None:
+    assert (await post(bank, "/account", body))[0] == 422
+
+
+async def test_deeply_nested_json_is_refused(bank: Bank) -> None:
+    assert (await post(bank, "/account", b"[" * 60_000))[0] == 422
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"])
+async def test_a_content_type_that_any_web_page_may_send_is_refused(bank: Bank, content_type: str) -> None:
+    assert_names(await post(bank, "/account", {"name": "A"}, {"Content-Type": content_type}), "Content-Type")
+
+
+@pytest.mark.parametrize(("path", "bytes_max"), [("/account", BODY_BYTES_MAX), ("/commands", BATCH_BYTES_MAX)])
+async def test_a_body_over_its_limit_is_413(bank: Bank, path: str, bytes_max: int) -> None:
+    status, problem = await post(bank, path, b" " * (bytes_max + 1))
+    assert (status, problem["type"]) == (413, "urn:counting-house:problem:body-too-large")
+    assert str(bytes_max) in problem["detail"]
+    assert (await post(bank, path, b" " * bytes_max))[0] == 422
+
+
+async def test_a_chunked_body_over_its_limit_is_413_too(bank: Bank) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(3):
+            yield b" " * (BODY_BYTES_MAX // 2)
+
+    async with bank.http.post(f"{bank.command.url}/account", data=chunks(), headers=JSON) as response:
+        assert response.status == 413
+
+
+@pytest.mark.parametrize("key", ["a b", '"', '""', '"unclosed', "k" * 256, "ä", '"a"b"'])
+async def test_an_idempotency_key_is_1_to_255_visible_characters(bank: Bank, key: str) -> None:
+    headers = {**JSON, "Idempotency-Key": key}
+    assert_names(await post(bank, "/account/deposit/malformed", {"amount": 1}, headers), "Idempotency-Key")
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("after=-1", "after"),
+        ("after=x", "after"),
+        (f"after={2**63}", "after"),
+        ("limit=0", "limit"),
+        ("limit=10001", "limit"),
+        ("wait=-1", "wait"),
+        ("wait=61", "wait"),
+        ("wait=nan", "wait"),
+    ],
+)
+async def test_a_parameter_of_the_feed_outside_its_limits_is_named(bank: Bank, query: str, field: str) -> None:
+    async with bank.http.get(f"{bank.command.url}/events?{query}") as response:
+        assert_names((response.status, await response.json(content_type="application/problem+json")), field)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/", 404),
+        ("GET", "/nothing", 404),
+        ("POST", "/account/deposit/a/b", 404),
+        ("GET", "/account", 405),
+        ("DELETE", "/account/alice", 405),
+        ("PUT", "/commands", 405),
+        ("POST", "/events", 405),
+    ],
+)
+async def test_an_unknown_path_or_method_is_a_problem_too(bank: Bank, method: str, path: str, status: int) -> None:
+    async with bank.http.request(method, bank.command.url + path) as response:
+        answer = await response.json(content_type="application/problem+json")
+    assert (response.status, answer["status"]) == (status, status)
+    if status == 405:
+        assert response.headers["Allow"]
+
+
+async def test_one_malformed_command_keeps_its_whole_batch_out(bank: Bank, account_id: str) -> None:
+    batch = [{"type": "create-account", "account_id": account_id, "name": "Alice"}, {"type": "deposit"}]
+    assert (await post(bank, "/commands", batch))[0] == 422
+
+
+async def test_a_client_that_goes_away_in_the_middle_of_its_request_leaves_nothing(bank: Bank) -> None:
+    host, port = "127.0.0.1", bank.command.port
+    timeout = aiohttp.ClientTimeout(total=10)
+    for sent in [
+        b"POST /account/gone HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 16\r\n\r\n{",
+        b"POST /account/gone HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{",
+        b"POST /account/gone HTTP",
+        b"\x16\x03\x01 no HTTP at all\r\n\r\n",
+    ]:
+        _, writer = await asyncio.open_connection(host, port)
+        writer.write(sent)
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+        async with bank.http.get(f"{bank.command.url}/livez", timeout=timeout) as response:
+            assert response.status == 200
