@@ -92,7 +92,7 @@ def run_service(name: str, purpose: str, settings: type[S], run: Callable[[S], C
             log.error("cannot go on", reason=str(errors.exceptions[0]))
             raise SystemExit(1) from None
 
-    command_line = typer.Typer(add_completion=False)
+    command_line = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     command_line.command(help=f"{purpose}\n\nSet by environment variables:\n\n{describe_settings(settings)}")(main)
     command_line(prog_name=name)
 

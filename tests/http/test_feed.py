@@ -1,0 +1,114 @@
+"""The feed and an account's stream: pages, limits, long poll."""
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from tests.bank import Bank
+from tests.http.test_commands import head
+
+EVENT = {
+    "specversion",
+    "id",
+    "source",
+    "type",
+    "subject",
+    "time",
+    "datacontenttype",
+    "sequence",
+    "accountversion",
+    "commandid",
+    "data",
+}
+
+
+async def read(bank: Bank, path: str = "/events", **parameters: object) -> tuple[list[dict[str, Any]], int]:
+    """The page's events and its Ledger-Position, 0 when it has none."""
+    query = {name: str(value) for name, value in parameters.items()}
+    async with bank.http.get(bank.command.url + path, params=query) as response:
+        assert response.status == 200
+        assert response.content_type == "application/cloudevents-batch+json"
+        return await response.json(content_type=None), int(response.headers.get("Ledger-Position", 0))
+
+
+async def test_events_are_cloudevents_in_the_order_of_their_positions(bank: Bank, account: str) -> None:
+    await bank.withdraw(account, 1000)
+    after = await head(bank) - 3
+    events, position = await read(bank, after=after)
+    assert position == after + 3
+    assert [event.keys() for event in events] == [EVENT] * 3
+    assert [event["sequence"] for event in events] == [f"{after + n:020d}" for n in (1, 2, 3)]
+    assert [event["accountversion"] for event in events] == [1, 2, 3]
+    assert {event["subject"] for event in events} == {account}
+    assert [event["time"] for event in events] == sorted(event["time"] for event in events)
+    assert len({event["source"] for event in events}) == 1
+    assert len({event["id"] for event in events}) == 3
+
+
+async def test_the_feed_is_read_page_by_page_without_a_hole(bank: Bank, account: str) -> None:
+    await bank.post("/commands", [{"type": "deposit", "account_id": account, "amount": 1}] * 25)
+    last = await head(bank)
+    after, pages = last - 27, []
+    while after < last:
+        page, position = await read(bank, after=after, limit=10)
+        assert position == last
+        pages.append(len(page))
+        after += len(page)
+    assert pages == [10, 10, 7]
+
+
+async def test_a_page_is_limited_in_bytes_but_never_empty(bank: Bank, account: str) -> None:
+    item = {"type": "deposit", "account_id": account, "amount": 1, "description": "x" * 1000}
+    await bank.post("/commands", [item] * 1500)
+    page, position = await read(bank, after=await head(bank) - 1500, limit=10_000)
+    assert 500 < len(page) < 1000
+    assert position == await head(bank)
+
+
+async def test_the_feed_after_the_last_event_is_empty(bank: Bank, account: str) -> None:
+    last = await head(bank)
+    assert await read(bank, after=last) == ([], last)
+    assert await read(bank, after=last + 100, wait=0.01) == ([], last)
+
+
+async def test_the_feed_waits_for_the_next_event(bank: Bank, account: str) -> None:
+    last = await head(bank)
+    waiting = [asyncio.create_task(read(bank, after=last, wait=60)) for _ in range(20)]
+    await asyncio.sleep(0.2)
+    assert not any(task.done() for task in waiting)
+    await bank.deposit(account, 1)
+    async with asyncio.timeout(20):
+        pages = await asyncio.gather(*waiting)
+    assert {(position, events[0]["type"]) for events, position in pages} == {(last + 1, "amount-deposited")}
+
+
+async def test_the_feed_waits_no_longer_than_it_is_asked_to(bank: Bank, account: str) -> None:
+    last = await head(bank)
+    started = time.monotonic()
+    assert await read(bank, after=last, wait=0.3) == ([], last)
+    assert time.monotonic() - started >= 0.3
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+async def test_an_accounts_stream_is_its_whole_story_in_pages(bank: Bank, account: str, slash: str) -> None:
+    await bank.withdraw(account, 1000)
+    await bank.withdraw(account, 40)
+    path = f"/account/{account}/events{slash}"
+    events, _ = await read(bank, path)
+    assert [(event["accountversion"], event["type"]) for event in events] == [
+        (1, "account-created"),
+        (2, "amount-deposited"),
+        (3, "withdrawal-rejected"),
+        (4, "amount-withdrawn"),
+    ]
+    assert (await read(bank, path, after=1, limit=2))[0] == events[1:3]
+    assert (await read(bank, path, after=4))[0] == []
+
+
+async def test_the_stream_of_an_account_that_no_command_named_is_404(bank: Bank, account_id: str) -> None:
+    async with bank.http.get(f"{bank.command.url}/account/{account_id}/events") as response:
+        problem = await response.json(content_type="application/problem+json")
+    assert (response.status, problem["type"]) == (404, "urn:counting-house:problem:not-found")
+    assert account_id in problem["detail"]
