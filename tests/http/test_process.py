@@ -1,0 +1,224 @@
+"""The services as processes: settings, start, refusal to start, and a clean end."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from command_service.app import CommandSettings
+from projection_service.app import ProjectionSettings
+from tests.bank import START_SECONDS, Bank, Service, open_bank
+from tests.http.test_commands import head
+
+MODULES = ["command_service", "projection_service"]
+
+
+def run_to_its_end(module: str, *arguments: str, **environment: object) -> "subprocess.CompletedProcess[str]":
+    settings = {"PORT": "0", **{name: str(value) for name, value in environment.items()}}
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+        timeout=START_SECONDS,
+    )
+
+
+@pytest.mark.parametrize(
+    ("module", "settings"), [("command_service", CommandSettings), ("projection_service", ProjectionSettings)]
+)
+def test_help_lists_every_setting_and_the_readme_does_too(module: str, settings: type[CommandSettings]) -> None:
+    shown = run_to_its_end(module, "--help")
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    assert shown.returncode == 0
+    for name in settings.model_fields:
+        assert f"{name.upper()}:" in shown.stdout
+        assert f"| `{name.upper()}` |" in readme
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_wrong_settings_are_all_named_before_anything_starts(module: str, tmp_path: Path) -> None:
+    ended = run_to_its_end(
+        module, PORT="http", AMQP_URL="http://127.0.0.1", LOG_LEVEL="loud", DATA_DIR=tmp_path / "data"
+    )
+    assert ended.returncode == 2
+    assert all(name in ended.stderr for name in ("PORT", "AMQP_URL", "LOG_LEVEL"))
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_port_that_is_taken_is_named(module: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        ended = run_to_its_end(module, PORT=port, DATA_DIR=tmp_path)
+    assert ended.returncode == 1
+    assert f"127.0.0.1:{port}" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+async def test_a_second_command_service_on_one_file_refuses_to_start_and_says_why(tmp_path: Path) -> None:
+    async with open_bank(tmp_path, projections=0) as bank:
+        ended = await asyncio.to_thread(run_to_its_end, "command_service", DATA_DIR=tmp_path)
+        assert bank.command.process is not None
+        assert ended.returncode == 1
+        assert f"process {bank.command.process.pid}" in ended.stderr
+        assert "DATA_DIR" in ended.stderr
+        assert (await bank.create("alice"))[0] == 201
+
+
+@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize(("settings", "reachable"), [({}, False), ({"HOST": "0.0.0.0"}, True)])
+async def test_without_settings_a_service_listens_on_127_0_0_1_and_nowhere_else(
+    module: str, settings: dict[str, str], reachable: bool, tmp_path: Path
+) -> None:
+    """127.0.0.2 is this machine under another address (on a Mac it is nobody, so there only the first half tells)."""
+    service = Service(module, tmp_path / "log", DATA_DIR=str(tmp_path), **settings)
+    await service.start()
+    try:
+        with socket.socket() as client:
+            client.settimeout(5)
+            refused = client.connect_ex(("127.0.0.2", service.port)) != 0
+        assert refused != reachable or sys.platform == "darwin"
+    finally:
+        await service.kill()
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_both_services_with_status_0(tmp_path: Path, signal_number: signal.Signals) -> None:
+    async with open_bank(tmp_path) as bank:
+        await bank.create("alice")
+        await bank.check_views()
+        for service in (bank.command, bank.projection):
+            assert service.process is not None
+            service.process.send_signal(signal_number)
+            assert await asyncio.to_thread(service.process.wait, START_SECONDS) == 0
+            last = json.loads(service.log.read_text().splitlines()[-1])
+            assert last["event"] == "stopped listening"
+
+
+async def test_what_is_under_way_is_answered_before_the_end(tmp_path: Path) -> None:
+    """Commands get their answers, and whoever waits is told at once that it was in vain."""
+    async with open_bank(tmp_path) as bank:
+        await bank.create("alice")
+        await bank.check_views()
+        polling = asyncio.create_task(bank.http.get(f"{bank.command.url}/events?after=99999&wait=60"))
+        waiting = asyncio.create_task(bank.query("/reserve", min_position=99_999, wait=60))
+        batches = [
+            asyncio.create_task(
+                bank.post("/commands", [{"type": "deposit", "account_id": "alice", "amount": 1}] * 1000)
+            )
+            for _ in range(8)
+        ]
+        await asyncio.sleep(0.05)
+        async with asyncio.timeout(20):
+            assert await bank.command.stop() == 0
+            assert await bank.projection.stop() == 0
+            assert (await polling).status == 200
+            assert (await waiting)[0] == 503
+            answers = await asyncio.gather(*batches, return_exceptions=True)
+        acknowledged = sum(len(answer[1]) for answer in answers if isinstance(answer, tuple))
+        assert all(isinstance(answer, OSError) or answer[0] == 200 for answer in answers)  # type: ignore[index]
+        await bank.command.start()
+        assert await head(bank) == 1 + acknowledged
+
+
+async def test_a_client_that_goes_away_before_its_answer_has_its_command_recorded_once(
+    bank: Bank, account: str
+) -> None:
+    body = b'{"amount": 7}'
+    request = (
+        f"POST /account/deposit/{account} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        f"Idempotency-Key: {account}-gone\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode() + body
+    for _ in range(5):
+        _, writer = await asyncio.open_connection("127.0.0.1", bank.command.port)
+        writer.write(request)
+        await writer.drain()
+        writer.transport.abort()
+    assert (await bank.deposit(account, 7, key=f"{account}-gone"))[1]["balance"] == 107
+    assert (await bank.deposit(account, 1))[1]["version"] == 4
+
+
+async def test_the_next_start_goes_on_with_the_same_data(tmp_path: Path) -> None:
+    async with open_bank(tmp_path) as bank:
+        await bank.create("alice")
+        await bank.deposit("alice", 100)
+        await bank.check_views()
+        assert await bank.command.stop() == 0
+        assert await bank.projection.stop() == 0
+        await bank.command.start()
+        await bank.projection.start()
+        status, receipt = await bank.withdraw("alice", 30)
+        assert (status, receipt["balance"], receipt["position"]) == (200, 70, 3)
+        assert len(await bank.check_views()) == 3
+
+
+async def test_a_projection_without_its_ledger_answers_queries_and_is_not_ready(tmp_path: Path) -> None:
+    async with open_bank(tmp_path) as bank:
+        await bank.create("alice")
+        await bank.check_views()
+        await bank.command.stop()
+        await bank.projection.stop()
+        await bank.projection.start()
+        problem = await bank.projection.wait_for("/readyz", 503)
+        assert problem["type"] == "urn:counting-house:problem:not-ready"
+        assert await bank.query("/reserve") == (200, {"amount": 0, "last_updated": None})
+        assert (await bank.query("/account/alice"))[0] == 200
+        await bank.command.start()
+        ready: dict[str, Any] = await bank.projection.wait_for("/readyz")
+        assert ready == {"status": "ready", "subscription": "following the feed", "position": 1}
+
+
+async def test_a_projection_of_another_ledger_stops_and_says_what_to_do(tmp_path: Path) -> None:
+    async with open_bank(tmp_path) as bank:
+        await bank.create("alice")
+        await bank.check_views()
+        await bank.command.stop()
+        for file in tmp_path.glob("ledger*"):
+            file.unlink()
+        await bank.command.start()
+        await bank.create("bob")
+        problem = await bank.projection.wait_for("/readyz", 503)
+        assert "PROJECTION_NAME" in problem["detail"]
+        assert (await bank.query("/account/alice"))[0] == 200
+        assert (await bank.query("/account/bob"))[0] == 404
+
+
+async def test_a_projection_is_not_moved_back_by_an_older_copy_of_its_ledger(tmp_path: Path) -> None:
+    async with open_bank(tmp_path) as bank:
+        await bank.create("alice")
+        await bank.check_views()
+        await bank.command.stop()
+        older = (tmp_path / "ledger.sqlite3").read_bytes()
+        await bank.command.start()
+        await bank.deposit("alice", 100)
+        await bank.check_views()
+        await bank.command.stop()
+        (tmp_path / "ledger.sqlite3").write_bytes(older)
+        await bank.command.start()
+        problem = await bank.projection.wait_for("/readyz", 503)
+        assert "older copy" in problem["detail"]
+        assert (await bank.query("/account/alice"))[1]["balance"] == 100
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/docs", "/openapi.json", "/metrics"])
+async def test_both_services_have_the_operators_paths(bank: Bank, path: str) -> None:
+    for service in (bank.command, bank.projection):
+        async with bank.http.get(service.url + path) as response:
+            assert response.status == 200
+
+
+async def test_metrics_count_what_happened(bank: Bank, account: str) -> None:
+    position = await head(bank)
+    await bank.query("/reserve", min_position=position)
+    for service, metric in [(bank.command, "ledger_head_position"), (bank.projection, "projection_position")]:
+        async with bank.http.get(service.url + "/metrics") as response:
+            assert f"\n{metric} {float(position)}\n" in await response.text()
