@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
@@ -30,14 +31,18 @@ class SqliteThread:
 
     async def open(self) -> None:
         """Raises `CorruptStore` when the file is no SQLite database, `StoreUnavailable` when it can't be opened."""
-        await self._submit(self._connect)
+        try:
+            await self._submit(self._connect)
+        except BaseException:
+            self._executor.shutdown()
+            raise
 
     def _connect(self) -> None:
         self._connection = sqlite3.connect(
             self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
         self._connection.text_factory = self._text_factory
-        self._connection.execute("PRAGMA journal_mode = WAL")
+        _use_write_ahead_log(self._connection)
         # A commit returns when it is on disk: https://www.sqlite.org/pragma.html#pragma_synchronous
         self._connection.execute("PRAGMA synchronous = FULL")
 
@@ -64,6 +69,19 @@ class SqliteThread:
     async def close(self) -> None:
         await self._submit(lambda: self._connection.close())
         self._executor.shutdown()
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            # Of several that open a new file together, one changes the mode; SQLite does not make the others wait.
+            if error.sqlite_errorname != "SQLITE_BUSY" or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 def migrate(connection: sqlite3.Connection, package: str) -> None:

@@ -5,7 +5,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -45,9 +45,9 @@ ADD_ANSWER = "INSERT INTO answers (idempotency_key, fingerprint, outcomes) VALUE
 class SqliteEventStore:
     """Appends through one connection and reads through another, so that readers never hold up an append."""
 
-    def __init__(self, source: str, lock: IO[str], writer: SqliteThread, reader: SqliteThread) -> None:
+    def __init__(self, source: str, writer: SqliteThread, reader: SqliteThread, resources: AsyncExitStack) -> None:
         self.source = source
-        self._lock = lock
+        self._resources = resources
         self._appending = asyncio.Lock()
         self._writer = writer
         self._reader = reader
@@ -59,12 +59,15 @@ class SqliteEventStore:
         Raises `StoreUnavailable` while another process has it open, `CorruptStore` when it can't be trusted.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = _lock(path)
         writer, reader = SqliteThread(path), SqliteThread(path, text_factory=bytes)
-        await writer.open()
-        source = await writer.run(_prepare, path)
-        await reader.open()
-        return cls(source, lock, writer, reader)
+        async with AsyncExitStack() as resources:
+            resources.enter_context(_lock(path))
+            await writer.open()
+            resources.push_async_callback(writer.close)
+            source = await writer.run(_prepare, path)
+            await reader.open()
+            resources.push_async_callback(reader.close)
+            return cls(source, writer, reader, resources.pop_all())
 
     @asynccontextmanager
     async def append(self, account_ids: Collection[AccountId], keys: Collection[str]) -> AsyncIterator[Append]:
@@ -93,9 +96,7 @@ class SqliteEventStore:
             await self._writer.run(_save_published, position)
 
     async def close(self) -> None:
-        await self._reader.close()
-        await self._writer.close()
-        self._lock.close()
+        await self._resources.aclose()
 
 
 class _SqliteAppend:
@@ -128,9 +129,11 @@ def _lock(path: Path) -> IO[str]:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        lock.seek(0)
+        with lock:
+            lock.seek(0)
+            owner = lock.read().strip() or "unknown"
         raise StoreUnavailable(
-            f"{path} is open in another command service (process {lock.read().strip() or 'unknown'}). "
+            f"{path} is open in another command service (process {owner}). "
             "One file takes one command service: stop that one, or set DATA_DIR to another folder."
         ) from None
     lock.truncate(0)

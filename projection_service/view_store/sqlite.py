@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -33,19 +34,23 @@ PUT_ACCOUNT = """
 class SqliteViewStore:
     """Writes through one connection and answers queries through another."""
 
-    def __init__(self, writer: SqliteThread, reader: SqliteThread) -> None:
+    def __init__(self, writer: SqliteThread, reader: SqliteThread, resources: AsyncExitStack) -> None:
         self._writer = writer
         self._reader = reader
+        self._resources = resources
 
     @classmethod
     async def open(cls, path: Path) -> "SqliteViewStore":
         """Open the views at `path`, making them when they are not there. Raises as `SqliteThread.open` does."""
         path.parent.mkdir(parents=True, exist_ok=True)
         writer, reader = SqliteThread(path), SqliteThread(path)
-        await writer.open()
-        await writer.run(migrate, "projection_service.view_store")
-        await reader.open()
-        return cls(writer, reader)
+        async with AsyncExitStack() as resources:
+            await writer.open()
+            resources.push_async_callback(writer.close)
+            await writer.run(migrate, "projection_service.view_store")
+            await reader.open()
+            resources.push_async_callback(reader.close)
+            return cls(writer, reader, resources.pop_all())
 
     async def checkpoint(self) -> Checkpoint:
         return await self._reader.run(_read_checkpoint)
@@ -62,8 +67,7 @@ class SqliteViewStore:
         return await self._reader.run(_read_account, account_id)
 
     async def close(self) -> None:
-        await self._reader.close()
-        await self._writer.close()
+        await self._resources.aclose()
 
 
 def _read_checkpoint(connection: sqlite3.Connection) -> Checkpoint:

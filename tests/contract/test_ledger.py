@@ -1,0 +1,235 @@
+"""Writer, store and views together, over every store: what holds after any sequence of commands."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+
+from command_service.account import Command, CreateAccount, Deposit, Withdraw
+from command_service.event_store import EventStore
+from command_service.event_store.sqlite import SqliteEventStore
+from command_service.ledger_writer import COMMANDS_WAITING_MAX, LedgerWriter, Request
+from projection_service.projection import Projection
+from projection_service.view_store.sqlite import SqliteViewStore
+from shared.events import AccountId, Position, RecordedEvent, decode_events, join_events
+from shared.problems import LedgerError, Overloaded
+from shared.watermark import Watermark
+from tests.contract.conftest import OpenEventStore, closed_at_the_end
+from tests.examples import ALICE, BOB, CREATE, INT64_MAX, deposit, withdraw
+
+ALL = 2**31
+
+
+@dataclass
+class Ledger:
+    store: EventStore
+    writer: LedgerWriter
+    head: Watermark
+
+    async def events(self) -> list[RecordedEvent]:
+        return decode_events(join_events(await self.store.read(Position(0), ALL, ALL)))
+
+
+@asynccontextmanager
+async def running(store: EventStore) -> AsyncIterator[Ledger]:
+    head = Watermark(await store.head())
+    writer = LedgerWriter(store, head, CollectorRegistry())
+    task = asyncio.create_task(writer.run())
+    try:
+        yield Ledger(store, writer, head)
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+@pytest.fixture
+async def ledger(event_store: EventStore) -> AsyncIterator[Ledger]:
+    async with running(event_store) as ledger:
+        yield ledger
+
+
+accounts = st.sampled_from([AccountId(name) for name in ("alice", "bob", "carol")])
+amounts = st.one_of(
+    st.integers(-5, 300),
+    st.sampled_from([0, INT64_MAX, INT64_MAX - 1, -INT64_MAX - 1]),
+    st.integers(-(2**63), INT64_MAX),
+)
+commands = st.one_of(
+    st.builds(CreateAccount, accounts, st.text(min_size=1, max_size=5)),
+    st.builds(Deposit, accounts, amounts, st.text(max_size=5)),
+    st.builds(Withdraw, accounts, amounts, st.text(max_size=5)),
+)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(
+    requests=st.lists(st.lists(commands, min_size=1, max_size=6), max_size=12),
+    page=st.integers(1, 20),
+)
+def test_any_sequence_of_commands_leaves_a_ledger_that_adds_up(requests: list[list[Command]], page: int) -> None:
+    asyncio.run(check_that_it_adds_up(requests, page))
+
+
+async def check_that_it_adds_up(requests: list[list[Command]], page: int) -> None:
+    with TemporaryDirectory() as folder:
+        async with (
+            closed_at_the_end(SqliteEventStore.open(Path(folder) / "ledger.sqlite3")) as store,
+            closed_at_the_end(SqliteViewStore.open(Path(folder) / "views.sqlite3")) as views,
+            running(store) as ledger,
+        ):
+            answers = await asyncio.gather(*(ledger.writer.write(Request(commands)) for commands in requests))
+            events = await ledger.events()
+            given_commands = [command for commands in requests for command in commands]
+            outcomes = [outcome for outcomes in answers for outcome in outcomes]
+            # One event for each command, in order, without a hole.
+            assert [event.position for event in events] == list(range(1, len(given_commands) + 1))
+            assert [outcome.position for outcome in outcomes] == [event.position for event in events]
+            assert [event.account_id for event in events] == [command.account_id for command in given_commands]
+            balances = fold(events)
+            assert [outcome.balance for outcome in outcomes] == balances_after_each(events)
+            # The projection, in pages of any size, comes to the same.
+            projection = Projection(views, await views.checkpoint(), CollectorRegistry())
+            for first in range(0, len(events), page):
+                await projection.apply(events[first : first + page])
+            stored = await views.accounts([AccountId(name) for name in ("alice", "bob", "carol")])
+            assert {account.id: account.balance for account in stored.values()} == balances
+            assert (await views.checkpoint()).reserve.amount == sum(balances.values())
+
+
+def balances_after_each(events: Sequence[RecordedEvent]) -> list[int | None]:
+    return [fold(events[: number + 1]).get(event.account_id) for number, event in enumerate(events)]
+
+
+def fold(events: Sequence[RecordedEvent]) -> dict[AccountId, int]:
+    """Balances, by a fold of its own. Asserts that none is ever below zero or over 64 bits."""
+    balances: dict[AccountId, int] = {}
+    versions: dict[AccountId, int] = {}
+    for recorded in events:
+        account_id = recorded.account_id
+        versions[account_id] = versions.get(account_id, 0) + 1
+        assert recorded.version == versions[account_id]
+        match type(recorded.event).__name__:
+            case "AccountCreated":
+                balances[account_id] = 0
+            case "AmountDeposited":
+                balances[account_id] += recorded.event.amount  # type: ignore[union-attr]
+            case "AmountWithdrawn":
+                balances[account_id] -= recorded.event.amount  # type: ignore[union-attr]
+        assert 0 <= balances.get(account_id, 0) <= INT64_MAX
+    return balances
+
+
+async def test_commands_that_wait_together_are_one_transaction(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first is alone; those that come while it is written share the next transaction."""
+    transactions = 0
+    append = ledger.store.append
+
+    def counted(*arguments: object) -> object:
+        nonlocal transactions
+        transactions += 1
+        return append(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ledger.store, "append", counted)
+    await ledger.writer.write(Request([CREATE]))
+    answers = await asyncio.gather(*(ledger.writer.write(Request([deposit(1)])) for _ in range(500)))
+    assert [outcomes[0].balance for outcomes in answers] == list(range(1, 501))
+    assert transactions == 2
+
+
+async def test_each_command_sees_what_those_before_it_did_in_the_same_transaction(ledger: Ledger) -> None:
+    outcomes = await ledger.writer.write(
+        Request([withdraw(1), CREATE, withdraw(1), deposit(5), withdraw(3), withdraw(3), CREATE])
+    )
+    assert [(outcome.reason, outcome.balance, outcome.version) for outcome in outcomes] == [
+        ("account-not-found", None, 1),
+        (None, 0, 2),
+        ("insufficient-funds", 0, 3),
+        (None, 5, 4),
+        (None, 2, 5),
+        ("insufficient-funds", 2, 6),
+        ("account-already-exists", 2, 7),
+    ]
+
+
+async def test_a_full_queue_refuses_more_and_records_nothing_of_it(ledger: Ledger) -> None:
+    full = [
+        asyncio.create_task(ledger.writer.write(Request([deposit(1)] * 10_000)))
+        for _ in range(COMMANDS_WAITING_MAX // 10_000)
+    ]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded) as refused:
+        await ledger.writer.write(Request([deposit(1)]))
+    assert int(refused.value.headers["Retry-After"]) > 0
+    await asyncio.gather(*full)
+    assert await ledger.store.head() == COMMANDS_WAITING_MAX
+    await ledger.writer.write(Request([deposit(1)]))
+
+
+async def test_an_append_that_fails_answers_everybody_and_the_next_one_goes_on(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store refuses a version that it has: as if another process had written in between."""
+    await ledger.writer.write(Request([CREATE, deposit(10)]))
+    read = ledger.store.append
+
+    @asynccontextmanager
+    async def stale(*arguments: object) -> AsyncIterator[object]:
+        async with read(*arguments) as append:  # type: ignore[arg-type]
+            append.streams = {}
+            yield append
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger.store, "append", stale)
+        answers = await asyncio.gather(
+            *(ledger.writer.write(Request([deposit(1)])) for _ in range(3)), return_exceptions=True
+        )
+    assert all(isinstance(answer, LedgerError) for answer in answers)
+    assert await ledger.store.head() == 2
+    assert ledger.head.position == 2
+    (outcome,) = await ledger.writer.write(Request([withdraw(10)]))
+    assert (outcome.balance, outcome.position) == (0, 3)
+
+
+async def test_nobody_hears_of_an_event_before_it_is_on_disk(ledger: Ledger) -> None:
+    await ledger.writer.write(Request([CREATE]))
+
+    async def hear(position: int) -> None:
+        await ledger.head.reach(Position(position), 30)
+        assert await ledger.store.head() >= position
+
+    async def ask() -> None:
+        (outcome,) = await ledger.writer.write(Request([deposit(1)]))
+        assert await ledger.store.head() >= outcome.position
+
+    async with asyncio.TaskGroup() as group:
+        for position in range(2, 52):
+            group.create_task(hear(position))
+            group.create_task(ask())
+
+
+async def test_a_caller_that_gives_up_does_not_stop_the_others(ledger: Ledger) -> None:
+    await ledger.writer.write(Request([CREATE]))
+    asked = [asyncio.create_task(ledger.writer.write(Request([deposit(1)]))) for _ in range(10)]
+    await asyncio.sleep(0)
+    for task in asked[::2]:
+        task.cancel()
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert sum(isinstance(answer, list) for answer in answers) == 5
+    _, outcome = await ledger.writer.write(Request([withdraw(1, BOB), deposit(1, ALICE)]))
+    assert outcome.version == 12
+
+
+async def test_a_key_is_remembered_by_another_writer_on_the_same_log(open_event_store: OpenEventStore) -> None:
+    request = Request([CREATE, withdraw(1)], "key", b"fingerprint")
+    async with open_event_store() as store, running(store) as ledger:
+        first = await ledger.writer.write(request)
+    async with open_event_store() as store, running(store) as ledger:
+        assert await ledger.writer.write(request) == first
+        assert await store.head() == 2
