@@ -1,6 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 # Pins and hashes, no addresses: where packages come from is the machine's own setting.
 COMPILE := uv pip compile --quiet --universal --upgrade --generate-hashes --no-header --no-annotate \
 	--no-emit-index-url --no-emit-find-links --python-version 3.11 pyproject.toml
@@ -30,10 +31,12 @@ types: $(VENV)/dev  ## Check types
 	@$(BIN)/mypy --no-error-summary
 
 dist: $(VENV)/dev  ## Build a wheel and a single-file executable in dist/
-	@rm -rf dist
-	@$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
-	@$(BIN)/shiv --quiet --reproducible --compressed --entry-point counting_house:main \
-		--output-file dist/counting-house.pyz --require-hashes -r requirements.txt
+	@rm -rf dist build
+	@$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
+	@$(PIP) install --require-hashes --target build/site -r requirements.txt
+	@$(PIP) install --no-deps --no-compile --target build/site dist/*.whl
+	@$(BIN)/shiv --reproducible --compressed --entry-point counting_house:main \
+		--site-packages build/site --output-file dist/counting-house.pyz
 	@ls dist
 
 lock: $(VENV)/dev  ## Pin the newest versions that pyproject.toml allows
@@ -56,10 +59,10 @@ $(VENV)/bin/python:
 
 $(VENV)/run: requirements.txt | $(VENV)/bin/python
 	@echo 'Installing $<'
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r $<
+	@$(PIP) install --require-hashes -r $<
 	@touch $@
 
 $(VENV)/dev: requirements-dev.txt | $(VENV)/bin/python
 	@echo 'Installing $<'
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r $<
+	@$(PIP) install --require-hashes -r $<
 	@touch $@

@@ -187,7 +187,7 @@ def main() -> None:
         raise SystemExit(0 if command else 2)
     # Ctrl-C goes to the whole terminal: the command stops by itself, and then the node is stopped.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if "AMQP_URL" in os.environ:
+    if os.environ.get("AMQP_URL"):
         print("RabbitMQ: the one that AMQP_URL names", flush=True)
         raise SystemExit(run(command, dict(os.environ)))
     if is_open(MANAGEMENT_PORT):

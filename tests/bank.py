@@ -30,7 +30,7 @@ class Service:
     """One service process, on the same port and data each time it is started."""
 
     def __init__(self, module: str, log: Path, **environment: str) -> None:
-        self.module = module
+        self.command_line = [sys.executable, "-m", module]
         self.log = log
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -40,7 +40,7 @@ class Service:
 
     def spawn(self) -> None:
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen([sys.executable, "-m", self.module], env=self.environment, stderr=log)
+            self.process = subprocess.Popen(self.command_line, env=self.environment, stderr=log)
 
     async def start(self) -> None:
         """Start it and wait until it answers. Raises `RuntimeError` with its log when it ends instead."""
@@ -53,7 +53,9 @@ class Service:
         async with asyncio.timeout(START_SECONDS), aiohttp.ClientSession() as http:
             while True:
                 if self.process.poll() is not None:
-                    raise RuntimeError(f"{self.module} ended with {self.process.returncode}:\n{self.log.read_text()}")
+                    raise RuntimeError(
+                        f"ended with {self.process.returncode}: {self.command_line}\n{self.log.read_text()}"
+                    )
                 try:
                     async with http.get(self.url + path) as response:
                         if response.status == status:
