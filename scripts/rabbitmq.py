@@ -10,11 +10,11 @@ import socket
 import subprocess
 import sys
 import time
-import uuid
 from pathlib import Path
 
 START_SECONDS = 60
 STOP_SECONDS = 30
+AMQP_PORT = 5672
 MANAGEMENT_PORT = 15672
 
 # The commands beside the server's own files: those on the PATH of a Debian system switch user and folder.
@@ -28,12 +28,13 @@ BINARY_FOLDERS = (
 class RabbitMQNode:
     """A node that keeps its data in `folder` over `stop` or `kill` and another `start`.
 
-    `management_port` turns the management UI on, at that port.
+    Without `port` it takes a free one; `management_port` turns the management UI on, at that port.
     """
 
-    def __init__(self, folder: Path, management_port: int | None = None) -> None:
+    def __init__(self, folder: Path, port: int | None = None, management_port: int | None = None) -> None:
         self.folder = folder
-        self.port, self._distribution_port, self._epmd_port = free_ports(3)
+        free_port, self._distribution_port, self._epmd_port = free_ports(3)
+        self.port = port or free_port
         self.amqp_url = f"amqp://guest:guest@127.0.0.1:{self.port}/"
         self._binaries = find_binaries()
         self._management_port = management_port
@@ -48,7 +49,8 @@ class RabbitMQNode:
             # The node must not start a name service of its own, which would outlive it.
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-start_epmd false -kernel inet_dist_use_interface {127,0,0,1}",
             "RABBITMQ_CTL_ERL_ARGS": "-start_epmd false",
-            "RABBITMQ_NODENAME": f"ledger-{uuid.uuid4().hex[:8]}@localhost",
+            # The same name every time: RabbitMQ finds its data by it. The name service is ours alone.
+            "RABBITMQ_NODENAME": "ledger@localhost",
             "RABBITMQ_DIST_PORT": str(self._distribution_port),
             "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
             "RABBITMQ_ADVANCED_CONFIG_FILE": str(folder / "advanced.config"),
@@ -194,7 +196,7 @@ def main() -> None:
         print(f"Port {MANAGEMENT_PORT} is taken. If a RabbitMQ runs there, set AMQP_URL to it.", file=sys.stderr)
         raise SystemExit(1)
     folder = Path(os.environ.get("DATA_DIR", ".data")).resolve() / "rabbitmq"
-    node = RabbitMQNode(folder, MANAGEMENT_PORT)
+    node = RabbitMQNode(folder, None if is_open(AMQP_PORT) else AMQP_PORT, MANAGEMENT_PORT)
     print("RabbitMQ: starting a private node", flush=True)
     try:
         node.start()
