@@ -47,12 +47,11 @@ class Projection:
         self.source = source
 
     async def apply(self, events: list[RecordedEvent]) -> None:
-        """Fold `events`, which are consecutive. Those up to the checkpoint were seen before and are passed over.
+        """Fold `events`, which are consecutive and follow the checkpoint: ValueError otherwise.
 
         Views and checkpoint are on disk when this returns. Raises `CheckpointMoved` when somebody else
         moved these views: `reload` and go on.
         """
-        events = [event for event in events if event.position > self.position]
         if not events:
             return
         checkpoint = self._checkpoint

@@ -57,6 +57,7 @@ async def ledger(event_store: EventStore) -> AsyncIterator[Ledger]:
 
 accounts = st.sampled_from([AccountId(name) for name in ("alice", "bob", "carol")])
 amounts = st.one_of(
+    st.integers(-1, 3),
     st.integers(-5, 300),
     st.sampled_from([0, INT64_MAX, INT64_MAX - 1, -INT64_MAX - 1]),
     st.integers(-(2**63), INT64_MAX),

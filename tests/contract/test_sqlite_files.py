@@ -11,6 +11,7 @@ from command_service.event_store.sqlite import SqliteEventStore
 from projection_service.view_store.sqlite import SqliteViewStore
 from shared.events import Position
 from shared.problems import CorruptStore, LedgerError, StoreUnavailable
+from shared.sqlite import SqliteThread
 from tests.contract.conftest import closed_at_the_end
 from tests.contract.test_event_store import LOG, STREAMS, encoded, record, stored
 from tests.examples import CREATED, logged
@@ -31,6 +32,15 @@ async def test_a_log_is_open_in_one_place_at_a_time(tmp_path: Path) -> None:
         await record(store, LOG)
     async with closed_at_the_end(SqliteEventStore.open(path)) as store:
         assert await stored(store) == encoded(LOG)
+
+
+async def test_a_commit_waits_for_the_disk(tmp_path: Path) -> None:
+    """FULL is 2: https://www.sqlite.org/pragma.html#pragma_synchronous. No test here can take the power away."""
+    thread = SqliteThread(tmp_path / "file.sqlite3")
+    await thread.open()
+    setting = await thread.run(lambda connection: connection.execute("PRAGMA synchronous").fetchone())
+    await thread.close()
+    assert setting == (2,)
 
 
 @pytest.mark.parametrize("store", STORES)

@@ -60,6 +60,7 @@ async def test_a_message_that_overtakes_others_leaves_no_hole(amqp_url: str, ban
             await batch(bank, 20)
             await publish(amqp_url, reversed(await bodies(bank)), queue_of(bank.projection))
             await bank.check_views()
+        assert "filling a hole from the feed" in bank.projection.log.read_text()
 
 
 @asynccontextmanager
