@@ -1,23 +1,26 @@
 """From the event log to the fanout exchange: in order, confirmed, at least once."""
 
 import asyncio
+import time
 
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractExchange
 from aio_pika.exceptions import ChannelClosed, PublishError
 from prometheus_client import CollectorRegistry, Gauge
 
-from command_service.event_store import EventStore
+from command_service.event_store import EventStore, Lease
 from shared.events import Position
 from shared.messaging import EXCHANGE, batch_message, declare_exchange, open_channel
 from shared.sessions import keep_running
 from shared.watermark import Watermark
 
-MESSAGE_EVENTS_MAX = 10_000
+MESSAGE_EVENTS_MAX = 1_000
 MESSAGE_BYTES_MAX = 256 * 1024
 WINDOW_MESSAGES_MAX = 64
 CONFIRM_SECONDS = 30
 CURSOR_SECONDS = 0.25
+RENEW_SECONDS = 1
+STANDBY_SECONDS = 1
 IDLE_SECONDS = 60
 
 log = structlog.get_logger()
@@ -54,18 +57,25 @@ class Relay:
         # A message that no queue takes comes back as a failure: with nobody bound yet, events wait in the log.
         async with open_channel(self._amqp_url, "counting-house relay", publisher_confirms=True) as channel:
             exchange = await declare_exchange(channel)
-            self._confirmed = await self._store.published()
-            self.status = "publishing"
-            log.info("relay publishes", exchange=exchange.name, after=self._confirmed)
-            window: asyncio.Queue[tuple[Position, asyncio.Task[object]]] = asyncio.Queue(WINDOW_MESSAGES_MAX)
-            try:
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(self._publish(exchange, window, group))
-                    group.create_task(self._confirm(window))
-                    group.create_task(self._save_cursor())
-                    group.create_task(_fail_when_closed(channel))
-            finally:
-                await self._store.save_published(self._confirmed)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_fail_when_closed(channel))
+                group.create_task(self._lead(exchange))
+
+    async def _lead(self, exchange: AbstractExchange) -> None:
+        while (lease := await self._store.acquire_lease()) is None:
+            self.status = "standing by: another replica publishes"
+            await asyncio.sleep(STANDBY_SECONDS)
+        self._confirmed = lease.published
+        self.status = "publishing"
+        log.info("relay publishes", exchange=exchange.name, after=self._confirmed)
+        window: asyncio.Queue[tuple[Position, asyncio.Task[object]]] = asyncio.Queue(WINDOW_MESSAGES_MAX)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._publish(exchange, window, group))
+                group.create_task(self._confirm(window))
+                group.create_task(self._save_cursor(lease))
+        finally:
+            await self._store.end_lease(lease, self._confirmed)
 
     async def _publish(
         self,
@@ -93,13 +103,13 @@ class Relay:
             await publication
             self._confirmed = last
 
-    async def _save_cursor(self) -> None:
-        saved = self._confirmed
+    async def _save_cursor(self, lease: Lease) -> None:
+        saved, renew = self._confirmed, time.monotonic() + RENEW_SECONDS
         while True:
             await asyncio.sleep(CURSOR_SECONDS)
-            if self._confirmed > saved:
-                saved = self._confirmed
-                await self._store.save_published(saved)
+            if self._confirmed > saved or time.monotonic() > renew:
+                saved, renew = self._confirmed, time.monotonic() + RENEW_SECONDS
+                await self._store.save_published(lease, saved)
 
 
 async def _fail_when_closed(channel: AbstractChannel) -> None:

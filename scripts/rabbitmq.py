@@ -6,11 +6,12 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from scripts.ports import free_ports, is_open
 
 START_SECONDS = 60
 STOP_SECONDS = 30
@@ -164,22 +165,6 @@ def find_binaries() -> Path:
     if server := shutil.which("rabbitmq-server"):
         return Path(server).resolve().parent
     raise RuntimeError("rabbitmq-server is not installed: run scripts/install-servers.sh, or set AMQP_URL")
-
-
-def is_open(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
-
-
-def free_ports(number: int) -> list[int]:
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports: list[int] = [listener.getsockname()[1] for listener in listeners]
-    for listener in listeners:
-        listener.close()
-    return ports
 
 
 def main() -> None:

@@ -5,7 +5,6 @@ import io
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -15,15 +14,11 @@ from typing import Any
 
 import aiohttp
 
+from scripts.ports import free_ports
+
 START_SECONDS = 30
 STOP_SECONDS = 30
 VISIBLE_SECONDS = 30
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 class Service:
@@ -32,7 +27,7 @@ class Service:
     def __init__(self, module: str, log: Path, **environment: str) -> None:
         self.command_line = [sys.executable, "-m", module]
         self.log = log
-        self.port = free_port()
+        (self.port,) = free_ports(1)
         self.url = f"http://127.0.0.1:{self.port}"
         inherited = {name: value for name, value in os.environ.items() if name not in ("AMQP_URL", "DATABASE_URL")}
         self.environment = {**inherited, **environment, "PORT": str(self.port), "LOG_FORMAT": "json"}

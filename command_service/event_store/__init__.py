@@ -8,6 +8,9 @@ from msgspec import Struct
 
 from command_service.account import Account
 from shared.events import AccountId, Position, Version
+from shared.problems import LedgerError
+
+LEASE_SECONDS = 5
 
 
 class Stream(Struct, frozen=True):
@@ -31,6 +34,17 @@ class Answer(Struct, frozen=True):
 
     fingerprint: bytes
     outcomes: str
+
+
+class Lease(Struct, frozen=True):
+    """The right to publish, and from where on: everything up to `published` was confirmed by the broker."""
+
+    token: int
+    published: Position
+
+
+class LeaseLost(LedgerError):
+    """The lease ended, and another relay has taken over."""
 
 
 class Append(Protocol):
@@ -75,9 +89,16 @@ class EventStore(Protocol):
     async def read_stream(self, account_id: AccountId, after: Version, events_max: int, bytes_max: int) -> list[bytes]:
         """Encoded events of one account, from version `after` + 1 on, up to a page's limits as in `read`."""
 
-    async def published(self) -> Position:
-        """The relay's cursor: everything up to it was confirmed by the broker."""
+    async def acquire_lease(self) -> Lease | None:
+        """The right to publish, for `LEASE_SECONDS`; None while another relay has it."""
 
-    async def save_published(self, position: Position) -> None: ...
+    async def save_published(self, lease: Lease, position: Position) -> None:
+        """Move the relay's cursor, and prolong the lease from now on.
+
+        Raises `LeaseLost`, having written nothing, when another relay has taken over.
+        """
+
+    async def end_lease(self, lease: Lease, position: Position) -> None:
+        """Move the cursor a last time and let another relay lead at once. Changes nothing after a take-over."""
 
     async def close(self) -> None: ...

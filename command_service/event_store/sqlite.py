@@ -13,7 +13,7 @@ import msgspec
 import uuid_utils
 
 from command_service.account import Account
-from command_service.event_store import Answer, Append, NewEvent, Stream
+from command_service.event_store import Answer, Append, Lease, NewEvent, Stream
 from shared.events import AccountId, Position, Version
 from shared.problems import CorruptStore, OutcomeUnknown, StoreUnavailable
 from shared.sqlite import SqliteThread, migrate, roll_back_leftover
@@ -88,12 +88,16 @@ class SqliteEventStore:
     async def read_stream(self, account_id: AccountId, after: Version, events_max: int, bytes_max: int) -> list[bytes]:
         return await self._reader.run(_read_page, READ_STREAM, (account_id, after, events_max), bytes_max)
 
-    async def published(self) -> Position:
-        return Position((await self._reader.run(_row, READ_LEDGER))[2])
+    async def acquire_lease(self) -> Lease | None:
+        """Always: no other process has the file open."""
+        return Lease(0, Position((await self._reader.run(_row, READ_LEDGER))[2]))
 
-    async def save_published(self, position: Position) -> None:
+    async def save_published(self, lease: Lease, position: Position) -> None:  # noqa: ARG002
         async with self._appending:
             await self._writer.run(_save_published, position)
+
+    async def end_lease(self, lease: Lease, position: Position) -> None:
+        await self.save_published(lease, position)
 
     async def close(self) -> None:
         await self._resources.aclose()

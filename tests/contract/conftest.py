@@ -8,8 +8,10 @@ from typing import Protocol, TypeVar
 import pytest
 
 from command_service.event_store import EventStore
+from command_service.event_store.postgres import PostgresEventStore
 from command_service.event_store.sqlite import SqliteEventStore
 from projection_service.view_store import ViewStore
+from projection_service.view_store.postgres import PostgresViewStore
 from projection_service.view_store.sqlite import SqliteViewStore
 
 OpenEventStore = Callable[[], AbstractAsyncContextManager[EventStore]]
@@ -32,18 +34,22 @@ async def closed_at_the_end(opening: Awaitable[S]) -> AsyncIterator[S]:
         await store.close()
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(params=["sqlite", "postgres"])
 def open_event_store(request: pytest.FixtureRequest, tmp_path: Path) -> OpenEventStore:
     """Opens the test's one event store; again after it was closed, with what is in it."""
-    assert request.param == "sqlite"
-    return lambda: closed_at_the_end(SqliteEventStore.open(tmp_path / "ledger.sqlite3"))
+    if request.param == "sqlite":
+        return lambda: closed_at_the_end(SqliteEventStore.open(tmp_path / "ledger.sqlite3"))
+    url = request.getfixturevalue("database_url")
+    return lambda: closed_at_the_end(PostgresEventStore.open(url))
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(params=["sqlite", "postgres"])
 def open_view_store(request: pytest.FixtureRequest, tmp_path: Path) -> OpenViewStore:
     """Opens the test's one view store, any number of times."""
-    assert request.param == "sqlite"
-    return lambda: closed_at_the_end(SqliteViewStore.open(tmp_path / "views.sqlite3"))
+    if request.param == "sqlite":
+        return lambda: closed_at_the_end(SqliteViewStore.open(tmp_path / "views.sqlite3"))
+    url = request.getfixturevalue("database_url")
+    return lambda: closed_at_the_end(PostgresViewStore.open(url, "test"))
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from command_service.account import Account
-from command_service.event_store import Answer, EventStore, NewEvent, Stream
+from command_service.event_store import Answer, EventStore, Lease, NewEvent, Stream
 from shared.events import AccountCreated, AccountId, Position, Version
 from shared.problems import LedgerError
 from tests.contract.conftest import OpenEventStore
@@ -62,7 +62,7 @@ async def assert_appends_go_on(store: EventStore) -> None:
 async def test_a_new_log_is_empty(event_store: EventStore) -> None:
     assert await stored(event_store) == []
     assert await event_store.read_stream(ALICE, Version(0), ALL, ALL) == []
-    assert await event_store.published() == 0
+    assert await published(event_store) == 0
     async with event_store.append({ALICE}, {"key"}) as append:
         assert (append.head, append.streams, append.answers) == (0, {}, {})
 
@@ -249,31 +249,49 @@ async def test_a_stream_is_read_in_the_order_of_its_versions(
     assert page == encoded([LOG[position - 1] for position in positions])
 
 
+async def lead(store: EventStore) -> Lease:
+    lease = await store.acquire_lease()
+    assert lease is not None
+    return lease
+
+
+async def published(store: EventStore) -> int:
+    """As the next relay finds it."""
+    lease = await lead(store)
+    await store.end_lease(lease, lease.published)
+    return lease.published
+
+
 async def test_the_cursor_of_the_relay_is_kept(event_store: EventStore) -> None:
     await record(event_store, LOG)
-    await event_store.save_published(Position(3))
-    assert await event_store.published() == 3
+    lease = await lead(event_store)
+    await event_store.save_published(lease, Position(3))
+    await event_store.save_published(lease, Position(4))
+    await event_store.end_lease(lease, Position(5))
+    assert await published(event_store) == 5
     assert await event_store.head() == 5
 
 
 async def test_the_cursor_is_kept_even_if_an_append_beside_it_is_not(event_store: EventStore) -> None:
     await record(event_store, LOG)
+    lease = await lead(event_store)
     async with event_store.append({ALICE}, set()):
-        saving = asyncio.create_task(event_store.save_published(Position(3)))
+        saving = asyncio.create_task(event_store.save_published(lease, Position(3)))
         await asyncio.wait([saving], timeout=0.1)  # a store may make it wait for the append's end
     await saving
-    assert await event_store.published() == 3
+    await event_store.end_lease(lease, Position(3))
+    assert await published(event_store) == 3
 
 
 async def test_all_of_it_is_there_when_the_store_is_opened_again(open_event_store: OpenEventStore) -> None:
     async with open_event_store() as store:
         source = store.source
         await record(store, LOG, STREAMS, {"key": ANSWER})
-        await store.save_published(Position(4))
+        await store.end_lease(await lead(store), Position(4))
     async with open_event_store() as store:
         assert store.source == source
         assert await stored(store) == encoded(LOG)
-        assert await store.published() == 4
+        assert await published(store) == 4
         async with store.append({ALICE, BOB}, {"key"}) as append:
             assert (append.head, append.streams, append.answers) == (5, STREAMS, {"key": ANSWER})
         await assert_appends_go_on(store)
