@@ -5,12 +5,14 @@ from prometheus_client import CollectorRegistry
 from pydantic import Field
 
 from command_service.api import create_api
+from command_service.event_store import EventStore
+from command_service.event_store.postgres import PostgresEventStore
 from command_service.event_store.sqlite import SqliteEventStore
 from command_service.ledger_writer import LedgerWriter
 from command_service.relay import Relay
 from shared.server import bind, serve
 from shared.settings import ServiceSettings
-from shared.watermark import Watermark
+from shared.watermark import Watermark, follow
 
 log = structlog.get_logger()
 
@@ -25,14 +27,20 @@ class CommandSettings(ServiceSettings):
 async def run(settings: CommandSettings) -> None:
     """Run until SIGTERM or SIGINT. Raises `LedgerError` when the store or the port can't be had."""
     path = settings.data_dir / "ledger.sqlite3"
-    store = await SqliteEventStore.open(path)
+    store: EventStore
+    if settings.database_url is None:
+        store = await SqliteEventStore.open(path)
+    else:
+        store = await PostgresEventStore.open(str(settings.database_url))
     try:
         listener = bind(settings)
-        log.info("command service", store=str(path), broker=settings.broker_name)
+        log.info("command service", store=settings.store_name(path), broker=settings.broker_name)
         head = Watermark(await store.head())
         registry = CollectorRegistry()
         writer = LedgerWriter(store, head, registry)
         background = [writer.run()]
+        if settings.database_url is not None:
+            background.append(follow(store.head, head))
         relay = None
         if settings.amqp_url is not None:
             relay = Relay(store, head, str(settings.amqp_url), registry)

@@ -9,9 +9,12 @@ from projection_service.api import create_api
 from projection_service.feed import Feed
 from projection_service.projection import Projection
 from projection_service.subscription import Subscription
+from projection_service.view_store import ViewStore
+from projection_service.view_store.postgres import PostgresViewStore
 from projection_service.view_store.sqlite import SqliteViewStore
 from shared.server import bind, serve
 from shared.settings import ServiceSettings
+from shared.watermark import follow
 
 log = structlog.get_logger()
 
@@ -21,18 +24,28 @@ class ProjectionSettings(ServiceSettings):
     ledger_url: str = Field("http://127.0.0.1:8080", description="The command service, whose feed is read.")
     projection_name: str = Field(
         "default",
-        pattern=r"^[A-Za-z0-9._-]{1,64}$",
-        description="Names this projection's queue and its file: each projection has its own.",
+        # With its prefix it names a schema, and PostgreSQL cuts off names after 63 bytes.
+        pattern=r"^[A-Za-z0-9._-]{1,50}$",
+        description="Names this projection's queue and its file or schema: each projection has its own.",
     )
 
 
 async def run(settings: ProjectionSettings) -> None:
     """Run until SIGTERM or SIGINT. Raises `LedgerError` when the store or the port can't be had."""
     path = settings.data_dir / f"projection-{settings.projection_name}.sqlite3"
-    store = await SqliteViewStore.open(path)
+    store: ViewStore
+    if settings.database_url is None:
+        store = await SqliteViewStore.open(path)
+    else:
+        store = await PostgresViewStore.open(str(settings.database_url), settings.projection_name)
     try:
         listener = bind(settings)
-        log.info("projection service", store=str(path), broker=settings.broker_name, ledger=settings.ledger_url)
+        log.info(
+            "projection service",
+            store=settings.store_name(path),
+            broker=settings.broker_name,
+            ledger=settings.ledger_url,
+        )
         registry = CollectorRegistry()
         projection = Projection(store, await store.checkpoint(), registry)
         async with aiohttp.ClientSession() as session:
@@ -44,6 +57,9 @@ async def run(settings: ProjectionSettings) -> None:
                 registry,
             )
             app = create_api(store, projection, subscription, registry)
-            await serve(app, listener, [subscription.run()], on_stop=projection.watermark.close)
+            background = [subscription.run()]
+            if settings.database_url is not None:
+                background.append(follow(projection.refresh, projection.watermark))
+            await serve(app, listener, background, on_stop=projection.watermark.close)
     finally:
         await store.close()

@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Gauge
 
-from projection_service.view_store import Checkpoint, ViewStore
+from projection_service.view_store import Checkpoint, CheckpointMoved, ViewStore
 from projection_service.views import project_account, project_reserve
 from shared.events import Position, RecordedEvent
 from shared.problems import CorruptStore
@@ -16,7 +16,10 @@ class ForeignLedger(CorruptStore):
 
 
 class Projection:
-    """The views' only writer in this process. `watermark` follows the stored checkpoint."""
+    """The views' only writer in this process; replicas that share the views may have others.
+
+    `watermark` follows the stored checkpoint.
+    """
 
     def __init__(self, store: ViewStore, checkpoint: Checkpoint, registry: CollectorRegistry) -> None:
         self._store = store
@@ -47,16 +50,18 @@ class Projection:
         self.source = source
 
     async def apply(self, events: list[RecordedEvent]) -> None:
-        """Fold `events`, which are consecutive and follow the checkpoint: ValueError otherwise.
+        """Fold `events`, which are consecutive and leave no hole after the checkpoint: ValueError otherwise.
 
-        Views and checkpoint are on disk when this returns. Raises `CheckpointMoved` when somebody else
-        moved these views: `reload` and go on.
+        Views and checkpoint are on disk when this returns. When another replica has moved these views,
+        it takes up where they are now instead: compare `position` with what was to be reached.
         """
+        checkpoint = self._checkpoint
+        events = [event for event in events if event.position > checkpoint.position]
         if not events:
             return
-        checkpoint = self._checkpoint
         if events[0].position != checkpoint.position + 1:
             raise ValueError(f"position {events[0].position} does not follow checkpoint {checkpoint.position}")
+        self.check_ledger(events[-1].source, events[-1].position)
         accounts = await self._store.accounts({event.account_id for event in events})
         reserve = checkpoint.reserve
         for event in events:
@@ -65,13 +70,26 @@ class Projection:
                 accounts[event.account_id] = account
             reserve = project_reserve(reserve, event)
         moved = Checkpoint(events[-1].position, events[-1].source, reserve)
-        await self._store.commit(checkpoint.position, moved, accounts)
-        self._move(moved)
+        try:
+            await self._store.commit(checkpoint.position, moved, accounts)
+        except CheckpointMoved:
+            await self.reload()
+        else:
+            self._move(moved)
 
     async def reload(self) -> None:
         """Take up the stored checkpoint, after a failure that left in doubt where it is."""
         self._move(await self._store.checkpoint())
 
+    async def refresh(self) -> Position:
+        """Take up the stored checkpoint where another replica has moved it on; the position."""
+        stored = await self._store.checkpoint()
+        # It was read while `apply` may have gone further.
+        if stored.position > self.position:
+            self._move(stored)
+        return self.position
+
     def _move(self, checkpoint: Checkpoint) -> None:
         self._checkpoint = checkpoint
+        self.source = checkpoint.source or self.source
         self.watermark.advance(checkpoint.position)

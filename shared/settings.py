@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import AmqpDsn, BeforeValidator, Field, ValidationError
+from pydantic import AmqpDsn, BeforeValidator, Field, PostgresDsn, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 S = TypeVar("S", bound="ServiceSettings")
@@ -18,6 +18,9 @@ class ServiceSettings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     data_dir: Path = Field(Path(".data"), description="Folder of the SQLite files; made when missing.")
+    database_url: PostgresDsn | None = Field(
+        None, description="PostgreSQL, as postgresql://user:password@host/database, in place of the SQLite files."
+    )
     amqp_url: AmqpDsn | None = Field(
         None, description="RabbitMQ, as amqp://user:password@host/vhost; without it no broker is used."
     )
@@ -25,6 +28,13 @@ class ServiceSettings(BaseSettings):
         Literal["debug", "info", "warning", "error"], BeforeValidator(lambda level: str(level).lower())
     ] = Field("info", description="Least severe level that is logged: debug, info, warning or error.")
     log_format: Literal["console", "json"] = Field("console", description="console or json, one line an entry.")
+
+    def store_name(self, path: Path) -> str:
+        """The store for people and logs: the file at `path`, or the database without its password."""
+        if self.database_url is None:
+            return str(path)
+        hosts = ",".join(f"{host['host']}:{host['port'] or 5432}" for host in self.database_url.hosts())
+        return f"postgresql://{hosts}{self.database_url.path or '/'}"
 
     @property
     def broker_name(self) -> str:

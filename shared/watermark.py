@@ -2,9 +2,18 @@
 
 import asyncio
 import heapq
+from collections.abc import Awaitable, Callable
 from itertools import count
 
+import structlog
+
 from shared.events import Position
+from shared.problems import LedgerError
+
+FOLLOW_SECONDS = 0.02
+RETRY_SECONDS = 1
+
+log = structlog.get_logger()
 
 
 class Watermark:
@@ -46,6 +55,21 @@ class Watermark:
         for _, _, reached in self._waiting:
             _wake(reached)
         self._waiting.clear()
+
+
+async def follow(read: Callable[[], Awaitable[Position]], watermark: Watermark) -> None:
+    """Advance `watermark` for ever with what `read` finds, every `FOLLOW_SECONDS`: what other replicas have done.
+
+    A NOTIFY in each transaction would tell it sooner, and make all commits of the database wait for each other:
+    PostgreSQL holds one lock for all of them from there to its end (PreCommit_Notify in commands/async.c).
+    """
+    while True:
+        try:
+            watermark.advance(await read())
+        except LedgerError as error:
+            log.warning("cannot see what other replicas do", reason=str(error), retry_seconds=RETRY_SECONDS)
+            await asyncio.sleep(RETRY_SECONDS)
+        await asyncio.sleep(FOLLOW_SECONDS)
 
 
 def _wake(reached: "asyncio.Future[None]") -> None:
