@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import itertools
 import json
 import os
 import signal
@@ -78,35 +79,57 @@ class Service:
 
 
 class Bank:
-    """A command service with projection services, and a client's view of them."""
+    """Command services with projection services, and a client's view of them.
 
-    def __init__(self, folder: Path, http: aiohttp.ClientSession, amqp_url: str | None, projections: int) -> None:
+    Several command services need a database; what is asked of `command` goes to the first one.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        http: aiohttp.ClientSession,
+        amqp_url: str | None,
+        projections: int,
+        database_url: str | None = None,
+        replicas: int = 1,
+    ) -> None:
         self.folder = folder
         self.http = http
-        broker = {"AMQP_URL": amqp_url} if amqp_url else {}
-        self.command = Service("command_service", folder / "command.log", DATA_DIR=str(folder), **broker)
+        outside = {"DATA_DIR": str(folder)}
+        if amqp_url:
+            outside["AMQP_URL"] = amqp_url
+        if database_url:
+            outside["DATABASE_URL"] = database_url
+        self.commands = [
+            Service("command_service", folder / f"command-{number}.log", **outside) for number in range(replicas)
+        ]
         self.projections = [
             Service(
                 "projection_service",
                 folder / f"projection-{number}.log",
-                DATA_DIR=str(folder),
                 LEDGER_URL=self.command.url,
                 PROJECTION_NAME=f"test-{folder.name}-{number}",
-                **broker,
+                **outside,
             )
             for number in range(projections)
         ]
-        for projection in self.projections:
-            self.command.environment["QUERY_URL"] = projection.url
+        for command, projection in itertools.product(self.commands, self.projections):
+            command.environment["QUERY_URL"] = projection.url
+
+    @property
+    def command(self) -> Service:
+        return self.commands[0]
 
     @property
     def projection(self) -> Service:
         return self.projections[0]
 
-    async def post(self, path: str, body: object, key: str | None = None) -> tuple[int, Any]:
+    async def post(
+        self, path: str, body: object, key: str | None = None, replica: Service | None = None
+    ) -> tuple[int, Any]:
         headers = {"Content-Type": "application/json", **({"Idempotency-Key": key} if key else {})}
         data = io.BytesIO(json.dumps(body).encode())  # aiohttp warns of large bodies given as they are
-        async with self.http.post(self.command.url + path, data=data, headers=headers) as response:
+        async with self.http.post((replica or self.command).url + path, data=data, headers=headers) as response:
             return response.status, await response.json(content_type=None)
 
     async def create(self, account_id: str, name: str = "Alice") -> tuple[int, dict[str, Any]]:
@@ -174,11 +197,18 @@ def fold(events: Sequence[dict[str, Any]]) -> dict[str, int]:
 
 
 @asynccontextmanager
-async def open_bank(folder: Path, amqp_url: str | None = None, projections: int = 1) -> AsyncIterator[Bank]:
-    """A bank that runs, with its data in `folder`; ended with everything in it when the block is left."""
+async def open_bank(
+    folder: Path,
+    amqp_url: str | None = None,
+    projections: int = 1,
+    database_url: str | None = None,
+    replicas: int = 1,
+) -> AsyncIterator[Bank]:
+    """A bank that runs, with its data in `folder` or at `database_url`; ended with everything in it when the
+    block is left."""
     async with aiohttp.ClientSession() as http:
-        bank = Bank(folder, http, amqp_url, projections)
-        services = [bank.command, *bank.projections]
+        bank = Bank(folder, http, amqp_url, projections, database_url, replicas)
+        services = [*bank.commands, *bank.projections]
         try:
             await asyncio.gather(*(service.start() for service in services))
             yield bank
