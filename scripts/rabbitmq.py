@@ -83,6 +83,12 @@ class RabbitMQNode:
         for port in filter(None, (self.port, self._management_port)):
             self._wait_for_port(port, self._process)
 
+    def send(self, signal_number: signal.Signals) -> None:
+        """Send it to the server and every process of it."""
+        assert self._process is not None
+        # The server runs below a shell; the whole group is ours, and nobody else's.
+        os.killpg(self._process.pid, signal_number)
+
     def stop(self) -> None:
         """A clean stop; queues and persistent messages are kept."""
         self._end(signal.SIGTERM)
@@ -144,12 +150,11 @@ class RabbitMQNode:
     def _end(self, signal_number: signal.Signals) -> None:
         if self._process is None:
             return
-        # The server runs below a shell; the whole group is ours, and nobody else's.
-        os.killpg(self._process.pid, signal_number)
+        self.send(signal_number)
         try:
             self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            self.send(signal.SIGKILL)
             self._process.wait()
         self._process = None
         # The shell is gone; the server, its child, is once nobody listens any more.

@@ -23,6 +23,15 @@ ANSWER_SECONDS = STATEMENT_SECONDS + 2
 """For a server that has fallen silent: it ends its own statements before."""
 MIGRATION_SECONDS = 600
 
+DATABASE_ERRORS = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a connection of which only one direction was closed
+    OSError,
+    TimeoutError,
+)
+"""What a database that is down, cut off or unwilling looks like from here."""
+
 
 class PostgresPool:
     """Connections that work in one schema.
@@ -45,7 +54,7 @@ class PostgresPool:
         }
         self._pool = asyncpg.create_pool(
             url,
-            min_size=1,
+            min_size=0,
             max_size=connections_max,
             timeout=CONNECT_SECONDS,
             command_timeout=ANSWER_SECONDS,
@@ -55,10 +64,9 @@ class PostgresPool:
 
     async def open(self) -> None:
         """Raises `StoreUnavailable` when the server can't be reached or refuses us."""
-        try:
-            await self._pool
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, ValueError) as error:
-            raise _problem(error) from error
+        await self._pool
+        async with self.connection():
+            pass
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator["Connection"]:
@@ -70,13 +78,13 @@ class PostgresPool:
                 except BaseException:
                     connection.terminate()
                     raise
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except DATABASE_ERRORS as error:
             raise _problem(error) from error
 
     async def close(self) -> None:
         try:
             await asyncio.wait_for(self._pool.close(), CLOSE_SECONDS)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+        except DATABASE_ERRORS:
             self._pool.terminate()
 
 

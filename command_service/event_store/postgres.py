@@ -11,7 +11,7 @@ import uuid_utils
 from command_service.account import Account
 from command_service.event_store import LEASE_SECONDS, Answer, Append, Lease, LeaseLost, NewEvent, Stream
 from shared.events import AccountId, Position, Version
-from shared.postgres import PostgresPool, migrate
+from shared.postgres import DATABASE_ERRORS, PostgresPool, migrate
 from shared.problems import CorruptStore, OutcomeUnknown
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ class _PostgresAppend:
         )
         try:
             await self._connection.execute("COMMIT")
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except DATABASE_ERRORS as error:
             # The server may have done it before the connection broke.
             raise OutcomeUnknown(f"the commit failed: {error}. Retry with the same Idempotency-Key.") from error
         self.ended = True

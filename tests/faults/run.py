@@ -1,0 +1,115 @@
+"""One run: load, faults, healing, and the verdict."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import aiohttp
+
+from tests.faults.checker import check
+from tests.faults.clients import REQUEST_SECONDS, Clients
+from tests.faults.history import View
+from tests.faults.schedule import Schedule
+from tests.faults.world import World, open_world
+
+HEAL_SECONDS = 120
+
+
+@dataclass
+class Report:
+    seed: int
+    faults: Counter[str]
+    outcomes: Counter[str]
+    """Commands by what their clients know of them: acknowledged, unknown, refused."""
+    duplicates: int
+    reads: int
+    events: int
+    violations: list[str]
+
+    def __str__(self) -> str:
+        faults = ", ".join(f"{number} {kind}" for kind, number in sorted(self.faults.items()))
+        outcomes = ", ".join(f"{self.outcomes[name]} {name}" for name in ("acknowledged", "unknown", "refused"))
+        return (
+            f"seed {self.seed}\n"
+            f"faults injected: {self.faults.total()} ({faults})\n"
+            f"commands: {outcomes}; {self.duplicates} requests sent twice; {self.events} events in the log\n"
+            f"reads of one's own write: {self.reads}\n"
+            f"violations: {len(self.violations)}" + "".join(f"\n  {violation}" for violation in self.violations[:50])
+        )
+
+
+async def survive(
+    folder: Path, seed: int, enough: Callable[[float, int, int], bool], commands_max: int = 10**9
+) -> Report:
+    """Run until `enough` of seconds, faults and acknowledged commands; no more than `commands_max` are sent."""
+    random = Random(seed)
+    async with open_world(folder) as world, open_http() as http:
+        clients = Clients(world, Random(random.random()), http)
+        schedule = Schedule(world, Random(random.random()))
+        stop = asyncio.Event()
+        begin = asyncio.get_running_loop().time()
+        async with asyncio.TaskGroup() as group:
+            faults = group.create_task(schedule.run(stop))
+            load = group.create_task(clients.run())
+            while not enough(
+                asyncio.get_running_loop().time() - begin, schedule.injected.total(), clients.acknowledged
+            ):
+                if len(clients.history.operations) > commands_max:
+                    clients.stop()
+                await asyncio.sleep(0.2)
+            stop.set()
+            await faults
+            clients.stop()
+            await load
+        log = await read_log(world, http)
+        views = [await read_view(url, log, http) for url in world.projection_urls]
+    history = clients.history
+    return Report(
+        seed,
+        schedule.injected,
+        Counter(operation.outcome for operation in history.operations),
+        clients.duplicates,
+        len(history.reads),
+        len(log),
+        [*schedule.violations, *check(history, log, views)],
+    )
+
+
+def open_http() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS))
+
+
+async def read_log(world: World, http: aiohttp.ClientSession) -> list[dict[str, Any]]:
+    """From the feed of the first command service, without its link."""
+    events: list[dict[str, Any]] = []
+    while True:
+        parameters = {"after": str(len(events)), "limit": "10000"}
+        async with http.get(f"{world.commands[0].url}/events", params=parameters) as response:
+            events += await response.json(content_type=None)
+            if len(events) >= int(response.headers["Ledger-Position"]):
+                return events
+
+
+async def read_view(url: str, log: list[dict[str, Any]], http: aiohttp.ClientSession) -> View:
+    """Everything that a projection says of the accounts in the log, once it has reached the log's end."""
+    query = {"min_position": str(len(log)), "wait": "2"}
+    async with asyncio.timeout(HEAL_SECONDS):
+        while True:
+            async with http.get(f"{url}/reserve", params=query) as response:
+                if response.status == 200:
+                    position = int(response.headers["Ledger-Position"])
+                    reserve = (await response.json(content_type=None))["amount"]
+                    break
+    accounts: dict[str, tuple[int, int]] = {}
+    for account in {event["subject"] for event in log}:
+        async with http.get(f"{url}/account/{account}", params=query) as response:
+            answer = await response.json(content_type=None)
+            if response.status == 200:
+                accounts[account] = (answer["balance"], answer["version"])
+            elif response.status != 404:
+                raise AssertionError(f"{url}/account/{account} answered {response.status}: {answer}")
+    return View(position, accounts, reserve)
