@@ -86,7 +86,7 @@ def check_operations(operations: Sequence[Operation], log: Sequence[CloudEvent])
                     int(event["sequence"]),
                     event["id"] if "event_id" in answer else None,
                     event["accountversion"] if "version" in answer else None,
-                    balances[int(event["sequence"]) - 1] if "balance" in answer else None,
+                    balances[int(event["sequence"])] if "balance" in answer else None,
                 )
                 for event in events
             ]
@@ -139,16 +139,16 @@ def check_states(log: Sequence[CloudEvent], reads: Sequence[Read], views: Sequen
                 yield f"two views at {one.position} differ"
 
 
-def balances_after_each(log: Sequence[CloudEvent]) -> list[int | None]:
-    """Of the event's account; None while it does not exist."""
+def balances_after_each(log: Sequence[CloudEvent]) -> dict[int, int | None]:
+    """Of the event's account, by position; None while it does not exist."""
     balances: dict[str, int] = {}
-    after: list[int | None] = []
+    after: dict[int, int | None] = {}
     for event in log:
         if event["type"] == "account-created":
             balances[event["subject"]] = 0
         if event["subject"] in balances:
             balances[event["subject"]] += change(event)
-        after.append(balances.get(event["subject"]))
+        after[int(event["sequence"])] = balances.get(event["subject"])
     return after
 
 

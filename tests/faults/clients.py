@@ -11,9 +11,9 @@ import aiohttp
 from tests.faults.history import History, Kind, Operation, Read
 from tests.faults.world import World
 
-CLIENTS = 8
+CLIENTS = 16
 ACCOUNTS = 12
-BATCH_COMMANDS_MAX = 25
+BATCH_COMMANDS_MAX = 100
 REQUEST_SECONDS = 6
 ATTEMPTS_MAX = 60
 PAUSE_SECONDS_MAX = 0.03
