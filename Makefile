@@ -7,7 +7,7 @@ COMPILE := uv pip compile --quiet --universal --upgrade --generate-hashes --no-h
 	--no-emit-index-url --no-emit-find-links --python-version 3.11 pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run run-rabbitmq test lint types dist lock clean-data clean
+.PHONY: help run run-rabbitmq test faults lint types dist lock clean-data clean
 
 help:  ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -16,12 +16,16 @@ run: $(VENV)/run  ## Run both services, with SQLite files under .data/ and no br
 	@PATH="$(CURDIR)/$(BIN):$$PATH" honcho start
 
 run-rabbitmq: $(VENV)/run  ## The same with RabbitMQ: the one that AMQP_URL names, or a private node
-	@sh scripts/install-servers.sh
+	@sh scripts/install-servers.sh rabbitmq-server
 	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m scripts.rabbitmq honcho start
 
 test: $(VENV)/dev  ## Install what the tests need, and run them
-	@sh scripts/install-servers.sh
+	@sh scripts/install-servers.sh rabbitmq-server postgresql
 	@$(BIN)/python -m pytest $(TESTS)
+
+faults: $(VENV)/dev  ## Break the whole bank at random for a while, and check it: SEED=1 MINUTES=15
+	@sh scripts/install-servers.sh rabbitmq-server postgresql
+	@$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
 
 lint: $(VENV)/dev  ## Check style and format
 	@$(BIN)/ruff check --quiet .

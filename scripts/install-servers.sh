@@ -1,10 +1,20 @@
 #!/bin/sh
-# Makes sure that there is a RabbitMQ server to start private nodes from.
+# Makes sure that there are servers to start private ones from: `install-servers.sh rabbitmq-server postgresql`.
 set -eu
 
-has_rabbitmq() {
-    [ -n "${AMQP_URL:-}" ] || command -v rabbitmq-server >/dev/null || [ -x /usr/sbin/rabbitmq-server ] ||
-        [ -x /opt/homebrew/opt/rabbitmq/sbin/rabbitmq-server ] || [ -x /usr/local/opt/rabbitmq/sbin/rabbitmq-server ]
+has() {
+    case "$1" in
+    rabbitmq-server)
+        [ -n "${AMQP_URL:-}" ] || command -v rabbitmq-server >/dev/null || [ -x /usr/sbin/rabbitmq-server ] ||
+            [ -x /opt/homebrew/opt/rabbitmq/sbin/rabbitmq-server ] ||
+            [ -x /usr/local/opt/rabbitmq/sbin/rabbitmq-server ]
+        ;;
+    postgresql)
+        command -v postgres >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 ||
+            ls /opt/homebrew/opt/postgresql@*/bin/initdb >/dev/null 2>&1 ||
+            ls /usr/local/opt/postgresql@*/bin/initdb >/dev/null 2>&1
+        ;;
+    esac
 }
 
 fail() {
@@ -12,21 +22,31 @@ fail() {
     exit 1
 }
 
-has_rabbitmq && exit 0
+missing=""
+for server in "$@"; do
+    has "$server" || missing="$missing $server"
+done
+[ -n "$missing" ] || exit 0
+missing="${missing# }"
+# A broker may be somewhere else; the tests' databases are private.
+case "$missing" in
+*rabbitmq-server*) or=", or set AMQP_URL to a broker you have" ;;
+*) or="" ;;
+esac
 
 if ! command -v apt-get >/dev/null; then
-    fail "RabbitMQ is needed: install it (on a Mac: brew install rabbitmq), or set AMQP_URL to a broker you have."
+    fail "Needed, and not here: $missing. Install it (on a Mac: brew install rabbitmq postgresql@17)$or."
 fi
 if [ "$(id -u)" = 0 ]; then
     as_root=""
 elif command -v sudo >/dev/null; then
     as_root="sudo"
 else
-    fail "RabbitMQ is needed, and installing it takes root or sudo: apt-get install rabbitmq-server, or set AMQP_URL."
+    fail "Needed, and not here: $missing. Installing it takes root or sudo: apt-get install $missing$or."
 fi
 
-echo "Installing rabbitmq-server with apt: private nodes are started from it. Its own service is left off."
-# A system service would take port 5672 and stay: this policy holds for the installation alone.
+echo "Installing $missing with apt: private servers are started from it. Its own service is not started."
+# A system service would take the usual port: this policy holds for the installation alone.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
     printf '#!/bin/sh\nexit 101\n' | $as_root tee "$policy" >/dev/null
@@ -35,8 +55,9 @@ if [ ! -e "$policy" ]; then
 fi
 install="env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300"
 output=$(mktemp)
-if ! { $as_root $install update && $as_root $install install -y --no-install-recommends rabbitmq-server; } >"$output" 2>&1; then
+# shellcheck disable=SC2086 # a list of packages
+if ! { $as_root $install update && $as_root $install install -y --no-install-recommends $missing; } >"$output" 2>&1; then
     cat "$output" >&2
-    fail "Installing rabbitmq-server failed, see above. Install it by hand, or set AMQP_URL to a broker you have."
+    fail "Installing $missing failed, see above. Install it by hand$or."
 fi
 rm -f "$output"

@@ -1,9 +1,10 @@
 """Writer, store and views together, over every store: what holds after any sequence of commands."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -38,9 +39,9 @@ class Ledger:
 
 
 @asynccontextmanager
-async def running(store: EventStore) -> AsyncIterator[Ledger]:
+async def running(store: EventStore, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> AsyncIterator[Ledger]:
     head = Watermark(await store.head())
-    writer = LedgerWriter(store, head, CollectorRegistry())
+    writer = LedgerWriter(store, head, CollectorRegistry(), now)
     task = asyncio.create_task(writer.run())
     try:
         yield Ledger(store, writer, head)
@@ -234,3 +235,14 @@ async def test_a_key_is_remembered_by_another_writer_on_the_same_log(open_event_
     async with open_event_store() as store, running(store) as ledger:
         assert await ledger.writer.write(request) == first
         assert await store.head() == 2
+
+
+async def test_a_clock_that_goes_backwards_changes_no_order_and_no_balance(event_store: EventStore) -> None:
+    clock = [datetime(2026, 11, 23, 12, tzinfo=UTC) - timedelta(hours=hours) for hours in range(4)]
+    async with running(event_store, iter(clock).__next__) as ledger:
+        for command in (CREATE, deposit(5), withdraw(2), withdraw(4)):
+            await ledger.writer.write(Request([command]))
+        events = await ledger.events()
+    assert [event.position for event in events] == [1, 2, 3, 4]
+    assert [event.time for event in events] == [f"{time:%Y-%m-%dT%H}:00:00.000000Z" for time in clock]
+    assert fold(events) == {ALICE: 3}

@@ -222,3 +222,31 @@ async def test_metrics_count_what_happened(bank: Bank, account: str) -> None:
     for service, metric in [(bank.command, "ledger_head_position"), (bank.projection, "projection_position")]:
         async with bank.http.get(service.url + "/metrics") as response:
             assert f"\n{metric} {float(position)}\n" in await response.text()
+
+
+async def test_a_full_disk_refuses_commands_and_loses_none_that_was_acknowledged(tmp_path: Path) -> None:
+    """No file of the command service may grow beyond a limit, as on a disk without space."""
+    async with open_bank(tmp_path) as bank:
+        unlimited = list(bank.command.command_line)
+        await bank.command.stop()
+        bank.command.command_line = ["sh", "-c", 'ulimit -f 2000; exec "$0" "$@"', *unlimited]
+        await bank.command.start()
+        await bank.create("alice")
+        acknowledged = 1
+        refused: list[tuple[int, str]] = []
+        while len(refused) < 5:
+            batch = [{"type": "deposit", "account_id": "alice", "amount": 1}] * 100
+            status, answer = await bank.post("/commands", batch)
+            if status == 200:
+                acknowledged += len(answer)
+                assert acknowledged < 100_000
+            else:
+                refused.append((status, answer["detail"]))
+        assert {status for status, _ in refused} <= {500, 503}
+        assert await head(bank) == acknowledged
+        await bank.command.stop()
+        bank.command.command_line = unlimited
+        await bank.command.start()
+        assert await head(bank) == acknowledged
+        assert (await bank.deposit("alice", 1))[1]["balance"] == acknowledged
+        await bank.check_views()

@@ -59,8 +59,10 @@ def bank_on(tmp_path: Path) -> OpenBank:
     """Opens a bank on a broker, and leaves no queue of it behind there."""
 
     @asynccontextmanager
-    async def open_(amqp_url: str, projections: int = 1) -> AsyncIterator[Bank]:
-        async with open_bank(tmp_path, amqp_url, projections) as bank:
+    async def open_(
+        amqp_url: str, projections: int = 1, database_url: str | None = None, replicas: int = 1
+    ) -> AsyncIterator[Bank]:
+        async with open_bank(tmp_path, amqp_url, projections, database_url, replicas) as bank:
             yield bank
         if amqp_url == os.environ.get("AMQP_URL"):
             async with open_channel(amqp_url) as channel:

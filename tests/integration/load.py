@@ -30,7 +30,7 @@ class Load:
     """Each command has its own description, by which it is found in the log.
 
     A client that gets no answer asks again with the same Idempotency-Key, or goes on to its next command
-    if it has none: half of the clients do the one, half the other.
+    if it has none: half of the clients do the one, half the other. Every request goes to any of the replicas.
     """
 
     def __init__(self, bank: Bank, random: Random) -> None:
@@ -76,7 +76,8 @@ class Load:
             body = {"amount": self._random.randint(1, 1000), "description": description}
             while True:
                 try:
-                    status, answer = await self._bank.post(path, body, description if has_keys else None)
+                    replica = self._random.choice(self._bank.commands)
+                    status, answer = await self._bank.post(path, body, description if has_keys else None, replica)
                 except aiohttp.ClientConnectionError:
                     await asyncio.sleep(0.02)
                     if has_keys:
