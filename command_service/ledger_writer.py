@@ -29,6 +29,8 @@ from shared.watermark import Watermark
 
 COMMANDS_WAITING_MAX = 20_000
 TRANSACTION_COMMANDS_MAX = 10_000
+FAILURE_PAUSE_SECONDS = 0.1
+"""A store that is away is not asked, nor complained about, more often than this."""
 
 log = structlog.get_logger()
 
@@ -125,6 +127,7 @@ class LedgerWriter:
             except LedgerError as error:
                 log.warning("append failed", reason=str(error), requests=len(batch))
                 _fail(batch, error)
+                await asyncio.sleep(FAILURE_PAUSE_SECONDS)
             except BaseException as error:
                 _fail(batch, LedgerError(f"the command service stopped: {error!r}"))
                 raise

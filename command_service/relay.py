@@ -49,7 +49,13 @@ class Relay:
         await keep_running(self._session, lambda: self._confirmed, self._failed)
 
     def _failed(self, error: Exception, backoff_seconds: float) -> None:
-        reason = f"no queue is bound to {EXCHANGE}" if isinstance(error, PublishError) else repr(error)
+        match error:
+            case PublishError():
+                reason = f"no queue is bound to {EXCHANGE}"
+            case TimeoutError():
+                reason = f"no confirm in {CONFIRM_SECONDS} s: is there a queue bound to {EXCHANGE} that takes nothing?"
+            case _:
+                reason = str(error) or repr(error)
         self.status = f"not publishing: {reason}"
         log.warning("relay session ended", reason=reason, retry_seconds=round(backoff_seconds, 2))
 

@@ -165,7 +165,12 @@ class Subscription:
 
         channel.close_callbacks.add(lost)
         (await channel.get_underlay_channel()).on_consumer_cancel_callbacks.add(lost)
-        await queue.consume(receive, timeout=CONNECT_SECONDS)
+        try:
+            await queue.consume(receive, timeout=CONNECT_SECONDS)
+        except TimeoutError:
+            raise SubscriptionLost(
+                f"the queue {queue.name} does not answer. If that goes on, delete it: its events are in the log."
+            ) from None
         self._status = f"following {self._queue_name}"
         self._trouble = ""
         log.info("following", queue=self._queue_name, after=self._projection.position)

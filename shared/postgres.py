@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
@@ -76,7 +76,9 @@ class PostgresPool:
                 try:
                     yield connection
                 except BaseException:
-                    connection.terminate()
+                    # A lost connection has left the pool already, and says so: that must not hide what failed.
+                    with suppress(asyncpg.InterfaceError):
+                        connection.terminate()
                     raise
         except DATABASE_ERRORS as error:
             raise _problem(error) from error

@@ -14,7 +14,7 @@ from tests.faults.checker import check
 from tests.faults.clients import REQUEST_SECONDS, Clients
 from tests.faults.history import View
 from tests.faults.schedule import Schedule
-from tests.faults.world import World, open_world
+from tests.faults.world import World, open_world, trouble
 
 HEAL_SECONDS = 120
 
@@ -65,6 +65,7 @@ async def survive(
             await faults
             clients.stop()
             await load
+        broken = await trouble(world)
         log = await read_log(world, http)
         views = [await read_view(url, log, http) for url in world.projection_urls]
     history = clients.history
@@ -75,7 +76,7 @@ async def survive(
         clients.duplicates,
         len(history.reads),
         len(log),
-        [*schedule.violations, *check(history, log, views)],
+        [*schedule.violations, *([broken] if broken else []), *check(history, log, views)],
     )
 
 

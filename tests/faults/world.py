@@ -14,6 +14,7 @@ from scripts.postgres import PostgresCluster
 from scripts.rabbitmq import RabbitMQNode
 from tests.bank import Service
 from tests.faults.link import Link
+from tests.integration.broker import eventually
 
 RESTART_SECONDS = 120
 
@@ -118,7 +119,9 @@ async def open_world(folder: Path) -> AsyncIterator[World]:
         for service in services:
             stack.push_async_callback(service.kill)
         await asyncio.gather(*(service.start() for service in services))
-        await until_ready(world)
+        assert await trouble(world) is None
+        # RabbitMQ 3.10 forgets a quorum queue that it made less than about half a second before it is killed.
+        await asyncio.sleep(2)
         yield world
 
 
@@ -132,13 +135,34 @@ def server(name: str, server: PostgresCluster | RabbitMQNode) -> Process:
     return Process(name, server.send, kill, start, lambda: None)
 
 
-async def until_ready(world: World) -> None:
-    """Until both projections consume their queues: from then on RabbitMQ has what it needs to keep them."""
-    async with asyncio.timeout(RESTART_SECONDS), aiohttp.ClientSession() as http:
-        for projection in world.projections:
-            while True:
-                async with http.get(f"{projection.url}/readyz") as response:
-                    answer = await response.json(content_type=None)
-                if "ledger.projection" in answer.get("subscription", ""):
-                    break
-                await asyncio.sleep(0.1)
+async def trouble(world: World) -> str | None:
+    """What does not work again; None when both projections follow their queues, and a relay has published all."""
+
+    async def ask(service: Service, path: str) -> str:
+        async with http.get(service.url + path) as response:
+            return await response.text()
+
+    async def unpublished() -> float:
+        metrics = [await ask(command, "/metrics") for command in world.commands]
+        heads, confirmed = (
+            [value_of(metric, text) for text in metrics]
+            for metric in ("ledger_head_position", "ledger_relay_confirmed_position")
+        )
+        return max(heads) - max(confirmed)
+
+    async with aiohttp.ClientSession() as http:
+        try:
+            for projection in world.projections:
+                await eventually(
+                    lambda projection=projection: ask(projection, "/readyz"),  # type: ignore[misc]
+                    lambda answer: "following ledger.projection." in answer,
+                    "a projection to follow its queue",
+                )
+            await eventually(unpublished, lambda events: events == 0, "the relay to publish all events")
+        except AssertionError as error:
+            return str(error)
+    return None
+
+
+def value_of(metric: str, metrics: str) -> float:
+    return next(float(line.split()[1]) for line in metrics.splitlines() if line.startswith(f"{metric} "))
