@@ -204,7 +204,7 @@ async def _prepare(connection: "Connection") -> str:
     source, head = await connection.fetchrow(READ_LEDGER)  # type: ignore[misc]
     last = await connection.fetchval(READ_LAST_POSITION)
     published = await connection.fetchval("SELECT published FROM relay")
-    if not published <= head == last:
+    if published is None or not published <= head == last:
         raise CorruptStore(
             f"the schema {SCHEMA}: the head is {head}, the last event {last}, and {published} are published. "
             "Nothing was written to it; put a good copy in its place."

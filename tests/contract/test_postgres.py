@@ -1,0 +1,651 @@
+"""What only PostgreSQL can do or suffer: several command services on one log, and a server that fails."""
+
+import asyncio
+import random
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+from prometheus_client import CollectorRegistry
+
+from command_service.account import Account
+from command_service.event_store import LeaseLost, NewEvent, Stream
+from command_service.event_store.postgres import READ_CONNECTIONS_MAX, PostgresEventStore
+from command_service.ledger_writer import Outcome, Request
+from projection_service.projection import Projection
+from projection_service.view_store.postgres import PostgresViewStore
+from scripts.ports import free_ports
+from scripts.postgres import PostgresCluster
+from shared import postgres
+from shared.events import AccountId, Position, RecordedEvent, Version, decode_events, join_events
+from shared.problems import CorruptStore, IdempotencyKeyReused, LedgerError, OutcomeUnknown, StoreUnavailable
+from shared.watermark import follow
+from tests.contract.conftest import Closable, closed_at_the_end
+from tests.contract.test_event_store import (
+    ALL,
+    LOG,
+    STREAMS,
+    assert_appends_go_on,
+    assert_appends_go_on_as,
+    encoded,
+    lead,
+    published,
+    record,
+    stored,
+)
+from tests.contract.test_ledger import Ledger, balances_after_each, fold, running
+from tests.examples import ALICE, BOB, CREATE, CREATED, DEPOSITED, WITHDRAWN, deposit, logged, recorded, withdraw
+
+S = TypeVar("S", bound=Closable)
+T = TypeVar("T")
+Open = Callable[[str], Awaitable[PostgresEventStore | PostgresViewStore]]
+
+
+async def open_views(url: str) -> PostgresViewStore:
+    return await PostgresViewStore.open(url, "test")
+
+
+both_stores = pytest.mark.parametrize("open_store", [PostgresEventStore.open, open_views], ids=["events", "views"])
+
+
+@pytest.fixture
+def private_cluster() -> Iterator[PostgresCluster]:
+    """A server that the test may stop."""
+    cluster = PostgresCluster()
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.close()
+
+
+@pytest.fixture
+def private_url(private_cluster: PostgresCluster) -> str:
+    return private_cluster.url(private_cluster.create_database())
+
+
+@pytest.fixture
+def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the test's time's sake. A store takes it up when it is opened."""
+    for name in ("CONNECT_SECONDS", "ANSWER_SECONDS"):
+        monkeypatch.setattr(postgres, name, 1)
+
+
+def freeze(cluster: PostgresCluster) -> None:
+    cluster.send(signal.SIGSTOP)
+
+
+def thaw(cluster: PostgresCluster) -> None:
+    cluster.send(signal.SIGCONT)
+
+
+@asynccontextmanager
+async def opened(opening: Callable[[], Awaitable[S]], number: int) -> AsyncIterator[list[S]]:
+    """So many of them, opened at the same moment."""
+    async with AsyncExitStack() as stack:
+        yield await asyncio.gather(*(stack.enter_async_context(closed_at_the_end(opening())) for _ in range(number)))
+
+
+@pytest.fixture
+async def stores(database_url: str) -> AsyncIterator[list[PostgresEventStore]]:
+    """Two replicas' stores on one log."""
+    async with opened(lambda: PostgresEventStore.open(database_url), 2) as stores:
+        yield stores
+
+
+@pytest.fixture
+async def ledgers(stores: list[PostgresEventStore]) -> AsyncIterator[list[Ledger]]:
+    """Two replicas on one log."""
+    async with running(stores[0]) as one, running(stores[1]) as other:
+        yield [one, other]
+
+
+@asynccontextmanager
+async def raw_connection(url: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    connection = await asyncpg.connect(url)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def sql(url: str, statement: str) -> list[tuple[object, ...]]:
+    """By the hand of an administrator."""
+    async with raw_connection(url) as connection:
+        return [tuple(row) for row in await connection.fetch(statement)]
+
+
+async def until(url: str, statement: str) -> None:
+    """Wait until its answer is true."""
+    async with asyncio.timeout(30), raw_connection(url) as connection:
+        while True:
+            if await connection.fetchval(statement):
+                return
+            await asyncio.sleep(0.01)
+
+
+async def contents(url: str) -> dict[str, list[tuple[object, ...]]]:
+    """Every table, every row."""
+    tables = await sql(url, "SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r' AND oid >= 16384")
+    return {str(table): await sql(url, f"SELECT row::text FROM {table} AS row ORDER BY 1") for (table,) in tables}
+
+
+async def within_a_few_tries(call: Callable[[], Awaitable[T]]) -> T:
+    """Each connection that broke unnoticed costs one at most."""
+    for _ in range(READ_CONNECTIONS_MAX):
+        with suppress(StoreUnavailable):
+            return await call()
+    return await call()
+
+
+async def record_after(trouble: Awaitable[object], store: PostgresEventStore, events: Sequence[NewEvent]) -> None:
+    """The trouble comes while the append is open."""
+    async with store.append({ALICE, BOB}, set()) as append:
+        await trouble
+        await append.commit(events, STREAMS, {})
+
+
+async def append_run(store: PostgresEventStore, account_id: AccountId, number: int, pause: float = 0) -> list[NewEvent]:
+    """Deposits of 1 that go on from what the append finds."""
+    async with store.append({account_id}, set()) as append:
+        stream = append.streams.get(account_id) or Stream(Version(0), Account("Alice", 0))
+        version, account = stream.version, stream.account
+        # Whoever reads a stream as it was before the lock was had reads another balance than version.
+        assert account is not None
+        assert account.balance == version
+        await asyncio.sleep(pause)
+        run = [logged(append.head + n, DEPOSITED, account_id, version + n) for n in range(1, number + 1)]
+        last = Stream(Version(version + number), Account("Alice", version + number))
+        await append.commit(run, {account_id: last}, {})
+    return run
+
+
+async def page_through(store: PostgresEventStore, writing: "asyncio.Future[list[None]]", page: int) -> list[bytes]:
+    """What a reader has seen that goes on from the last position it saw, until nothing more comes."""
+    seen: list[bytes] = []
+    while True:
+        last_look = writing.done()
+        events = await store.read(Position(len(seen)), page, ALL)
+        seen += events
+        if last_look and not events:
+            return seen
+
+
+async def look_up_to_head(store: PostgresEventStore, writing: "asyncio.Future[list[None]]") -> None:
+    while not writing.done():
+        head = await store.head()
+        assert positions(await store.read(Position(0), head, ALL) if head else []) == list(range(1, head + 1))
+
+
+def positions(events: Sequence[bytes]) -> list[int]:
+    return [event.position for event in decode_events(join_events(list(events)))]
+
+
+async def test_positions_become_visible_in_order_and_without_a_hole(database_url: str) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    committed: dict[int, NewEvent] = {}
+
+    async def write(store: PostgresEventStore) -> None:
+        for _ in range(25):
+            account_id, number, pause = chance.choice([ALICE, BOB]), chance.randint(1, 4), chance.random() / 100
+            end = chance.randrange(6)
+            if end == 0:
+                async with store.append({account_id}, set()):
+                    await asyncio.sleep(pause)
+            elif end == 1:
+                with suppress(ZeroDivisionError):
+                    async with store.append({account_id}, set()):
+                        await asyncio.sleep(pause)
+                        raise ZeroDivisionError
+            else:
+                committed.update(
+                    {event.position: event for event in await append_run(store, account_id, number, pause)}
+                )
+
+    async with asyncio.timeout(60), opened(lambda: PostgresEventStore.open(database_url), 6) as stores:
+        *writers, one, other = stores
+        writing = asyncio.gather(*(write(store) for store in writers))
+        _, seen, seen_alone, _ = await asyncio.gather(
+            writing, page_through(one, writing, 3), page_through(other, writing, 1), look_up_to_head(other, writing)
+        )
+        assert positions(seen) == sorted(committed) == list(range(1, len(committed) + 1))
+        assert seen == seen_alone == encoded([committed[position] for position in sorted(committed)])
+        assert seen == await stored(writers[0])
+
+
+async def test_appends_wait_for_whoever_has_the_lock_and_then_go_on(
+    database_url: str, stores: list[PostgresEventStore]
+) -> None:
+    async with asyncio.timeout(30), raw_connection(database_url) as holder:
+        async with holder.transaction():
+            await holder.execute("SELECT position FROM ledger.ledger FOR UPDATE")
+            appending = [asyncio.create_task(append_run(store, ALICE, 2)) for store in stores]
+            await until(database_url, "SELECT count(*) = 2 FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+            assert await stored(stores[0]) == []
+        runs = await asyncio.gather(*appending)
+    assert sorted(await stored(stores[0])) == sorted(encoded([event for run in runs for event in run]))
+    for number, store in enumerate(stores):
+        await assert_appends_go_on_as(store, AccountId(f"after-{number}"))
+
+
+async def test_an_append_that_waits_too_long_gives_up_and_writes_nothing(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "LOCK_SECONDS", 1)
+    async with asyncio.timeout(30), closed_at_the_end(PostgresEventStore.open(database_url)) as store:
+        async with raw_connection(database_url) as holder, holder.transaction():
+            await holder.execute("SELECT position FROM ledger.ledger FOR UPDATE")
+            with pytest.raises(StoreUnavailable, match="lock"):
+                await record(store, LOG)
+        await assert_appends_go_on(store)
+
+
+async def test_replicas_that_open_an_empty_database_at_the_same_moment_make_its_tables_once(database_url: str) -> None:
+    async with asyncio.timeout(60), AsyncExitStack() as stack:
+        events, views = await asyncio.gather(
+            stack.enter_async_context(opened(lambda: PostgresEventStore.open(database_url), 5)),
+            stack.enter_async_context(opened(lambda: open_views(database_url), 5)),
+        )
+        assert len({store.source for store in events}) == 1
+        assert {(await store.checkpoint()).position for store in views} == {0}
+        assert await sql(database_url, "SELECT source FROM ledger.ledger") == [(events[0].source,)]
+        for table in ("ledger.migrations", "projection_test.migrations"):
+            assert await sql(database_url, f"SELECT number FROM {table}") == [(1,)]
+
+
+async def test_what_two_replicas_decide_at_once_is_one_ledger_that_adds_up(ledgers: list[Ledger]) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    ids = [ALICE, BOB, AccountId("carol")]
+    for account_id in ids:
+        await ledgers[0].writer.write(Request([deposit(1, account_id), CREATE, deposit(5)]))
+
+    async def ask(ledger: Ledger) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        for _ in range(25):
+            commands = [
+                chance.choice([deposit, withdraw, withdraw])(chance.randint(0, 9), chance.choice(ids))
+                for _ in range(chance.randint(1, 3))
+            ]
+            outcomes += await ledger.writer.write(Request(commands))
+        return outcomes
+
+    async with asyncio.timeout(60):
+        answers = await asyncio.gather(*(ask(ledger) for ledger in ledgers * 2))
+    one, other = ledgers
+    events = await one.events()
+    assert events == await other.events()
+    assert [event.position for event in events] == list(range(1, len(events) + 1))
+    outcomes = [outcome for answer in answers for outcome in answer]
+    assert sorted(outcome.position for outcome in outcomes) == list(range(10, len(events) + 1))
+    balances = balances_after_each(events)  # asserts that versions go on and that no balance is below zero
+    for outcome in outcomes:
+        event = events[outcome.position - 1]
+        assert (outcome.account_id, outcome.version) == (event.account_id, event.version)
+        assert outcome.balance == balances[outcome.position - 1]
+
+
+async def test_a_replica_decides_on_what_the_other_has_recorded(ledgers: list[Ledger]) -> None:
+    one, other = (ledger.writer for ledger in ledgers)
+    await one.write(Request([CREATE, deposit(10)]))
+    assert (await other.write(Request([withdraw(10)])))[0].balance == 0
+    (refused,) = await one.write(Request([withdraw(10)]))
+    assert (refused.reason, refused.balance, refused.version) == ("insufficient-funds", 0, 4)
+    assert (await other.write(Request([deposit(3)])))[0].balance == 3
+    (paid,) = await one.write(Request([withdraw(3)]))
+    assert (paid.reason, paid.balance, paid.version, paid.position) == (None, 0, 6, 6)
+
+
+async def test_a_key_sent_to_two_replicas_at_the_same_moment_is_answered_once(ledgers: list[Ledger]) -> None:
+    one, other = ledgers
+    await one.writer.write(Request([CREATE]))
+    for number in range(20):
+        request = Request([deposit(1), withdraw(100)], f"key-{number}", b"fingerprint")
+        before = await one.store.head()
+        answer, same = await asyncio.gather(one.writer.write(request), other.writer.write(request))
+        assert answer == same
+        assert [outcome.position for outcome in answer] == [before + 1, before + 2]
+        assert await one.store.head() == before + 2
+
+
+async def test_a_key_belongs_to_one_request_on_every_replica(ledgers: list[Ledger]) -> None:
+    one, other = ledgers
+    await one.writer.write(Request([CREATE], "key", b"fingerprint"))
+    with pytest.raises(IdempotencyKeyReused):
+        await other.writer.write(Request([deposit(1)], "key", b"another"))
+    assert await one.store.head() == 1
+
+
+EXPIRE = "UPDATE ledger.relay SET leased_until = now() - interval '1 second'"
+CLOCK_SET_BACK = "UPDATE ledger.relay SET leased_until = now() + interval '1 hour'"
+
+
+async def test_one_replica_has_the_lease_until_it_ends_it(stores: list[PostgresEventStore]) -> None:
+    one, other = stores
+    lease = await lead(one)
+    assert [await store.acquire_lease() for store in stores] == [None, None]
+    await one.end_lease(lease, Position(3))
+    taken = await lead(other)
+    assert taken.published == 3
+    assert taken.token > lease.token
+    assert [await store.acquire_lease() for store in stores] == [None, None]
+
+
+@pytest.mark.parametrize("loss", [EXPIRE, CLOCK_SET_BACK], ids=["expired", "clock set back"])
+async def test_who_lost_the_lease_moves_nothing_any_more(
+    database_url: str, stores: list[PostgresEventStore], loss: str
+) -> None:
+    one, other = stores
+    lost = await lead(one)
+    await one.save_published(lost, Position(2))
+    await sql(database_url, loss)
+    lease = await lead(other)
+    assert lease.published == 2
+    assert lease.token > lost.token
+    await other.save_published(lease, Position(4))
+    relay = await sql(database_url, "SELECT * FROM ledger.relay")
+    with pytest.raises(LeaseLost):
+        await one.save_published(lost, Position(3))
+    await one.end_lease(lost, Position(3))
+    assert await sql(database_url, "SELECT * FROM ledger.relay") == relay
+    assert await one.acquire_lease() is None
+    await other.end_lease(lease, Position(5))
+    assert await published(one) == 5
+
+
+async def test_one_of_many_gets_a_lease_that_has_expired(database_url: str) -> None:
+    async with opened(lambda: PostgresEventStore.open(database_url), 5) as stores:
+        await lead(stores[0])
+        await sql(database_url, EXPIRE)
+        leases = await asyncio.gather(*(store.acquire_lease() for store in stores))
+    assert Counter(lease and lease.token for lease in leases) == {2: 1, None: 4}
+
+
+async def test_a_moved_cursor_prolongs_the_lease(database_url: str, stores: list[PostgresEventStore]) -> None:
+    one, other = stores
+    lease = await lead(one)
+    await sql(database_url, EXPIRE)  # and nobody was there to take it
+    await one.save_published(lease, Position(1))
+    assert await other.acquire_lease() is None
+    before = await sql(database_url, "SELECT leased_until FROM ledger.relay")
+    await one.save_published(lease, Position(1))
+    assert await sql(database_url, "SELECT leased_until FROM ledger.relay") > before
+
+
+async def test_a_process_that_stops_in_an_append_loses_it_and_the_others_go_on(
+    stores: list[PostgresEventStore],
+) -> None:
+    """Its connection stays open, as that of a frozen process does."""
+    one, other = stores
+    await record(one, LOG[:1])
+    async with asyncio.timeout(30):
+        with pytest.raises(LedgerError):
+            await record_after(assert_appends_go_on(other), one, LOG[1:])
+    assert len(await stored(other)) == 2
+    for number, store in enumerate(stores):
+        await assert_appends_go_on_as(store, AccountId(f"after-{number}"))
+
+
+@pytest.mark.parametrize("stop", [PostgresCluster.stop, PostgresCluster.kill])
+async def test_a_database_that_was_down_has_all_that_was_committed_and_is_used_again(
+    private_cluster: PostgresCluster, private_url: str, stop: Callable[[PostgresCluster], None]
+) -> None:
+    async with (
+        asyncio.timeout(120),
+        closed_at_the_end(PostgresEventStore.open(private_url)) as store,
+        closed_at_the_end(open_views(private_url)) as views,
+    ):
+        await record(store, LOG, STREAMS)
+        stop(private_cluster)
+        for _ in range(3):
+            with pytest.raises(StoreUnavailable):
+                await store.head()
+            with pytest.raises(StoreUnavailable):
+                await record(store, [logged(6, CREATED)])
+            with pytest.raises(StoreUnavailable):
+                await views.checkpoint()
+        private_cluster.start()
+        assert await within_a_few_tries(lambda: stored(store)) == encoded(LOG)
+        assert (await within_a_few_tries(views.checkpoint)).position == 0
+        await within_a_few_tries(lambda: assert_appends_go_on(store))
+
+
+@pytest.mark.parametrize("stop", [PostgresCluster.stop, PostgresCluster.kill])
+async def test_a_database_that_was_down_while_nobody_asked_is_used_again(
+    private_cluster: PostgresCluster, private_url: str, stop: Callable[[PostgresCluster], None]
+) -> None:
+    async with asyncio.timeout(120), closed_at_the_end(PostgresEventStore.open(private_url)) as store:
+        await record(store, LOG)
+        await asyncio.gather(*(store.head() for _ in range(2 * READ_CONNECTIONS_MAX)))
+        stop(private_cluster)
+        private_cluster.start()
+        assert await within_a_few_tries(lambda: stored(store)) == encoded(LOG)
+        await within_a_few_tries(lambda: assert_appends_go_on(store))
+
+
+async def test_a_database_that_went_down_in_an_append_has_nothing_of_it(
+    private_cluster: PostgresCluster, private_url: str
+) -> None:
+    async with asyncio.timeout(120), closed_at_the_end(PostgresEventStore.open(private_url)) as store:
+        await record(store, LOG[:2])
+        with pytest.raises(StoreUnavailable):
+            await record_after(asyncio.to_thread(private_cluster.kill), store, LOG[2:])
+        private_cluster.start()
+        assert await within_a_few_tries(lambda: stored(store)) == encoded(LOG[:2])
+
+
+async def test_a_database_that_falls_silent_is_unavailable_until_it_answers_again(
+    private_cluster: PostgresCluster, private_url: str, impatience: None
+) -> None:
+    async with asyncio.timeout(120), closed_at_the_end(PostgresEventStore.open(private_url)) as store:
+        await record(store, LOG[:2])
+        with pytest.raises(StoreUnavailable):
+            await record_after(asyncio.to_thread(freeze, private_cluster), store, LOG[2:])
+        for _ in range(2):  # over a connection that was there, and over a new one
+            with pytest.raises(StoreUnavailable):
+                await store.head()
+        with pytest.raises(StoreUnavailable):
+            await record(store, LOG[2:])
+        with pytest.raises(StoreUnavailable):
+            await PostgresEventStore.open(private_url)
+        thaw(private_cluster)
+        assert await within_a_few_tries(lambda: stored(store)) == encoded(LOG[:2])
+        await within_a_few_tries(lambda: assert_appends_go_on(store))
+
+
+@pytest.mark.parametrize(
+    ("end", "begin"), [(PostgresCluster.kill, PostgresCluster.start), (freeze, thaw)], ids=["killed", "frozen"]
+)
+async def test_a_commit_whose_answer_is_lost_is_unknown_until_its_key_is_sent_again(
+    private_cluster: PostgresCluster,
+    private_url: str,
+    impatience: None,
+    end: Callable[[PostgresCluster], None],
+    begin: Callable[[PostgresCluster], None],
+) -> None:
+    """A server that waits for a standby that is not there: the commit is on its disk, and it doesn't say so."""
+    request = Request([CREATE, deposit(7)], "key", b"fingerprint")
+    async with (
+        asyncio.timeout(120),
+        closed_at_the_end(PostgresEventStore.open(private_url)) as store,
+        running(store) as ledger,
+    ):
+        await sql(private_url, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+        private_cluster.stop()
+        private_cluster.start()
+        await within_a_few_tries(store.head)
+        writing = asyncio.create_task(ledger.writer.write(request))
+        await until(private_url, "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+        end(private_cluster)
+        with pytest.raises(OutcomeUnknown, match="Idempotency-Key"):
+            await writing
+        begin(private_cluster)
+        await sql(private_url, "ALTER SYSTEM RESET synchronous_standby_names")
+        await sql(private_url, "SELECT pg_reload_conf()")
+        created, deposited = await within_a_few_tries(lambda: ledger.writer.write(request))
+        assert (created.position, deposited.position, deposited.balance) == (1, 2, 7)
+        assert fold(await ledger.events()) == {ALICE: 7}
+
+
+def no_server(url: str) -> str:
+    return url.replace(f":{urlsplit(url).port}/", f":{free_ports(1)[0]}/")
+
+
+def another_password(url: str) -> str:
+    return url.replace(f":{urlsplit(url).password}@", ":not-the-password@")
+
+
+def another_scheme(url: str) -> str:
+    return url.replace("postgresql:", "postgresql+asyncpg:")
+
+
+def no_database(url: str) -> str:
+    return f"{url}_not_there"
+
+
+@both_stores
+@pytest.mark.parametrize("wrong", [no_server, another_password, another_scheme, no_database])
+async def test_a_url_that_leads_nowhere_is_refused_without_telling_the_password(
+    database_url: str, open_store: Open, wrong: Callable[[str], str]
+) -> None:
+    url = wrong(database_url)
+    assert url != database_url
+    with pytest.raises(StoreUnavailable) as refused:
+        await open_store(url)
+    assert str(urlsplit(url).password) not in str(refused.value)
+
+
+@both_stores
+async def test_a_database_of_another_encoding_is_refused_and_left_alone(
+    database_url: str, open_store: Open, cluster: PostgresCluster
+) -> None:
+    name = f"{urlsplit(database_url).path[1:]}_latin1"
+    await sql(database_url, f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'")
+    before = await contents(cluster.url(name))
+    with pytest.raises(CorruptStore, match="UTF8"):
+        await open_store(cluster.url(name))
+    assert await contents(cluster.url(name)) == before
+
+
+@both_stores
+async def test_a_schema_of_a_later_program_is_refused_and_left_alone(database_url: str, open_store: Open) -> None:
+    async with closed_at_the_end(open_store(database_url)):
+        ((schema,),) = await sql(database_url, "SELECT schemaname FROM pg_tables WHERE tablename = 'migrations'")
+    await sql(database_url, f"INSERT INTO {schema}.migrations VALUES (99)")
+    before = await contents(database_url)
+    with pytest.raises(CorruptStore, match="update the program"):
+        await open_store(database_url)
+    assert await contents(database_url) == before
+
+
+async def test_a_commit_waits_for_the_disk_whatever_the_database_says(database_url: str) -> None:
+    """No test here can take the power away."""
+    await sql(database_url, f"ALTER DATABASE {urlsplit(database_url).path[1:]} SET synchronous_commit = off")
+    assert await sql(database_url, "SHOW synchronous_commit") == [("off",)]
+    async with (
+        closed_at_the_end(PostgresEventStore.open(database_url)) as store,
+        closed_at_the_end(open_views(database_url)) as views,
+    ):
+        for pool in (store._writer, store._reader, views._pool):
+            async with pool.connection() as connection:
+                assert await connection.fetchval("SHOW synchronous_commit") == "on"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DELETE FROM ledger.events WHERE position = 5",
+        "DELETE FROM ledger.ledger",
+        "UPDATE ledger.ledger SET position = position - 1",
+        "UPDATE ledger.ledger SET position = position + 1",
+        "UPDATE ledger.relay SET published = 6",
+        "DELETE FROM ledger.relay",
+    ],
+)
+async def test_a_log_whose_head_is_not_its_last_event_is_refused(database_url: str, damage: str) -> None:
+    async with closed_at_the_end(PostgresEventStore.open(database_url)) as store:
+        await record(store, LOG, STREAMS)
+    await sql(database_url, damage)
+    before = await contents(database_url)
+    with pytest.raises(CorruptStore, match="good copy"):
+        await PostgresEventStore.open(database_url)
+    assert await contents(database_url) == before
+
+
+EVENTS = [recorded(1, CREATED, ALICE, 1), recorded(2, CREATED, BOB, 1)] + [
+    recorded(position, DEPOSITED if version % 2 == 0 else WITHDRAWN, account_id, version)
+    for version in range(2, 42)
+    for position, account_id in ((2 * version - 1, ALICE), (2 * version, BOB))
+]
+
+
+async def projection(views: PostgresViewStore) -> Projection:
+    return Projection(views, await views.checkpoint(), CollectorRegistry())
+
+
+async def apply_all(projection: Projection, page: int) -> None:
+    while projection.position < len(EVENTS):
+        await projection.apply(EVENTS[projection.position : projection.position + page])
+
+
+async def assert_folded_once(views: PostgresViewStore, events: Sequence[RecordedEvent]) -> None:
+    balances = fold(events)
+    checkpoint, accounts = await views.checkpoint(), await views.accounts({ALICE, BOB})
+    assert (checkpoint.position, checkpoint.reserve.amount) == (len(events), sum(balances.values()))
+    assert {account.id: account.balance for account in accounts.values()} == balances
+    assert {id_: account.version for id_, account in accounts.items()} == Counter(event.account_id for event in events)
+
+
+async def test_replicas_that_share_views_apply_each_event_once(database_url: str) -> None:
+    async with asyncio.timeout(60), opened(lambda: open_views(database_url), 3) as views:
+        replicas = [await projection(store) for store in views]
+        await asyncio.gather(*(apply_all(replica, page) for replica, page in zip(replicas, (1, 2, 3), strict=True)))
+        for replica, store in zip(replicas, views, strict=True):
+            assert replica.position == replica.watermark.position == len(EVENTS)
+            await assert_folded_once(store, EVENTS)
+
+
+async def test_a_replica_that_comes_late_takes_up_what_the_other_has_applied(database_url: str) -> None:
+    async with opened(lambda: open_views(database_url), 2) as views:
+        one, other = [await projection(store) for store in views]
+        await one.apply(EVENTS[:10])
+        await other.apply(EVENTS[:4])
+        assert (one.position, other.position, other.watermark.position) == (10, 10, 10)
+        await other.apply(EVENTS[10:12])
+        assert (await one.refresh(), one.position, one.source) == (12, 12, EVENTS[0].source)
+        await assert_folded_once(views[0], EVENTS[:12])
+
+
+async def test_a_reader_on_one_replica_is_woken_by_what_another_applies(database_url: str) -> None:
+    async with asyncio.timeout(60), opened(lambda: open_views(database_url), 2) as views:
+        one, other = [await projection(store) for store in views]
+        following = asyncio.create_task(follow(other.refresh, other.watermark))
+        waiting = asyncio.create_task(other.watermark.reach(Position(5), 30))
+        await one.apply(EVENTS[:5])
+        assert await waiting
+        assert other.position == 5
+        assert not following.done()
+        following.cancel()
+        await asyncio.wait([following])
+
+
+async def test_projections_of_different_names_have_views_of_their_own(database_url: str) -> None:
+    async with (
+        closed_at_the_end(PostgresViewStore.open(database_url, "one")) as views,
+        closed_at_the_end(PostgresViewStore.open(database_url, "other")) as other_views,
+    ):
+        one, other = await projection(views), await projection(other_views)
+        await one.apply(EVENTS)
+        assert await other.refresh() == 0
+        await assert_folded_once(other_views, [])
+        await other.apply(EVENTS[:9])
+        await assert_folded_once(views, EVENTS)
+        await assert_folded_once(other_views, EVENTS[:9])
