@@ -42,8 +42,9 @@ def _leaves(failure: BaseException | None) -> list[Exception]:
     match failure:
         case ExceptionGroup():
             return [leaf for inner in failure.exceptions for leaf in _leaves(inner)]
-        case Exception():
+        case Exception() if type(failure) is not Exception:
             return [failure]
         case _:
-            # aiormq cancels what waits on a connection that has fallen silent.
-            return [ConnectionError("the broker has fallen silent")]
+            # aiormq cancels what waits on a connection that has fallen silent, and gives what waits on one that
+            # was closed a bare Exception.
+            return [ConnectionError("the broker has fallen silent or hung up")]

@@ -399,7 +399,7 @@ async def test_a_database_that_was_down_has_all_that_was_committed_and_is_used_a
     private_cluster: PostgresCluster, private_url: str, stop: Callable[[PostgresCluster], None]
 ) -> None:
     async with (
-        asyncio.timeout(120),
+        asyncio.timeout(30),
         closed_at_the_end(PostgresEventStore.open(private_url)) as store,
         closed_at_the_end(open_views(private_url)) as views,
     ):
@@ -422,7 +422,7 @@ async def test_a_database_that_was_down_has_all_that_was_committed_and_is_used_a
 async def test_a_database_that_was_down_while_nobody_asked_is_used_again(
     private_cluster: PostgresCluster, private_url: str, stop: Callable[[PostgresCluster], None]
 ) -> None:
-    async with asyncio.timeout(120), closed_at_the_end(PostgresEventStore.open(private_url)) as store:
+    async with asyncio.timeout(30), closed_at_the_end(PostgresEventStore.open(private_url)) as store:
         await record(store, LOG)
         await asyncio.gather(*(store.head() for _ in range(2 * READ_CONNECTIONS_MAX)))
         stop(private_cluster)
@@ -434,7 +434,7 @@ async def test_a_database_that_was_down_while_nobody_asked_is_used_again(
 async def test_a_database_that_went_down_in_an_append_has_nothing_of_it(
     private_cluster: PostgresCluster, private_url: str
 ) -> None:
-    async with asyncio.timeout(120), closed_at_the_end(PostgresEventStore.open(private_url)) as store:
+    async with asyncio.timeout(30), closed_at_the_end(PostgresEventStore.open(private_url)) as store:
         await record(store, LOG[:2])
         with pytest.raises(StoreUnavailable):
             await record_after(asyncio.to_thread(private_cluster.kill), store, LOG[2:])
@@ -445,7 +445,7 @@ async def test_a_database_that_went_down_in_an_append_has_nothing_of_it(
 async def test_a_database_that_falls_silent_is_unavailable_until_it_answers_again(
     private_cluster: PostgresCluster, private_url: str, impatience: None
 ) -> None:
-    async with asyncio.timeout(120), closed_at_the_end(PostgresEventStore.open(private_url)) as store:
+    async with asyncio.timeout(30), closed_at_the_end(PostgresEventStore.open(private_url)) as store:
         await record(store, LOG[:2])
         with pytest.raises(StoreUnavailable):
             await record_after(asyncio.to_thread(freeze, private_cluster), store, LOG[2:])
@@ -474,7 +474,7 @@ async def test_a_commit_whose_answer_is_lost_is_unknown_until_its_key_is_sent_ag
     """A server that waits for a standby that is not there: the commit is on its disk, and it doesn't say so."""
     request = Request([CREATE, deposit(7)], "key", b"fingerprint")
     async with (
-        asyncio.timeout(120),
+        asyncio.timeout(30),
         closed_at_the_end(PostgresEventStore.open(private_url)) as store,
         running(store) as ledger,
     ):

@@ -65,10 +65,13 @@ async def survive(
             await faults
             clients.stop()
             await load
-        broken = await trouble(world)
-        log = await read_log(world, http)
-        views = [await read_view(url, log, http) for url in world.projection_urls]
-    history = clients.history
+        history, log = clients.history, list[dict[str, Any]]()
+        if broken := await trouble(world):
+            violations = [broken]
+        else:
+            log = await read_log(world, http)
+            views = [await read_view(url, log, http) for url in world.projection_urls]
+            violations = check(history, log, views)
     return Report(
         seed,
         schedule.injected,
@@ -76,7 +79,7 @@ async def survive(
         clients.duplicates,
         len(history.reads),
         len(log),
-        [*schedule.violations, *([broken] if broken else []), *check(history, log, views)],
+        [*schedule.violations, *violations],
     )
 
 

@@ -38,7 +38,6 @@ class Schedule:
                     self.injected[kind] += 1
                     group.create_task(self._inject(target, doing))
                 await asyncio.sleep(self._random.uniform(0.1, PAUSE_SECONDS_MAX))
-        self.violations += [ended for process in self._world.processes if (ended := process.check())]
 
     async def _inject(self, target: str, doing: Callable[[], Awaitable[None]]) -> None:
         try:

@@ -137,6 +137,8 @@ def server(name: str, server: PostgresCluster | RabbitMQNode) -> Process:
 
 async def trouble(world: World) -> str | None:
     """What does not work again; None when both projections follow their queues, and a relay has published all."""
+    if all_ended := [ended for process in world.processes if (ended := process.check())]:
+        return "; ".join(all_ended)
 
     async def ask(service: Service, path: str) -> str:
         async with http.get(service.url + path) as response:
@@ -159,7 +161,7 @@ async def trouble(world: World) -> str | None:
                     "a projection to follow its queue",
                 )
             await eventually(unpublished, lambda events: events == 0, "the relay to publish all events")
-        except AssertionError as error:
+        except (AssertionError, aiohttp.ClientError) as error:
             return str(error)
     return None
 

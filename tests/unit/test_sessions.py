@@ -109,13 +109,15 @@ async def test_a_session_whose_tasks_fail_together_is_run_again() -> None:
     assert sessions == 4
 
 
-async def test_a_session_that_its_library_cancels_is_run_again() -> None:
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), Exception()], ids=repr)
+async def test_a_session_that_its_library_gives_up_is_run_again(error: BaseException) -> None:
+    """The ways in which aiormq ends what waits on a connection that is gone."""
     failures: list[Exception] = []
 
     async def session() -> None:
         if failures:
             raise END
-        raise asyncio.CancelledError
+        raise error
 
     with pytest.raises(CorruptStore):
         await keep_running(session, lambda: 0, lambda error, _: failures.append(error))
