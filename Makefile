@@ -7,7 +7,7 @@ COMPILE := uv pip compile --quiet --universal --upgrade --generate-hashes --no-h
 	--no-emit-index-url --no-emit-find-links --python-version 3.11 pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run run-rabbitmq test faults lint types dist lock clean-data clean
+.PHONY: help run run-rabbitmq test faults bench lint types dist lock clean-data clean
 
 help:  ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -26,6 +26,10 @@ test: $(VENV)/dev  ## Install what the tests need, and run them
 faults: $(VENV)/dev  ## Break the whole bank at random for a while, and check it: SEED=1 MINUTES=15
 	@sh scripts/install-servers.sh rabbitmq-server postgresql
 	@$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
+
+bench: $(VENV)/dev  ## Measure every path against its peers: QUICK=1 for under two minutes
+	@sh scripts/install-servers.sh rabbitmq-server postgresql wrk
+	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
 
 lint: $(VENV)/dev  ## Check style and format
 	@$(BIN)/ruff check --quiet .

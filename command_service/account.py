@@ -1,8 +1,8 @@
 """The account aggregate: which commands there are, what each one does, and what an event changes. Pure."""
 
-from typing import assert_never
+from typing import Annotated, assert_never
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from shared.events import (
     AccountCreated,
@@ -17,25 +17,31 @@ from shared.events import (
 )
 
 BALANCE_MAX = 2**63 - 1
+NAME_CHARS_MAX = 200
+DESCRIPTION_CHARS_MAX = 1000
+
+Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS_MAX)]
+Amount = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Description = Annotated[str, Meta(max_length=DESCRIPTION_CHARS_MAX)]
 
 
-class CreateAccount(Struct, frozen=True):
+class CreateAccount(Struct, frozen=True, tag="create-account", forbid_unknown_fields=True):
     account_id: AccountId
-    name: str
+    name: Name
 
 
-class Deposit(Struct, frozen=True):
+class Deposit(Struct, frozen=True, tag="deposit", forbid_unknown_fields=True):
     """`amount` is in cents, and may be anything: the decision is the account's, not the parser's."""
 
     account_id: AccountId
-    amount: int
-    description: str
+    amount: Amount
+    description: Description = ""
 
 
-class Withdraw(Struct, frozen=True):
+class Withdraw(Struct, frozen=True, tag="withdraw", forbid_unknown_fields=True):
     account_id: AccountId
-    amount: int
-    description: str
+    amount: Amount
+    description: Description = ""
 
 
 Command = CreateAccount | Deposit | Withdraw

@@ -123,7 +123,8 @@ def create_api(
     }
 
     async def ask(request: Request, asked_command: Command, key: str | None, asked: object) -> Response:
-        (outcome,) = await writer.write(_ledger_request(request, [asked_command], key, asked))
+        traceparent = request.headers.get("traceparent", "")
+        (outcome,) = await writer.write(ledger_request([asked_command], key, asked, traceparent))
         status, answer = render(outcome)
         headers = {"Ledger-Position": str(outcome.position)}
         if status == 201:
@@ -149,21 +150,25 @@ def create_api(
     async def deposit(request: Request, account_id: AccountIdPath, idempotency_key: IdempotencyKey = None) -> Response:
         body = await parse(request, MONEY)
         asked = Deposit(AccountId(account_id), body.amount, body.description)
-        return await ask(request, asked, idempotency_key, ("deposit", asked))
+        return await ask(request, asked, idempotency_key, [asked])
 
     @post("/account/withdraw/{account_id}", "Withdraw", MONEY, recorded)
     async def withdraw(request: Request, account_id: AccountIdPath, idempotency_key: IdempotencyKey = None) -> Response:
         body = await parse(request, MONEY)
         asked = Withdraw(AccountId(account_id), body.amount, body.description)
-        return await ask(request, asked, idempotency_key, ("withdraw", asked))
+        return await ask(request, asked, idempotency_key, [asked])
 
     @post("/commands", "Record many commands in one transaction", ITEMS, results)
     async def commands(request: Request, idempotency_key: IdempotencyKey = None) -> Response:
         items = await parse(request, ITEMS, BATCH_BYTES_MAX)
-        asked = [item.model_dump() for item in items] if idempotency_key else None
-        outcomes = await writer.write(
-            _ledger_request(request, [command(item) for item in items], idempotency_key, asked)
-        )
+        asked_commands = [command(item) for item in items]
+        # An account without an id was asked for as such, whatever id it has got here.
+        asked = [
+            asked_command if item.account_id else item.model_dump()
+            for item, asked_command in zip(items, asked_commands, strict=True)
+        ]
+        traceparent = request.headers.get("traceparent", "")
+        outcomes = await writer.write(ledger_request(asked_commands, idempotency_key, asked, traceparent))
         answers = [{"status": status, **answer} for status, answer in map(render, outcomes)]
         return Response(msgspec.json.encode(answers), media_type="application/json")
 
@@ -237,9 +242,8 @@ def render(outcome: Outcome) -> tuple[int, dict[str, object]]:
     }
 
 
-def _ledger_request(request: Request, commands: Sequence[Command], key: str | None, asked: object) -> LedgerRequest:
+def ledger_request(commands: Sequence[Command], key: str | None, asked: object, traceparent: str) -> LedgerRequest:
     """`asked` is what the client sent, in a form that does not depend on spacing or on ids made here."""
-    traceparent = request.headers.get("traceparent", "")
     return LedgerRequest(
         commands,
         key and key.strip('"'),

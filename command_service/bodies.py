@@ -6,7 +6,14 @@ import uuid_utils
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from command_service.account import Command, CreateAccount, Deposit, Withdraw
+from command_service.account import (
+    DESCRIPTION_CHARS_MAX,
+    NAME_CHARS_MAX,
+    Command,
+    CreateAccount,
+    Deposit,
+    Withdraw,
+)
 from shared.api import ACCOUNT_ID_PATTERN, ACCOUNT_ID_RULE
 from shared.events import AccountId
 from shared.problems import BodyTooLarge, InvalidRequest
@@ -14,8 +21,6 @@ from shared.problems import BodyTooLarge, InvalidRequest
 BODY_BYTES_MAX = 64 * 1024
 BATCH_BYTES_MAX = 16 * 1024 * 1024
 BATCH_COMMANDS_MAX = 10_000
-NAME_CHARS_MAX = 200
-DESCRIPTION_CHARS_MAX = 1000
 ERRORS_MAX = 100
 
 # U+0000 is the one character that PostgreSQL's text cannot hold:

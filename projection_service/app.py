@@ -7,11 +7,13 @@ from pydantic import Field
 
 from projection_service.api import create_api
 from projection_service.feed import Feed
+from projection_service.hot_paths import hot_paths
 from projection_service.projection import Projection
 from projection_service.subscription import Subscription
 from projection_service.view_store import ViewStore
 from projection_service.view_store.postgres import PostgresViewStore
 from projection_service.view_store.sqlite import SqliteViewStore
+from shared.hot_paths import HotPaths
 from shared.server import bind, serve
 from shared.settings import ServiceSettings
 from shared.watermark import follow
@@ -60,6 +62,8 @@ async def run(settings: ProjectionSettings) -> None:
             background = [subscription.run()]
             if settings.database_url is not None:
                 background.append(follow(projection.refresh, projection.watermark))
-            await serve(app, listener, background, on_stop=projection.watermark.close)
+            await serve(
+                HotPaths(app, hot_paths(store, projection)), listener, background, on_stop=projection.watermark.close
+            )
     finally:
         await store.close()

@@ -34,7 +34,7 @@ class PostgresCluster:
     def __init__(self) -> None:
         (self.port,) = free_ports(1)
         self._password = secrets.token_urlsafe(16)
-        self._binaries = find_binaries()
+        self.binaries = find_binaries()
         self._user = unprivileged_user()
         # Not in a folder of pytest's: another user could not reach it there.
         self._folder = Path(tempfile.mkdtemp(prefix="counting-house-postgres-"))
@@ -55,7 +55,7 @@ class PostgresCluster:
         while True:
             with (self._folder / "output.log").open("ab") as output:
                 self._process = subprocess.Popen(
-                    [self._binaries / "postgres", "-D", self._folder / "data", "-p", str(self.port)],
+                    [self.binaries / "postgres", "-D", self._folder / "data", "-p", str(self.port)],
                     user=self._user,
                     cwd=self._folder,
                     stdin=subprocess.DEVNULL,
@@ -129,7 +129,7 @@ class PostgresCluster:
 
     def _run(self, program: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            [self._binaries / program, *arguments],
+            [self.binaries / program, *arguments],
             user=self._user,
             cwd=self._folder,
             stdin=subprocess.DEVNULL,

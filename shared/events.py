@@ -59,7 +59,6 @@ class WithdrawalRejected(Struct, frozen=True):
 Event = (
     AccountCreated | AccountCreationRejected | AmountDeposited | DepositRejected | AmountWithdrawn | WithdrawalRejected
 )
-Rejection = AccountCreationRejected | DepositRejected | WithdrawalRejected
 
 EVENT_TYPES: dict[str, type[Event]] = {
     "account-created": AccountCreated,

@@ -163,13 +163,22 @@ def _response(document: Mapping[str, object], status: int, headers: Mapping[str,
     return Response(msgspec.json.encode(document), status, headers, "application/problem+json")
 
 
+def problem_response(error: LedgerError) -> Response:
+    document = problem(error.status, error.slug, error.title, str(error), error.members())
+    return _response(document, error.status, error.headers)
+
+
+def unexpected_response(method: str, path: str, error: Exception) -> Response:
+    log.error("unexpected error", method=method, path=path, exc_info=error)
+    return problem_response(LedgerError("An unexpected error; the service's log has it."))
+
+
 def install_problem_handlers(app: FastAPI) -> None:
     """Answer every error of `app` with a problem document."""
 
     async def ledger_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, LedgerError)
-        document = problem(error.status, error.slug, error.title, str(error), error.members())
-        return _response(document, error.status, error.headers)
+        return problem_response(error)
 
     async def invalid_parameters(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -188,8 +197,7 @@ def install_problem_handlers(app: FastAPI) -> None:
         return Response(status_code=400)  # nobody is there to read it
 
     async def unexpected(request: Request, error: Exception) -> Response:
-        log.error("unexpected error", method=request.method, path=request.url.path, exc_info=error)
-        return await ledger_error(request, LedgerError("An unexpected error; the service's log has it."))
+        return unexpected_response(request.method, request.url.path, error)
 
     app.add_exception_handler(LedgerError, ledger_error)
     app.add_exception_handler(RequestValidationError, invalid_parameters)

@@ -9,7 +9,7 @@ from typing import TypeVar
 import structlog
 import typer
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from shared.problems import LedgerError
 from shared.settings import ServiceSettings, describe_settings, read_settings
@@ -46,7 +46,7 @@ def bind(settings: ServiceSettings) -> socket.socket:
 
 
 async def serve(
-    app: FastAPI,
+    app: ASGIApp,
     listener: socket.socket,
     background: Sequence[Coroutine[None, None, None]],
     on_stop: Callable[[], None],

@@ -36,6 +36,8 @@ def configure_logs(service: str, level: str, form: str, stream: TextIO = sys.std
         )
     )
     logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
+    # It logs whole messages that came back; the sessions say what is wrong, in a line.
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL)
     structlog.contextvars.bind_contextvars(service=service)
 
 

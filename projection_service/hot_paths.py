@@ -1,0 +1,30 @@
+"""An account's view, when it is asked for plainly. The application answers all other queries."""
+
+import re
+from collections.abc import Mapping
+
+import msgspec
+
+from projection_service.projection import Projection
+from projection_service.view_store import ViewStore
+from shared.events import AccountId, Position
+from shared.hot_paths import Handler, HotAnswer, HotRequest
+
+_min_position = re.compile(rb"(?:min_position=([0-9]{1,18}))?").fullmatch
+_encode = msgspec.json.Encoder().encode
+
+
+def hot_paths(store: ViewStore, projection: Projection) -> Mapping[tuple[str, str], Handler]:
+    async def account(request: HotRequest) -> HotAnswer | None:
+        asked = _min_position(request.query)
+        if asked is None:
+            return None
+        min_position = Position(int(asked[1] or 0))
+        if min_position > projection.position:
+            return None
+        view, position = await store.account(AccountId(request.name))
+        if view is None:
+            return None
+        return HotAnswer(200, b"application/json", _encode(view), position)
+
+    return {("GET", "/account/"): account}
