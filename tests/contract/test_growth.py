@@ -1,0 +1,61 @@
+"""What a command costs must not grow with its account's history, with the number of accounts, or with the log."""
+
+import sqlite3
+from pathlib import Path
+
+from command_service.account import CreateAccount
+from command_service.event_store.sqlite import SqliteEventStore
+from command_service.ledger_writer import Request
+from shared.events import AccountId
+from tests.contract.conftest import closed_at_the_end
+from tests.contract.test_ledger import Ledger, running
+from tests.examples import ALICE, CREATE, deposit
+
+MANY = 3_000
+
+
+async def statements_of(ledger: Ledger, store: SqliteEventStore, request: Request) -> list[str]:
+    """What the database is asked for this request, with the values left out."""
+    statements: list[str] = []
+
+    def trace(connection: sqlite3.Connection) -> None:
+        connection.set_trace_callback(statements.append)
+
+    store._writer.connection.run(trace)
+    await ledger.writer.write(request)
+    store._writer.connection.run(lambda connection: connection.set_trace_callback(None))
+    return [" ".join(statement.split()[:3]) for statement in statements]
+
+
+async def test_a_deposit_takes_as_many_statements_after_many_events_and_accounts_as_before(tmp_path: Path) -> None:
+    async with (
+        closed_at_the_end(SqliteEventStore.open(tmp_path / "ledger.sqlite3")) as store,
+        running(store) as ledger,
+    ):
+        await ledger.writer.write(Request([CREATE]))
+        before = await statements_of(ledger, store, Request([deposit(1)], "first", b"1"))
+        await ledger.writer.write(Request([deposit(1)] * MANY))
+        await ledger.writer.write(Request([CreateAccount(AccountId(f"{n}"), "Bob") for n in range(MANY)]))
+        after = await statements_of(ledger, store, Request([deposit(1)], "second", b"2"))
+    assert after == before
+    assert (before.count("BEGIN IMMEDIATE"), before.count("COMMIT")) == (1, 1)
+    assert len(before) <= 10
+
+
+async def test_many_commands_take_one_transaction_a_row_for_each_event_and_one_for_each_account(
+    tmp_path: Path,
+) -> None:
+    async with (
+        closed_at_the_end(SqliteEventStore.open(tmp_path / "ledger.sqlite3")) as store,
+        running(store) as ledger,
+    ):
+        await ledger.writer.write(Request([CREATE]))
+        one = await statements_of(ledger, store, Request([deposit(1)]))
+        many = await statements_of(ledger, store, Request([deposit(1)] * 100))
+        other = [CreateAccount(AccountId(f"{n}"), "Bob") for n in range(100)]
+        spread = await statements_of(ledger, store, Request(other))
+        assert len(many) - len(one) == 99
+        assert len(spread) - len(one) == 2 * 99
+        assert all(asked.count("COMMIT") == 1 for asked in (one, many, spread))
+        async with store.append({ALICE}, set()) as append:
+            assert append.head == 202
