@@ -105,14 +105,14 @@ async def test_a_queue_deleted_under_load_is_declared_again_and_loses_nothing(am
                 await until_subscription(bank, FOLLOWING)
 
 
-async def test_without_any_queue_bound_events_wait_in_the_log(amqp_url: str, bank_on: OpenBank) -> None:
-    async with bank_on(amqp_url, projections=0) as bank:
+async def test_without_any_queue_bound_events_wait_in_the_log(vhost_url: str, bank_on: OpenBank) -> None:
+    async with bank_on(vhost_url, projections=0) as bank:
         await bank.create("alice")
         await eventually(
             lambda: relay_status(bank), lambda status: "no queue is bound" in status, "the relay to say why it waits"
         )
         last = await batch(bank, 10)
-        async with observe(amqp_url) as observer:
+        async with observe(vhost_url) as observer:
             await observer.reach(last)
             assert first_seen(observer.positions) == list(range(1, last + 1))
 
