@@ -39,11 +39,12 @@ WAIT_SECONDS_MAX = 60
 
 Responses = dict[int | str, dict[str, Any]]
 
+IDEMPOTENCY_KEY_PATTERN = r'^("[\x20-\x21\x23-\x5b\x5d-\x7e]{1,255}"|[\x21\x23-\x7e]{1,255})$'
 IdempotencyKey = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
-        pattern=r'^("[\x20-\x21\x23-\x5b\x5d-\x7e]{1,255}"|[\x21\x23-\x7e]{1,255})$',
+        pattern=IDEMPOTENCY_KEY_PATTERN,
         description="The same key with the same request gets the same answer, and is recorded once. "
         "Quoted (as in the IETF draft) or bare, 1 to 255 visible ASCII characters.",
     ),
@@ -163,14 +164,13 @@ def create_api(
         items = await parse(request, ITEMS, BATCH_BYTES_MAX)
         asked_commands = [command(item) for item in items]
         # An account without an id was asked for as such, whatever id it has got here.
-        asked = [
+        asked = idempotency_key and [
             asked_command if item.account_id else item.model_dump()
             for item, asked_command in zip(items, asked_commands, strict=True)
         ]
         traceparent = request.headers.get("traceparent", "")
         outcomes = await writer.write(ledger_request(asked_commands, idempotency_key, asked, traceparent))
-        answers = [{"status": status, **answer} for status, answer in map(render, outcomes)]
-        return Response(msgspec.json.encode(answers), media_type="application/json")
+        return Response(render_batch(outcomes), media_type="application/json")
 
     @get("/events", "The feed: every event from a position on", 422, 503)
     async def events(
@@ -240,6 +240,11 @@ def render(outcome: Outcome) -> tuple[int, dict[str, object]]:
         "version": outcome.version,
         "position": outcome.position,
     }
+
+
+def render_batch(outcomes: Sequence[Outcome]) -> bytes:
+    """The answer to a batch: a result for each command, in order."""
+    return msgspec.json.encode([{"status": status, **answer} for status, answer in map(render, outcomes)])
 
 
 def ledger_request(commands: Sequence[Command], key: str | None, asked: object, traceparent: str) -> LedgerRequest:

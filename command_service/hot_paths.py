@@ -8,18 +8,17 @@ import msgspec
 from msgspec import Meta, Struct
 
 from command_service.account import Amount, Command, CreateAccount, Deposit, Description, Withdraw
-from command_service.api import ledger_request, render
+from command_service.api import IDEMPOTENCY_KEY_PATTERN, ledger_request, render, render_batch
 from command_service.bodies import BATCH_COMMANDS_MAX, BODY_BYTES_MAX
 from command_service.ledger_writer import LedgerWriter, Request
 from shared.api import ACCOUNT_ID_PATTERN
 from shared.events import AccountId
 from shared.hot_paths import Handler, HotAnswer, HotRequest
 
-KEY_PATTERN = rb'"[\x20-\x21\x23-\x5b\x5d-\x7e]{1,255}"|[\x21\x23-\x7e]{1,255}'
 ESCAPED_NUL = b"\\u0000"
 
 _is_account_id = re.compile(ACCOUNT_ID_PATTERN.replace("$", r"\Z")).match
-_is_key = re.compile(KEY_PATTERN).fullmatch
+_is_key = re.compile(IDEMPOTENCY_KEY_PATTERN.encode()).fullmatch
 _encode = msgspec.json.Encoder().encode
 
 
@@ -70,8 +69,7 @@ def hot_paths(writer: LedgerWriter) -> Mapping[tuple[str, str], Handler]:
         if to_record is None:
             return None
         outcomes = await writer.write(to_record)
-        answers = [{"status": status, **answer} for status, answer in map(render, outcomes)]
-        return HotAnswer(200, b"application/json", _encode(answers))
+        return HotAnswer(200, b"application/json", render_batch(outcomes))
 
     return {
         ("POST", "/account/deposit/"): deposit,

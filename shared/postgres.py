@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
 import asyncpg
 
+from shared.migrations import migration_scripts
 from shared.problems import CorruptStore, LedgerError, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -106,10 +106,7 @@ async def migrate(connection: "Connection", schema: str, package: str) -> None:
 
     Raises `CorruptStore` when the schema was written by a later program than this one.
     """
-    migrations = sorted(
-        (file for file in files(package).iterdir() if file.name.endswith(".postgres.sql")),
-        key=lambda file: file.name,
-    )
+    migrations = migration_scripts(package, "postgres")
     await connection.execute(
         f"SET LOCAL lock_timeout = '{MIGRATION_SECONDS}s'; SET LOCAL statement_timeout = '{MIGRATION_SECONDS}s'"
     )
@@ -125,5 +122,5 @@ async def migrate(connection: "Connection", schema: str, package: str) -> None:
             "update the program."
         )
     for number, migration in enumerate(migrations[current:], current + 1):
-        await connection.execute(migration.read_text(), timeout=MIGRATION_SECONDS)
+        await connection.execute(migration, timeout=MIGRATION_SECONDS)
         await connection.execute("INSERT INTO migrations VALUES ($1)", number)

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
+from shared.migrations import migration_scripts
 from shared.problems import CorruptStore, StoreUnavailable
 
 P = ParamSpec("P")
@@ -125,10 +125,7 @@ def migrate(connection: sqlite3.Connection, package: str) -> None:
     The number of the last one is kept in `PRAGMA user_version`. Raises `CorruptStore` when the file
     was written by a later program than this one.
     """
-    migrations = sorted(
-        (file for file in files(package).iterdir() if file.name.endswith(".sqlite.sql")),
-        key=lambda file: file.name,
-    )
+    migrations = migration_scripts(package, "sqlite")
     # Locked before the version is read: of several that start together, one migrates.
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -138,7 +135,7 @@ def migrate(connection: sqlite3.Connection, package: str) -> None:
                 f"schema version {current} is newer than this program's {len(migrations)}: update the program."
             )
         for migration in migrations[current:]:
-            for statement in _statements(migration.read_text()):
+            for statement in _statements(migration):
                 connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {len(migrations)}")
         connection.execute("COMMIT")

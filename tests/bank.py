@@ -148,15 +148,7 @@ class Bank:
             return response.status, await response.json(content_type=None)
 
     async def log(self) -> list[dict[str, Any]]:
-        """Every event in the log, from the feed."""
-        events: list[dict[str, Any]] = []
-        while True:
-            parameters = {"after": str(len(events)), "limit": "10000"}
-            async with self.http.get(f"{self.command.url}/events", params=parameters) as response:
-                page = await response.json(content_type=None)
-                events += page
-                if len(events) >= int(response.headers["Ledger-Position"]):
-                    return events
+        return await read_log(self.http, self.command)
 
     async def check_views(self) -> list[dict[str, Any]]:
         """Assert that the log is sound and that every projection equals its fold; the log."""
@@ -170,6 +162,17 @@ class Bank:
                 status, account = await self.query(f"/account/{account_id}", projection)
                 assert (status, account["balance"]) == (200, balance)
         return events
+
+
+async def read_log(http: aiohttp.ClientSession, command: Service) -> list[dict[str, Any]]:
+    """Every event in the log, from the feed."""
+    events: list[dict[str, Any]] = []
+    while True:
+        parameters = {"after": str(len(events)), "limit": "10000"}
+        async with http.get(f"{command.url}/events", params=parameters) as response:
+            events += await response.json(content_type=None)
+            if len(events) >= int(response.headers["Ledger-Position"]):
+                return events
 
 
 def fold(events: Sequence[dict[str, Any]]) -> dict[str, int]:

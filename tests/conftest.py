@@ -1,21 +1,28 @@
 """The private servers that several kinds of tests share."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from scripts.postgres import PostgresCluster
 
 
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[PostgresCluster]:
-    """A PostgreSQL for the tests that don't stop it."""
+@contextmanager
+def running_cluster() -> Iterator[PostgresCluster]:
     cluster = PostgresCluster()
     try:
         cluster.start()
         yield cluster
     finally:
         cluster.close()
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[PostgresCluster]:
+    """A PostgreSQL for the tests that don't stop it."""
+    with running_cluster() as cluster:
+        yield cluster
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from shared import postgres
 from shared.events import AccountId, Position, RecordedEvent, Version, decode_events, join_events
 from shared.problems import CorruptStore, IdempotencyKeyReused, LedgerError, OutcomeUnknown, StoreUnavailable
 from shared.watermark import follow
+from tests.conftest import running_cluster
 from tests.contract.conftest import Closable, closed_at_the_end
 from tests.contract.test_event_store import (
     ALL,
@@ -56,12 +57,8 @@ both_stores = pytest.mark.parametrize("open_store", [PostgresEventStore.open, op
 @pytest.fixture
 def private_cluster() -> Iterator[PostgresCluster]:
     """A server that the test may stop."""
-    cluster = PostgresCluster()
-    try:
-        cluster.start()
+    with running_cluster() as cluster:
         yield cluster
-    finally:
-        cluster.close()
 
 
 @pytest.fixture

@@ -10,11 +10,12 @@ from typing import Any
 
 import aiohttp
 
+from tests.bank import read_log
 from tests.faults.checker import check
 from tests.faults.clients import REQUEST_SECONDS, Clients
 from tests.faults.history import View
 from tests.faults.schedule import Schedule
-from tests.faults.world import World, open_world, trouble
+from tests.faults.world import open_world, trouble
 
 HEAL_SECONDS = 120
 
@@ -69,7 +70,7 @@ async def survive(
         if broken := await trouble(world):
             violations = [broken]
         else:
-            log = await read_log(world, http)
+            log = await read_log(http, world.commands[0])
             views = [await read_view(url, log, http) for url in world.projection_urls]
             violations = check(history, log, views)
     return Report(
@@ -85,17 +86,6 @@ async def survive(
 
 def open_http() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS))
-
-
-async def read_log(world: World, http: aiohttp.ClientSession) -> list[dict[str, Any]]:
-    """From the feed of the first command service, without its link."""
-    events: list[dict[str, Any]] = []
-    while True:
-        parameters = {"after": str(len(events)), "limit": "10000"}
-        async with http.get(f"{world.commands[0].url}/events", params=parameters) as response:
-            events += await response.json(content_type=None)
-            if len(events) >= int(response.headers["Ledger-Position"]):
-                return events
 
 
 async def read_view(url: str, log: list[dict[str, Any]], http: aiohttp.ClientSession) -> View:

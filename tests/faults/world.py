@@ -14,7 +14,7 @@ from scripts.postgres import PostgresCluster
 from scripts.rabbitmq import RabbitMQNode
 from tests.bank import Service
 from tests.faults.link import Link
-from tests.integration.broker import eventually
+from tests.integration.broker import eventually, value_of
 
 RESTART_SECONDS = 120
 
@@ -164,7 +164,3 @@ async def trouble(world: World) -> str | None:
         except (AssertionError, aiohttp.ClientError) as error:
             return str(error)
     return None
-
-
-def value_of(metric: str, metrics: str) -> float:
-    return next(float(line.split()[1]) for line in metrics.splitlines() if line.startswith(f"{metric} "))

@@ -15,8 +15,10 @@ OWN = {"event_id", "position", "version", "balance", "detail"}
 
 async def post(bank: Bank, path: str, body: object, headers: dict[str, str]) -> tuple[int, dict[str, str], Any]:
     async with bank.http.post(bank.command.url + path, data=json.dumps(body).encode(), headers=headers) as response:
-        shown = {name: response.headers[name] for name in ("Content-Type",)}
-        shown["has position"] = str("Ledger-Position" in response.headers)
+        shown = {
+            "Content-Type": response.headers["Content-Type"],
+            "has position": str("Ledger-Position" in response.headers),
+        }
         return response.status, shown, await response.json(content_type=None)
 
 

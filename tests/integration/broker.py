@@ -158,13 +158,16 @@ async def until_subscription(bank: Bank, beginning: str) -> None:
         )
 
 
+def value_of(metric: str, metrics: str) -> float:
+    return next(float(line.split()[1]) for line in metrics.splitlines() if line.startswith(f"{metric} "))
+
+
 async def until_confirmed(bank: Bank, position: int) -> None:
     """Until the broker has confirmed everything up to `position`."""
 
     async def confirmed() -> float:
         async with bank.http.get(f"{bank.command.url}/metrics") as response:
-            lines = (await response.text()).splitlines()
-        return next(float(line.split()[1]) for line in lines if line.startswith("ledger_relay_confirmed_position "))
+            return value_of("ledger_relay_confirmed_position", await response.text())
 
     await eventually(confirmed, lambda reached: reached >= position, f"position {position} to be confirmed")
 
