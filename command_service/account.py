@@ -2,7 +2,7 @@
 
 from typing import Annotated, assert_never
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
 from shared.events import (
     AccountCreated,
@@ -13,6 +13,7 @@ from shared.events import (
     DepositRejected,
     Event,
     Reason,
+    Value,
     WithdrawalRejected,
 )
 
@@ -25,12 +26,12 @@ Amount = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Description = Annotated[str, Meta(max_length=DESCRIPTION_CHARS_MAX)]
 
 
-class CreateAccount(Struct, frozen=True, tag="create-account", forbid_unknown_fields=True):
+class CreateAccount(Value, frozen=True, tag="create-account", forbid_unknown_fields=True):
     account_id: AccountId
     name: Name
 
 
-class Deposit(Struct, frozen=True, tag="deposit", forbid_unknown_fields=True):
+class Deposit(Value, frozen=True, tag="deposit", forbid_unknown_fields=True):
     """`amount` is in cents, and may be anything: the decision is the account's, not the parser's."""
 
     account_id: AccountId
@@ -38,7 +39,7 @@ class Deposit(Struct, frozen=True, tag="deposit", forbid_unknown_fields=True):
     description: Description = ""
 
 
-class Withdraw(Struct, frozen=True, tag="withdraw", forbid_unknown_fields=True):
+class Withdraw(Value, frozen=True, tag="withdraw", forbid_unknown_fields=True):
     account_id: AccountId
     amount: Amount
     description: Description = ""
@@ -47,7 +48,7 @@ class Withdraw(Struct, frozen=True, tag="withdraw", forbid_unknown_fields=True):
 Command = CreateAccount | Deposit | Withdraw
 
 
-class Account(Struct, frozen=True):
+class Account(Value, frozen=True):
     name: str
     balance: int
     """In cents, never below zero, never over `BALANCE_MAX`."""

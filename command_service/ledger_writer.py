@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import msgspec
 import structlog
 import uuid_utils
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, UnsetType
 from prometheus_client import CollectorRegistry, Gauge, Histogram
 from prometheus_client import Counter as CounterMetric
 
@@ -21,6 +21,7 @@ from shared.events import (
     CloudEvent,
     Position,
     Reason,
+    Value,
     Version,
     encode_event,
 )
@@ -39,7 +40,7 @@ NO_STREAM = Stream(Version(0), None)
 log = structlog.get_logger()
 
 
-class Outcome(Struct, frozen=True, omit_defaults=True):
+class Outcome(Value, frozen=True, omit_defaults=True):
     """What one command came to: enough to answer the client, now and at every retry."""
 
     type: str
@@ -54,7 +55,7 @@ class Outcome(Struct, frozen=True, omit_defaults=True):
     reason: Reason | None = None
 
 
-class Request(Struct, frozen=True):
+class Request(Value, frozen=True):
     """Commands that are recorded together or not at all.
 
     `idempotency_key` with `fingerprint` makes a second request with the same key harmless.

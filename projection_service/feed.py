@@ -1,9 +1,8 @@
 """The command service's feed, as the projection reads it: the way to every event, whatever the broker did."""
 
 import aiohttp
-from msgspec import Struct
 
-from shared.events import Position, RecordedEvent, UnreadableEvent, decode_events
+from shared.events import Position, RecordedEvent, UnreadableEvent, Value, decode_events
 from shared.problems import CorruptStore, LedgerError
 
 PAGE_EVENTS_MAX = 5_000
@@ -14,7 +13,7 @@ class FeedUnavailable(LedgerError):
     """The command service does not answer. Its events wait there."""
 
 
-class Page(Struct, frozen=True):
+class Page(Value, frozen=True):
     """Consecutive events; the head of the log when it was read; and the ledger's name."""
 
     events: list[RecordedEvent]

@@ -1,11 +1,9 @@
 """What each event changes in the views. Pure."""
 
-from msgspec import Struct
-
-from shared.events import AccountCreated, AccountId, AmountDeposited, AmountWithdrawn, RecordedEvent, Version
+from shared.events import AccountCreated, AccountId, AmountDeposited, AmountWithdrawn, RecordedEvent, Value, Version
 
 
-class AccountView(Struct, frozen=True):
+class AccountView(Value, frozen=True):
     """An account as queries see it. `balance` is in cents, `last_updated` the time of the last change of it."""
 
     id: AccountId
@@ -15,7 +13,7 @@ class AccountView(Struct, frozen=True):
     last_updated: str
 
 
-class ReserveView(Struct, frozen=True):
+class ReserveView(Value, frozen=True):
     """The sum of all balances, in cents: it can be larger than any 64-bit number.
 
     `last_updated` is None before the first deposit.

@@ -23,34 +23,41 @@ Reason = Literal[
 ]
 
 
-class AccountCreated(Struct, frozen=True):
+class Value(Struct, frozen=True, gc=False):
+    """What is equal when its parts are.
+
+    A value never refers back to itself, so the garbage collector need not visit it: that was a sixth of a batch's time.
+    """
+
+
+class AccountCreated(Value, frozen=True):
     name: str
 
 
-class AccountCreationRejected(Struct, frozen=True):
+class AccountCreationRejected(Value, frozen=True):
     name: str
     reason: Reason
 
 
-class AmountDeposited(Struct, frozen=True):
+class AmountDeposited(Value, frozen=True):
     """`amount` is in cents, here and in every other event."""
 
     amount: int
     description: str
 
 
-class DepositRejected(Struct, frozen=True):
+class DepositRejected(Value, frozen=True):
     amount: int
     description: str
     reason: Reason
 
 
-class AmountWithdrawn(Struct, frozen=True):
+class AmountWithdrawn(Value, frozen=True):
     amount: int
     description: str
 
 
-class WithdrawalRejected(Struct, frozen=True):
+class WithdrawalRejected(Value, frozen=True):
     amount: int
     description: str
     reason: Reason
@@ -71,7 +78,7 @@ EVENT_TYPES: dict[str, type[Event]] = {
 TYPE_NAMES: dict[type[Event], str] = {event: name for name, event in EVENT_TYPES.items()}
 
 
-class CloudEvent(Struct, frozen=True, kw_only=True):
+class CloudEvent(Value, frozen=True, kw_only=True):
     """The envelope: CloudEvents 1.0.2 in its JSON format, with the `sequence` and `traceparent` extensions.
 
     https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md
@@ -91,7 +98,7 @@ class CloudEvent(Struct, frozen=True, kw_only=True):
     data: Event | Raw
 
 
-class RecordedEvent(Struct, frozen=True):
+class RecordedEvent(Value, frozen=True):
     """An event as a consumer sees it. `time` is RFC 3339 in UTC; `source` names the ledger it belongs to."""
 
     position: Position
@@ -106,7 +113,7 @@ class UnreadableEvent(ValueError):
     """Bytes that are no event of this ledger's contract."""
 
 
-class _Received(Struct, frozen=True):
+class _Received(Value, frozen=True):
     specversion: Literal["1.0"]
     source: str
     type: str

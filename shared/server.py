@@ -1,6 +1,7 @@
 """Runs a service: its HTTP server and its background tasks, together or not at all."""
 
 import asyncio
+import gc
 import socket
 from collections.abc import Callable, Coroutine, Sequence
 from types import FrameType
@@ -66,6 +67,9 @@ async def serve(
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
     server = _Server(config, on_stop)
+    # What is loaded by now stays. A collector that goes through it again and again takes a tenth of a batch's time.
+    gc.collect()
+    gc.freeze()
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(work) for work in background]
         host, port = listener.getsockname()[:2]

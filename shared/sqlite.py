@@ -17,7 +17,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 BUSY_SECONDS = 5
-CHECKPOINT_PAGES = 16_384
+PAGE_BYTES = 8192
+CHECKPOINT_PAGES = 8192
 CACHE_KIBIBYTES = 64 * 1024
 
 
@@ -32,6 +33,8 @@ class SqliteConnection:
                 path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
             self._connection.text_factory = text_factory
+            # Of a new file. A commit costs by the page, and events are written one after the other.
+            self._connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
             _use_write_ahead_log(self._connection)
             # A commit returns when it is on disk: https://www.sqlite.org/pragma.html#pragma_synchronous
             self._connection.execute("PRAGMA synchronous = FULL")

@@ -4,16 +4,14 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
-from msgspec import Struct
-
 from command_service.account import Account
-from shared.events import AccountId, Position, Version
+from shared.events import AccountId, Position, Value, Version
 from shared.problems import LedgerError
 
 LEASE_SECONDS = 5
 
 
-class Stream(Struct, frozen=True):
+class Stream(Value, frozen=True):
     """Where one account's stream stands: its last version, and the account if it has been created."""
 
     version: Version
@@ -29,14 +27,14 @@ class NewEvent(NamedTuple):
     event: str
 
 
-class Answer(Struct, frozen=True):
+class Answer(Value, frozen=True):
     """What came of a request with an Idempotency-Key: its fingerprint and its encoded outcomes."""
 
     fingerprint: bytes
     outcomes: str
 
 
-class Lease(Struct, frozen=True):
+class Lease(Value, frozen=True):
     """The right to publish, and from where on: everything up to `published` was confirmed by the broker."""
 
     token: int

@@ -18,28 +18,50 @@ from shared.events import AccountId, Position, Version
 from shared.problems import CorruptStore, OutcomeUnknown, StoreUnavailable
 from shared.sqlite import SqliteThread, migrate, roll_back_leftover
 
+PART_EVENTS = 32
+"""So many positions of an account are put away together; also a number in the schema."""
+
 READ_LEDGER = "SELECT source, position, published FROM ledger"
 READ_LAST_POSITION = "SELECT coalesce(max(position), 0) FROM events"
 READ_STREAMS = """
-    SELECT account_id, version, name, balance FROM streams WHERE account_id IN (SELECT value FROM json_each(?))
+    SELECT account_id, version, name, balance, positions FROM streams
+    WHERE account_id IN (SELECT value FROM json_each(?))
 """
 READ_ANSWERS = """
     SELECT idempotency_key, fingerprint, outcomes FROM answers
     WHERE idempotency_key IN (SELECT value FROM json_each(?))
 """
 READ_EVENTS = "SELECT event FROM events WHERE position > ? ORDER BY position LIMIT ?"
-READ_STREAM = "SELECT event FROM events WHERE account_id = ? AND version > ? ORDER BY version LIMIT ?"
+READ_STREAM = f"""
+    WITH parts AS (
+        SELECT positions FROM (
+            SELECT positions FROM stream_parts WHERE account_id = ?1 AND part >= ?2 / {PART_EVENTS}
+            ORDER BY part LIMIT ?3 / {PART_EVENTS} + 2
+        )
+        UNION ALL
+        SELECT positions FROM streams WHERE account_id = ?1 AND version >= ?2
+    )
+    SELECT event FROM events WHERE position IN (
+        SELECT value FROM parts, json_each('[' || positions || ']') ORDER BY value LIMIT ?3 OFFSET ?2 % {PART_EVENTS}
+    )
+    ORDER BY position
+"""
 
 CREATE_LEDGER = "INSERT INTO ledger (one, source, position, published) VALUES (1, ?, 0, 0)"
 MOVE_HEAD = "UPDATE ledger SET position = ?"
 MOVE_PUBLISHED = "UPDATE ledger SET published = ?"
-ADD_EVENT = "INSERT INTO events (position, account_id, version, event) VALUES (?, ?, ?, ?)"
+ADD_EVENT = "INSERT INTO events (position, event) VALUES (?, ?)"
+ADD_PART = "INSERT INTO stream_parts (account_id, part, positions) VALUES (?, ?, ?)"
 PUT_STREAM = """
-    INSERT INTO streams (account_id, version, name, balance) VALUES (?, ?, ?, ?)
+    INSERT INTO streams (account_id, version, name, balance, positions) VALUES (?, ?, ?, ?, ?)
     ON CONFLICT (account_id) DO UPDATE
-    SET version = excluded.version, name = excluded.name, balance = excluded.balance
+    SET version = excluded.version, name = excluded.name, balance = excluded.balance, positions = excluded.positions
 """
 ADD_ANSWER = "INSERT INTO answers (idempotency_key, fingerprint, outcomes) VALUES (?, ?, ?)"
+
+Ends = dict[AccountId, tuple[int, str]]
+"""Of each stream, the last version and the positions since its last full part."""
+NO_END = (0, "")
 
 
 class SqliteEventStore:
@@ -112,11 +134,13 @@ class _SqliteAppend:
         writer: SqliteThread,
         head: Position,
         streams: Mapping[AccountId, Stream],
+        ends: Ends,
         answers: Mapping[str, Answer],
     ) -> None:
         self._writer = writer
         self.head = head
         self.streams = streams
+        self._ends = ends
         self.answers = answers
 
     async def commit(
@@ -125,7 +149,7 @@ class _SqliteAppend:
         streams: Mapping[AccountId, Stream],
         answers: Mapping[str, Answer],
     ) -> None:
-        self._writer.connection.run(_write, self.head, events, streams, answers)
+        self._writer.connection.run(_write, self.head, events, streams, self._ends, answers)
         await self._writer.run(_commit)
 
 
@@ -170,15 +194,16 @@ def _begin(
 ) -> _SqliteAppend:
     connection.execute("BEGIN IMMEDIATE")
     _, head, _ = _row(connection, READ_LEDGER)
-    streams = {
-        AccountId(account_id): Stream(version, None if name is None else Account(name, balance))
-        for account_id, version, name, balance in connection.execute(READ_STREAMS, (_json(account_ids),))
-    }
+    streams: dict[AccountId, Stream] = {}
+    ends: Ends = {}
+    for account_id, version, name, balance, positions in connection.execute(READ_STREAMS, (_json(account_ids),)):
+        streams[account_id] = Stream(version, None if name is None else Account(name, balance))
+        ends[account_id] = version, positions
     answers = {
         key: Answer(fingerprint, outcomes)
         for key, fingerprint, outcomes in (connection.execute(READ_ANSWERS, (_json(keys),)) if keys else ())
     }
-    return _SqliteAppend(writer, Position(head), streams, answers)
+    return _SqliteAppend(writer, Position(head), streams, ends, answers)
 
 
 def _write(
@@ -186,10 +211,22 @@ def _write(
     head: Position,
     events: Sequence[NewEvent],
     streams: Mapping[AccountId, Stream],
+    ends: Ends,
     answers: Mapping[str, Answer],
 ) -> None:
+    parts: list[tuple[AccountId, int, str]] = []
+    for position, account_id, version, _ in events:
+        last, before = ends.get(account_id, NO_END)
+        if version != last + 1:
+            raise StoreUnavailable(f"version {version} of {account_id!r} does not follow version {last}.")
+        together = f"{before},{position}" if before else str(position)
+        if version % PART_EVENTS == 0:
+            parts.append((account_id, version // PART_EVENTS - 1, together))
+            together = ""
+        ends[account_id] = version, together
     connection.execute(MOVE_HEAD, (head + len(events),))
-    connection.executemany(ADD_EVENT, events)
+    connection.executemany(ADD_EVENT, [(event.position, event.event) for event in events])
+    connection.executemany(ADD_PART, parts)
     connection.executemany(
         PUT_STREAM,
         [
@@ -198,6 +235,7 @@ def _write(
                 stream.version,
                 stream.account and stream.account.name,
                 stream.account and stream.account.balance,
+                ends.get(account_id, NO_END)[1],
             )
             for account_id, stream in streams.items()
         ],

@@ -3,14 +3,12 @@
 from collections.abc import Collection, Mapping
 from typing import Protocol
 
-from msgspec import Struct
-
 from projection_service.views import AccountView, ReserveView
-from shared.events import AccountId, Position
+from shared.events import AccountId, Position, Value
 from shared.problems import LedgerError
 
 
-class Checkpoint(Struct, frozen=True):
+class Checkpoint(Value, frozen=True):
     """The views hold every event of the ledger `source` up to `position`, and none after it."""
 
     position: Position

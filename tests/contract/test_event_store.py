@@ -25,6 +25,10 @@ STREAMS = {
     ALICE: Stream(Version(3), Account("Alice", 70)),
     BOB: Stream(Version(2), Account("Bob", 0)),
 }
+STREAMS_OF_TWO = {
+    ALICE: Stream(Version(1), Account("Alice", 0)),
+    BOB: Stream(Version(1), None),
+}
 ANSWER = Answer(b"\x00\xff fingerprint", '[{"type":"account-created","name":"Zoë 🏦"}]')
 
 
@@ -36,6 +40,15 @@ async def record(
 ) -> None:
     async with store.append({event.account_id for event in events}, set()) as append:
         await append.commit(events, streams or {}, answers or {})
+
+
+def long_log(events: int) -> list[NewEvent]:
+    """So many events of each of two accounts, in turns."""
+    return [
+        logged(2 * version - is_alice, DEPOSIT_REJECTED, ALICE if is_alice else BOB, version)
+        for version in range(1, events + 1)
+        for is_alice in (True, False)
+    ]
 
 
 async def stored(store: EventStore) -> list[bytes]:
@@ -87,7 +100,7 @@ async def test_an_append_reads_the_streams_and_answers_asked_for(event_store: Ev
 
 
 async def test_a_stream_is_replaced_by_its_next_state(event_store: EventStore) -> None:
-    await record(event_store, LOG[:2], {BOB: Stream(Version(1), None)})
+    await record(event_store, LOG[:2], STREAMS_OF_TWO)
     await record(event_store, LOG[2:], STREAMS)
     async with event_store.append({ALICE, BOB}, set()) as append:
         assert append.streams == STREAMS
@@ -117,10 +130,10 @@ async def test_an_error_while_appending_writes_nothing_and_is_raised(event_store
 
 
 async def test_nobody_sees_an_append_before_its_commit(event_store: EventStore) -> None:
-    await record(event_store, LOG[:2])
-    async with event_store.append({ALICE}, set()) as append:
+    await record(event_store, LOG[:2], STREAMS_OF_TWO)
+    async with event_store.append({ALICE, BOB}, set()) as append:
         assert await stored(event_store) == encoded(LOG[:2])
-        await append.commit(LOG[2:], {}, {})
+        await append.commit(LOG[2:], STREAMS, {})
         assert await stored(event_store) == encoded(LOG)
 
 
@@ -246,9 +259,23 @@ async def test_the_log_is_read_in_pages_of_limited_size_but_never_empty_ones(
 async def test_a_stream_is_read_in_the_order_of_its_versions(
     event_store: EventStore, account_id: AccountId, after: int, events_max: int, positions: list[int]
 ) -> None:
-    await record(event_store, LOG)
+    await record(event_store, LOG, STREAMS)
     page = await event_store.read_stream(account_id, Version(after), events_max, ALL)
     assert page == encoded([LOG[position - 1] for position in positions])
+
+
+@pytest.mark.parametrize("appends", [1, 7, 100])
+async def test_a_long_stream_is_read_from_any_version_on(event_store: EventStore, appends: int) -> None:
+    log = long_log(100)
+    for first in range(0, len(log), 2 * 100 // appends):
+        part = log[first : first + 2 * 100 // appends]
+        await record(event_store, part, {event.account_id: Stream(event.version, None) for event in part})
+    of_alice = encoded([event for event in log if event.account_id == ALICE])
+    for after in range(102):
+        for events_max in (1, 33, ALL):
+            page = await event_store.read_stream(ALICE, Version(after), events_max, ALL)
+            assert page == of_alice[after : after + events_max]
+    assert await event_store.read_stream(ALICE, Version(31), ALL, len(of_alice[31]) * 5) == of_alice[31:36]
 
 
 async def lead(store: EventStore) -> Lease:

@@ -7,14 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from command_service.account import Account
+from command_service.event_store import Stream
 from command_service.event_store.sqlite import SqliteEventStore
 from projection_service.view_store.sqlite import SqliteViewStore
-from shared.events import Position
+from shared.events import Position, Version
+from shared.migrations import migration_scripts
 from shared.problems import CorruptStore, LedgerError, StoreUnavailable
 from shared.sqlite import SqliteThread
 from tests.contract.conftest import closed_at_the_end
-from tests.contract.test_event_store import LOG, STREAMS, encoded, record, stored
-from tests.examples import CREATED, logged
+from tests.contract.test_event_store import LOG, STREAMS, encoded, long_log, record, stored
+from tests.examples import ALICE, BOB, CREATED, DEPOSITED, logged
 
 STORES: list[type[SqliteEventStore] | type[SqliteViewStore]] = [SqliteEventStore, SqliteViewStore]
 
@@ -112,13 +115,37 @@ async def test_a_full_disk_writes_nothing_and_says_so_and_goes_on_when_there_is_
     async with closed_at_the_end(SqliteEventStore.open(path)) as store:
         await record(store, LOG, STREAMS)
         await store._writer.run(limit_pages(12))
-        more = [logged(n, CREATED, version=n) for n in range(6, 500)]
+        more = [logged(n, CREATED, version=n - 2) for n in range(6, 500)]
         with pytest.raises(StoreUnavailable, match="full"):
             await record(store, more)
         assert await stored(store) == encoded(LOG)
         await store._writer.run(limit_pages(1_000_000))
         await record(store, more)
         assert len(await stored(store)) == 499
+
+
+async def test_a_log_of_an_earlier_program_is_brought_up_to_date(tmp_path: Path) -> None:
+    path, log = tmp_path / "ledger.sqlite3", long_log(70)
+    with sqlite3.connect(path) as connection:
+        connection.executescript(migration_scripts("command_service.event_store", "sqlite")[0])
+        connection.execute("INSERT INTO ledger VALUES (1, '/ledgers/old', 140, 3)")
+        connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?)", log)
+        connection.execute("INSERT INTO streams VALUES ('alice', 70, NULL, NULL), ('bob', 70, 'Bob', 5)")
+        connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    async with closed_at_the_end(SqliteEventStore.open(path)) as store:
+        assert await stored(store) == encoded(log)
+        more = logged(141, DEPOSITED, BOB, 71)
+        async with store.append({ALICE, BOB}, set()) as append:
+            assert (append.head, append.streams) == (
+                140,
+                {ALICE: Stream(Version(70), None), BOB: Stream(Version(70), Account("Bob", 5))},
+            )
+            await append.commit([more], {BOB: Stream(Version(71), Account("Bob", 15))}, {})
+        for account_id in (ALICE, BOB):
+            events = encoded([event for event in [*log, more] if event.account_id == account_id])
+            for after in (0, 31, 32, 64, 70):
+                assert await store.read_stream(account_id, Version(after), 1000, 2**31) == events[after:]
 
 
 async def test_the_files_as_they_are_after_a_power_loss_hold_every_committed_event(tmp_path: Path) -> None:
