@@ -34,7 +34,7 @@ from shared.watermark import Watermark
 
 POSITION_MAX = 2**63 - 1
 PAGE_EVENTS_MAX = 10_000
-PAGE_BYTES_MAX = 1024 * 1024
+PAGE_BYTES_MAX = 256 * 1024
 WAIT_SECONDS_MAX = 60
 
 Responses = dict[int | str, dict[str, Any]]

@@ -9,7 +9,10 @@ from typing import NamedTuple
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared.problems import LedgerError, problem_response, unexpected_response
+from shared.problems import LedgerError, Overloaded, problem_response, unexpected_response
+
+BODIES_BYTES_MAX = 128 * 1024 * 1024
+"""Of all requests that are being read: a thousand clients that send slowly must not fill the memory."""
 
 
 class HotRequest(NamedTuple):
@@ -39,6 +42,7 @@ class HotPaths:
         self._app = app
         self._handlers = handlers
         self._bytes_max = bytes_max
+        self._bytes_held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = scope.get("path", ""), scope.get("method", "")
@@ -47,28 +51,24 @@ class HotPaths:
         if handler is None:
             await self._app(scope, receive, send)
             return
-        received: list[Message] = []
-        size = 0
-        while True:
-            message = await receive()
-            received.append(message)
-            size += len(message.get("body", b""))
-            if not message.get("more_body") or size > self._bytes_max:
-                break
-        answer = None
-        if message["type"] == "http.request" and size <= self._bytes_max:
-            body = b"".join([part.get("body", b"") for part in received])
-            try:
-                answer = await handler(HotRequest(path[cut:], scope["query_string"], scope["headers"], body))
-            except LedgerError as error:
-                await problem_response(error)(scope, receive, send)
-                return
-            except Exception as error:
-                await unexpected_response(method, path, error)(scope, receive, send)
-                return
-        if answer is None:
-            await self._app(scope, _replay(received, receive), send)
+        body = bytearray()
+        try:
+            last = await self._read(receive, body)
+            answer = None
+            if last["type"] == "http.request" and len(body) <= self._bytes_max:
+                answer = await handler(HotRequest(path[cut:], scope["query_string"], scope["headers"], bytes(body)))
+        except LedgerError as error:
+            await problem_response(error)(scope, receive, send)
             return
+        except Exception as error:
+            await unexpected_response(method, path, error)(scope, receive, send)
+            return
+        else:
+            if answer is None:
+                await self._app(scope, _replay({**last, "body": bytes(body)}, receive), send)
+                return
+        finally:
+            self._bytes_held -= len(body)
         headers = [
             (b"content-length", b"%d" % len(answer.body)),
             (b"content-type", answer.media_type),
@@ -78,12 +78,23 @@ class HotPaths:
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
 
+    async def _read(self, receive: Receive, body: bytearray) -> Message:
+        """Fill `body` up to its end or to what is too much; the last message."""
+        while True:
+            message = await receive()
+            part = message.get("body", b"")
+            body += part
+            self._bytes_held += len(part)
+            if not message.get("more_body") or len(body) > self._bytes_max:
+                return message
+            if self._bytes_held > BODIES_BYTES_MAX:
+                raise Overloaded(f"{self._bytes_held} bytes of requests are being read. Try again later.")
 
-def _replay(received: list[Message], receive: Receive) -> Receive:
-    remaining = iter(received)
+
+def _replay(first: Message, receive: Receive) -> Receive:
+    remaining = [first]
 
     async def next_message() -> Message:
-        message = next(remaining, None)
-        return await receive() if message is None else message
+        return remaining.pop() if remaining else await receive()
 
     return next_message

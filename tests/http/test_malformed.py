@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import aiohttp
@@ -11,10 +12,12 @@ import pytest
 
 from tests.bank import Bank
 from tests.http.test_commands import head
+from tests.integration.broker import eventually
 
 JSON = {"Content-Type": "application/json"}
 BODY_BYTES_MAX = 64 * 1024
 BATCH_BYTES_MAX = 16 * 1024 * 1024
+BODIES_BYTES_MAX = 128 * 1024 * 1024
 NOT_AMOUNTS = ["5", "", 1.0, 1.5, True, False, None, [], {}, [5], 2**63, -(2**63) - 1, 10**30]
 NOT_NAMES = ["", "x" * 201, "a\0b", 5, True, None, ["Alice"], {"first": "Alice"}]
 NOT_IDS = ["", "a" * 65, "a b", "ä", "a/b", "a%b", "a\n", 5, True, []]
@@ -208,3 +211,26 @@ async def test_a_client_that_goes_away_in_the_middle_of_its_request_leaves_nothi
         await writer.wait_closed()
         async with bank.http.get(f"{bank.command.url}/livez", timeout=timeout) as response:
             assert response.status == 200
+
+
+async def test_clients_that_send_large_bodies_slowly_do_not_fill_the_memory(bank: Bank) -> None:
+    async with AsyncExitStack() as stack:
+        for _ in range(BODIES_BYTES_MAX // BATCH_BYTES_MAX):
+            writer = (await begin_a_large_batch(bank, stack))[1]
+            await writer.drain()
+        reader, _ = await begin_a_large_batch(bank, stack)
+        assert b" 503 " in await reader.readline()
+    await eventually(
+        lambda: post(bank, "/commands", b" " * BATCH_BYTES_MAX),
+        lambda answer: answer[0] == 422,
+        "the service to see that they are gone",
+    )
+
+
+async def begin_a_large_batch(bank: Bank, stack: AsyncExitStack) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """All but its last byte."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", bank.command.port)
+    stack.callback(writer.close)
+    headers = f"Host: x\r\nContent-Type: application/json\r\nContent-Length: {BATCH_BYTES_MAX}\r\n\r\n"
+    writer.write(b"POST /commands HTTP/1.1\r\n" + headers.encode() + b" " * (BATCH_BYTES_MAX - 1))
+    return reader, writer

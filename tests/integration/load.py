@@ -78,7 +78,7 @@ class Load:
                 try:
                     replica = self._random.choice(self._bank.commands)
                     status, answer = await self._bank.post(path, body, description if has_keys else None, replica)
-                except aiohttp.ClientConnectionError:
+                except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError):
                     await asyncio.sleep(0.02)
                     if has_keys:
                         continue
