@@ -1,11 +1,12 @@
 """The command service's HTTP face: parse, ask the ledger writer, answer."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import FastAPI, Header, Query, Request, Response
+from fastapi.responses import StreamingResponse
 from msgspec import UNSET
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel, TypeAdapter
@@ -26,7 +27,7 @@ from command_service.event_store import EventStore
 from command_service.ledger_writer import LedgerWriter, Outcome, fingerprint
 from command_service.ledger_writer import Request as LedgerRequest
 from shared.api import AccountIdPath, E, route
-from shared.events import AccountId, Position, Version, join_events
+from shared.events import AccountId, Position, Version
 from shared.messaging import BATCH_CONTENT_TYPE
 from shared.problems import NotFound, install_problem_handlers, problem, problem_responses
 from shared.telemetry import install_operator_routes
@@ -34,7 +35,9 @@ from shared.watermark import Watermark
 
 POSITION_MAX = 2**63 - 1
 PAGE_EVENTS_MAX = 10_000
-PAGE_BYTES_MAX = 256 * 1024
+PAGE_BYTES_MAX = 1024 * 1024
+PIECE_BYTES_MAX = 128 * 1024
+"""A page is sent in pieces, so that a thousand clients that read slowly do not hold a thousand pages."""
 WAIT_SECONDS_MAX = 60
 
 Responses = dict[int | str, dict[str, Any]]
@@ -182,10 +185,18 @@ def create_api(
         ] = 0,
     ) -> Response:
         await head.reach(Position(after + 1), wait)
-        page = await store.read(Position(after), limit, PAGE_BYTES_MAX)
-        # The head is read last, from the store: a consumer must never be told of one before what it holds.
-        headers = {"Ledger-Position": str(await store.head()), "Ledger-Source": store.source}
-        return Response(join_events(page), headers=headers, media_type=BATCH_CONTENT_TYPE)
+        first = await store.read(Position(after), limit, PIECE_BYTES_MAX)
+        # Read after the first piece, and the last word on the others: a consumer must never be told of a head
+        # before what it holds.
+        last = await store.head()
+
+        async def read(count: int, events_max: int, bytes_max: int) -> list[bytes]:
+            return await store.read(Position(after + count), events_max, bytes_max)
+
+        headers = {"Ledger-Position": str(last), "Ledger-Source": store.source}
+        return StreamingResponse(
+            batch(first, min(limit, last - after), read), headers=headers, media_type=BATCH_CONTENT_TYPE
+        )
 
     @get("/account/{account_id}/events", "One account's events, rejections included", 404, 422, 503)
     async def account_events(
@@ -193,10 +204,13 @@ def create_api(
         after: Annotated[int, Query(ge=0, le=POSITION_MAX, description="Version; events after it.")] = 0,
         limit: Annotated[int, Query(ge=1, le=PAGE_EVENTS_MAX)] = 1000,
     ) -> Response:
-        page = await store.read_stream(AccountId(account_id), Version(after), limit, PAGE_BYTES_MAX)
-        if not page and not await store.read_stream(AccountId(account_id), Version(0), 1, PAGE_BYTES_MAX):
+        async def read(count: int, events_max: int, bytes_max: int) -> list[bytes]:
+            return await store.read_stream(AccountId(account_id), Version(after + count), events_max, bytes_max)
+
+        first = await read(0, limit, PIECE_BYTES_MAX)
+        if not first and not await store.read_stream(AccountId(account_id), Version(0), 1, PIECE_BYTES_MAX):
             raise NotFound(f"no command has ever named the account {account_id!r}.")
-        return Response(join_events(page), media_type=BATCH_CONTENT_TYPE)
+        return StreamingResponse(batch(first, limit, read), media_type=BATCH_CONTENT_TYPE)
 
     @app.get("/readyz", tags=["operations"], summary="Can commands be recorded?", responses=problem_responses(503))
     async def readyz() -> dict[str, str]:
@@ -205,6 +219,24 @@ def create_api(
 
     install_operator_routes(app, registry)
     return app
+
+
+async def batch(
+    first: list[bytes], events_max: int, read: Callable[[int, int, int], Awaitable[list[bytes]]]
+) -> AsyncIterator[bytes]:
+    """A page of encoded events in the CloudEvents JSON batch format, in pieces.
+
+    After `first`, `read` is asked for those that follow so many events: how many and how many bytes at most.
+    """
+    yield b"[" + b",".join(first)
+    count, size = len(first), sum(map(len, first))
+    while 0 < count < events_max and size < PAGE_BYTES_MAX:
+        more = await read(count, events_max - count, min(PIECE_BYTES_MAX, PAGE_BYTES_MAX - size))
+        if not more:
+            break
+        count, size = count + len(more), size + sum(map(len, more))
+        yield b"," + b",".join(more)
+    yield b"]"
 
 
 def render(outcome: Outcome) -> tuple[int, dict[str, object]]:
