@@ -8,78 +8,108 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from scripts.ports import free_ports
 
 SERVER_CORE, LOAD_CORE = 0, 1
-START_SECONDS = 30
+WAIT_SECONDS = 300
 ACCOUNTS = 1000
 LOAD = Path(__file__).parent / "load"
 
 
+class Server(NamedTuple):
+    url: str
+    process_id: int
+
+    def get(self, path: str) -> tuple[dict[str, str], bytes]:
+        with urllib.request.urlopen(self.url + path, timeout=WAIT_SECONDS) as response:
+            return dict(response.headers), response.read()
+
+    def post(self, path: str, body: object) -> None:
+        request = urllib.request.Request(
+            self.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        urllib.request.urlopen(request, timeout=WAIT_SECONDS).close()
+
+    def metric(self, name: str) -> int:
+        _, text = self.get("/metrics")
+        (value,) = (line.split()[1] for line in text.decode().splitlines() if line.startswith(f"{name} "))
+        return int(float(value))
+
+    def peak_memory(self) -> float:
+        """In MiB, all of its life: VmHWM of https://man7.org/linux/man-pages/man5/proc_pid_status.5.html"""
+        status = Path(f"/proc/{self.process_id}/status").read_text()
+        return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) / 1024
+
+
 @contextmanager
-def server(*command: str, **environment: str) -> Iterator[str]:
-    """Run it on its core, with a free port in PORT (and in place of `{port}`); its URL, once it answers."""
+def server(*command: str, **environment: str) -> Iterator[Server]:
+    """Run it on its core, with a free port in PORT (and in place of `{port}`), until it answers and to its end."""
     (port,) = free_ports(1)
-    url = f"http://127.0.0.1:{port}"
     inherited = {name: value for name, value in os.environ.items() if name not in ("AMQP_URL", "DATABASE_URL")}
     process = subprocess.Popen(
         [part.format(port=port) for part in command],
-        env={**inherited, "PORT": str(port), "LOG_LEVEL": "warning", **environment},
+        env={**inherited, "PORT": str(port), "LOG_LEVEL": "error", **environment},
         preexec_fn=lambda: pin(SERVER_CORE),
     )
+    started = Server(f"http://127.0.0.1:{port}", process.pid)
     try:
-        wait_for(url, process)
-        yield url
+        until(lambda: answers(started, process), f"{command} to answer")
+        yield started
     finally:
         process.terminate()
-        process.wait(START_SECONDS)
+        process.wait(WAIT_SECONDS)
 
 
-def wait_for(url: str, process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            urllib.request.urlopen(f"{url}/livez", timeout=1).close()
-            return
-        except urllib.error.HTTPError:
-            return  # it answers
-        except OSError:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{url} does not answer") from None
-            time.sleep(0.05)
-
-
-@contextmanager
-def command_service(**environment: str) -> Iterator[str]:
-    """With `ACCOUNTS` accounts in it."""
-    with server(sys.executable, "-m", "command_service", **environment) as url:
-        names = [{"type": "create-account", "account_id": f"account-{n}", "name": "Alice"} for n in range(ACCOUNTS)]
-        post(f"{url}/commands", names)
-        yield url
+def answers(server: Server, process: "subprocess.Popen[bytes]") -> bool:
+    if process.poll() is not None:
+        raise RuntimeError(f"{process.args!r} ended with {process.returncode}")
+    try:
+        server.get("/livez")
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager
-def projection_service(**environment: str) -> Iterator[str]:
-    with server(sys.executable, "-m", "projection_service", **environment) as url:
-        yield url
+def command_service(accounts: int = ACCOUNTS, **environment: str) -> Iterator[Server]:
+    """With so many accounts in it."""
+    with server(sys.executable, "-m", "command_service", **environment) as started:
+        for first in range(0, accounts, 10_000):
+            numbers = range(first, min(accounts, first + 10_000))
+            started.post(
+                "/commands",
+                [{"type": "create-account", "account_id": f"account-{n}", "name": "Alice"} for n in numbers],
+            )
+        yield started
 
 
 @contextmanager
-def echo(framework: str) -> Iterator[str]:
+def projection_service(**environment: str) -> Iterator[Server]:
+    with server(sys.executable, "-m", "projection_service", **environment) as started:
+        yield started
+
+
+@contextmanager
+def echo(framework: str) -> Iterator[Server]:
     """The peer of that name in `benchmarks.echoes`, on the same server with the same settings as ours."""
     arguments = ["--port", "{port}", "--no-access-log", "--log-level", "warning", "--loop", "uvloop"]
-    with server(sys.executable, "-m", "uvicorn", *arguments, f"benchmarks.echoes:{framework}") as url:
-        yield url
+    with server(sys.executable, "-m", "uvicorn", *arguments, f"benchmarks.echoes:{framework}") as started:
+        yield started
 
 
-def wrk(url: str, script: str, connections: int, seconds: float) -> float:
+def wrk(url: str, script: str, connections: int, seconds: float, accounts: int = ACCOUNTS, delay_ms: int = 0) -> float:
     """Answers a second. Raises `RuntimeError` when any of them was not a success."""
+    rest = {"DELAY_MS": str(delay_ms)} if delay_ms else {}
     done = subprocess.run(
         ["wrk", "-t1", f"-c{connections}", f"-d{seconds:.0f}", "-s", str(LOAD / script), url],
+        env={**os.environ, "ACCOUNTS": str(accounts), **rest},
         preexec_fn=lambda: pin(LOAD_CORE),
         stdout=subprocess.PIPE,
         text=True,
@@ -92,17 +122,39 @@ def wrk(url: str, script: str, connections: int, seconds: float) -> float:
     return float(found[1])
 
 
-def post(url: str, body: object) -> None:
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    urllib.request.urlopen(request, timeout=60).close()
+def rate_between(position: Callable[[], int], first: int, last: int) -> float:
+    """Events a second between two positions."""
+
+    def reach(aim: int) -> tuple[float, int]:
+        until(lambda: position() >= aim, f"position {aim}")
+        return time.perf_counter(), position()
+
+    (begin, start), (end, stop) = reach(first), reach(last)
+    return (stop - start) / (end - begin)
 
 
-def get(url: str) -> tuple[dict[str, str], bytes]:
-    with urllib.request.urlopen(url, timeout=60) as response:
-        return dict(response.headers), response.read()
+def until(is_so: Callable[[], bool], what: str) -> None:
+    """Raises `TimeoutError` when it does not come to be."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not is_so():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {WAIT_SECONDS} s for {what}")
+        time.sleep(0.01)
 
 
 def pin(core: int) -> None:
     """This process on that core alone, where the system can do that."""
     if hasattr(os, "sched_setaffinity") and core in os.sched_getaffinity(0):
         os.sched_setaffinity(0, {core})
+
+
+@contextmanager
+def pinned(core: int) -> Iterator[None]:
+    """The same for a while, and for all that is started in it."""
+    everywhere = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    pin(core)
+    try:
+        yield
+    finally:
+        if everywhere:
+            os.sched_setaffinity(0, everywhere)

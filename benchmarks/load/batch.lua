@@ -1,10 +1,14 @@
--- 1000 deposits a request, over 1000 accounts.
+-- 1000 deposits a request, to accounts at random.
+local accounts = tonumber(os.getenv("ACCOUNTS"))
 local commands = {}
-for number = 0, 999 do
-    commands[number + 1] = '{"type": "deposit", "account_id": "account-' .. number
-        .. '", "amount": 100, "description": "Found sunken treasure"}'
-end
 wrk.method = "POST"
 wrk.path = "/commands"
 wrk.headers["Content-Type"] = "application/json"
-wrk.body = "[" .. table.concat(commands, ",") .. "]"
+
+function request()
+    for number = 1, 1000 do
+        commands[number] = '{"type": "deposit", "account_id": "account-' .. math.random(0, accounts - 1)
+            .. '", "amount": 100, "description": "Found sunken treasure"}'
+    end
+    return wrk.format(nil, nil, nil, "[" .. table.concat(commands, ",") .. "]")
+end

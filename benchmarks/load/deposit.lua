@@ -1,10 +1,16 @@
--- One deposit a request, over 1000 accounts.
-local number = 0
+-- One deposit a request, to accounts at random; with DELAY_MS in the environment, each connection rests so long after it.
+local accounts = tonumber(os.getenv("ACCOUNTS"))
+local delay_ms = tonumber(os.getenv("DELAY_MS"))
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
 wrk.body = '{"amount": 100, "description": "Found sunken treasure"}'
 
 function request()
-    number = number + 1
-    return wrk.format(nil, "/account/deposit/account-" .. number % 1000)
+    return wrk.format(nil, "/account/deposit/account-" .. math.random(0, accounts - 1))
+end
+
+if delay_ms then
+    function delay()
+        return delay_ms
+    end
 end

@@ -1,7 +1,6 @@
--- One account a request, over 1000 accounts.
-local number = 0
+-- One account a request, at random.
+local accounts = tonumber(os.getenv("ACCOUNTS"))
 
 function request()
-    number = number + 1
-    return wrk.format("GET", "/account/account-" .. number % 1000)
+    return wrk.format("GET", "/account/account-" .. math.random(0, accounts - 1))
 end

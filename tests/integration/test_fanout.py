@@ -102,6 +102,18 @@ async def test_headers_tell_the_first_and_the_last_position_of_the_run(amqp_url:
             following = run[-1] + 1
 
 
+async def test_commands_that_are_recorded_together_are_published_together(amqp_url: str, bank_on: OpenBank) -> None:
+    async with bank_on(amqp_url) as bank, observe(amqp_url) as observer:
+        await bank.create("alice")
+        await observer.reach(1)
+        deposit = {"type": "deposit", "account_id": "alice", "amount": 1}
+        for commands, messages_max in [(1, 1), (500, 1), (5_000, 10)]:
+            before = len(observer.messages)
+            _, outcomes = await bank.post("/commands", [deposit] * commands)
+            await observer.reach(outcomes[-1]["position"])
+            assert len(observer.messages) - before <= messages_max
+
+
 async def test_messages_carry_the_feeds_cloudevents_byte_for_byte(amqp_url: str, bank_on: OpenBank) -> None:
     async with bank_on(amqp_url) as bank, observe(amqp_url) as observer:
         await bank.create("alice", 'Alice "the first" Лидделл')
