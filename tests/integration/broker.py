@@ -18,6 +18,7 @@ from tests.bank import Bank, Service
 T = TypeVar("T")
 
 EXCHANGE = "ledger.events"
+FOLLOWING = "following ledger.projection."
 QUORUM = {"x-queue-type": "quorum"}
 LIMIT_SECONDS = 60
 

@@ -10,6 +10,7 @@ import pytest
 from scripts.rabbitmq import RabbitMQNode
 from tests.bank import Bank
 from tests.integration.broker import (
+    FOLLOWING,
     bind,
     first_seen,
     frozen,
@@ -56,7 +57,7 @@ async def test_a_broker_that_is_down_refuses_no_command_and_holds_up_no_view(
             await views_follow(bank, clients)
             await asyncio.to_thread(private_node.start)
             await until_relay(bank, "publishing")
-            await until_subscription(bank, "following ledger.projection.")
+            await until_subscription(bank, FOLLOWING)
             await views_follow(bank, clients)
         assert clients.unanswered == set()
         await check_that_everything_was_published_in_order(bank, private_node.amqp_url)
@@ -75,7 +76,7 @@ async def test_a_broker_that_falls_silent_refuses_no_command_and_holds_up_no_vie
                 await until_subscription(bank, "following the feed: ")
                 await views_follow(bank, clients)
             await until_relay(bank, "publishing")
-            await until_subscription(bank, "following ledger.projection.")
+            await until_subscription(bank, FOLLOWING)
             await views_follow(bank, clients)
         assert clients.unanswered == set()
         await check_that_everything_was_published_in_order(bank, private_node.amqp_url)
@@ -92,7 +93,7 @@ async def test_services_that_start_while_the_broker_is_down_serve_and_publish_la
         await bank.check_views()
         await bank.projection.wait_for("/readyz")
         await asyncio.to_thread(private_node.start)
-        await until_subscription(bank, "following ledger.projection.")
+        await until_subscription(bank, FOLLOWING)
         await check_that_everything_was_published_in_order(bank, private_node.amqp_url)
 
 

@@ -9,6 +9,7 @@ import pytest
 from tests.bank import Bank
 from tests.integration.broker import (
     EXCHANGE,
+    FOLLOWING,
     bind,
     consumers_of,
     eventually,
@@ -24,8 +25,6 @@ from tests.integration.broker import (
 )
 from tests.integration.conftest import OpenBank
 from tests.integration.load import load, seeded
-
-FOLLOWING = "following ledger.projection."
 
 
 async def batch(bank: Bank, commands: int) -> int:

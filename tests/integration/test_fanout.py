@@ -11,7 +11,15 @@ import pytest
 from aio_pika.exceptions import ChannelPreconditionFailed
 
 from tests.bank import START_SECONDS
-from tests.integration.broker import EXCHANGE, observe, open_channel, positions_in, queue_of, until_subscription
+from tests.integration.broker import (
+    EXCHANGE,
+    FOLLOWING,
+    observe,
+    open_channel,
+    positions_in,
+    queue_of,
+    until_subscription,
+)
 from tests.integration.conftest import OpenBank
 from tests.integration.load import load
 
@@ -22,6 +30,7 @@ async def test_the_fanout_feeds_two_independent_projections(amqp_url: str, bank_
     async with bank_on(amqp_url, projections=2) as bank:
         async with load(bank) as clients:
             await clients.go_on(300)
+        await until_subscription(bank, FOLLOWING)
         for projection in bank.projections:
             _, ready = await bank.query("/readyz", projection)
             assert ready["subscription"] == f"following {queue_of(projection)}"
@@ -59,7 +68,7 @@ async def test_a_projections_queue_is_a_durable_quorum_queue_with_a_single_activ
     amqp_url: str, bank_on: OpenBank, arguments: dict[str, str | bool], is_the_same: bool
 ) -> None:
     async with bank_on(amqp_url) as bank, open_channel(amqp_url) as channel:
-        await bank.projection.wait_for("/readyz")
+        await until_subscription(bank, FOLLOWING)
         name = queue_of(bank.projection)
         if is_the_same:
             await channel.declare_queue(name, durable=True, arguments=dict(arguments))

@@ -6,11 +6,10 @@ from collections import Counter
 
 from tests.bank import Bank, Service
 from tests.faults.link import Link
-from tests.integration.broker import eventually, first_seen, get_json, observe, until_subscription
+from tests.integration.broker import FOLLOWING, eventually, first_seen, get_json, observe, until_subscription
 from tests.integration.conftest import OpenBank
 from tests.integration.load import load, seeded
 
-FOLLOWING = "following ledger.projection."
 LEADS, STANDS_BY = "publishing", "standing by"
 
 
