@@ -52,7 +52,7 @@ class Projection:
     async def apply(self, events: list[RecordedEvent]) -> None:
         """Fold `events`, which are consecutive and leave no hole after the checkpoint: ValueError otherwise.
 
-        Views and checkpoint are on disk when this returns. When another replica has moved these views,
+        Views and checkpoint are committed when this returns. When another replica has moved these views,
         it takes up where they are now instead: compare `position` with what was to be reached.
         """
         checkpoint = self._checkpoint

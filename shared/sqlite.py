@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, Literal, ParamSpec, TypeVar
 
 from shared.migrations import migration_scripts
 from shared.problems import CorruptStore, StoreUnavailable
@@ -23,9 +23,15 @@ CACHE_KIBIBYTES = 64 * 1024
 
 
 class SqliteConnection:
-    """`text_factory` is the type of text read: `bytes` for text that only passes through."""
+    """`text_factory` is the type of text read: `bytes` for text that only passes through.
 
-    def __init__(self, path: Path, text_factory: type[str | bytes] = str) -> None:
+    A commit is on disk when it returns, or with `synchronous` NORMAL in the operating system's hands: a power cut then
+    takes the last commits with it, never one without all after it (https://www.sqlite.org/pragma.html#pragma_synchronous).
+    """
+
+    def __init__(
+        self, path: Path, text_factory: type[str | bytes] = str, synchronous: Literal["FULL", "NORMAL"] = "FULL"
+    ) -> None:
         """Raises `CorruptStore` when the file is no SQLite database, `StoreUnavailable` when it can't be opened."""
         self.path = path
         with self._translated_errors():
@@ -36,8 +42,7 @@ class SqliteConnection:
             # Of a new file. A commit costs by the page, and events are written one after the other.
             self._connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
             _use_write_ahead_log(self._connection)
-            # A commit returns when it is on disk: https://www.sqlite.org/pragma.html#pragma_synchronous
-            self._connection.execute("PRAGMA synchronous = FULL")
+            self._connection.execute(f"PRAGMA synchronous = {synchronous}")
             # Measured with 200 000 accounts: twice the rows a second. A page that many commits change goes to the
             # file once, and the index of streams stays in memory. The log of changes grows to about 64 MB for it.
             self._connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
@@ -72,8 +77,10 @@ class SqliteConnection:
 class SqliteThread:
     """Runs functions of a connection, one after the other, off the event loop."""
 
-    def __init__(self, path: Path, text_factory: type[str | bytes] = str) -> None:
-        self._open = partial(SqliteConnection, path, text_factory)
+    def __init__(
+        self, path: Path, text_factory: type[str | bytes] = str, synchronous: Literal["FULL", "NORMAL"] = "FULL"
+    ) -> None:
+        self._open = partial(SqliteConnection, path, text_factory, synchronous)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=path.name)
         self.connection: SqliteConnection
         """For calls that are not worth the way to the thread, while none of it is at work."""

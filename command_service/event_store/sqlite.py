@@ -4,7 +4,7 @@ import asyncio
 import fcntl
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -64,6 +64,21 @@ Ends = dict[AccountId, tuple[int, str]]
 NO_END = (0, "")
 
 
+class _Tail:
+    """The last transaction's events. The relay and the followers of the feed want them at once: no trip for that."""
+
+    def __init__(self) -> None:
+        self.head = Position(0)
+        self.events: Sequence[NewEvent] = []
+
+    def read(self, after: Position, events_max: int, bytes_max: int) -> list[bytes]:
+        first = after - self.head
+        return _page((event.event.encode() for event in self.events[first : first + events_max]), bytes_max)
+
+    def has(self, position: int) -> bool:
+        return self.head < position <= self.head + len(self.events)
+
+
 class SqliteEventStore:
     """Appends through one connection and reads through another, so that readers never hold up an append.
 
@@ -77,6 +92,7 @@ class SqliteEventStore:
         self._appending = asyncio.Lock()
         self._writer = writer
         self._reader = reader
+        self._tail = _Tail()
 
     @classmethod
     async def open(cls, path: Path) -> "SqliteEventStore":
@@ -100,7 +116,7 @@ class SqliteEventStore:
         async with self._appending:
             connection = self._writer.connection
             try:
-                yield connection.run(_begin, self._writer, account_ids, keys)
+                yield connection.run(_begin, self._writer, self._tail, account_ids, keys)
             finally:
                 connection.run(roll_back_leftover)
 
@@ -108,6 +124,8 @@ class SqliteEventStore:
         return Position((await self._reader.run(_row, READ_LEDGER))[1])
 
     async def read(self, after: Position, events_max: int, bytes_max: int) -> list[bytes]:
+        if self._tail.has(after + 1):
+            return self._tail.read(after, events_max, bytes_max)
         return await self._reader.run(_read_page, READ_EVENTS, (after, events_max), bytes_max)
 
     async def read_stream(self, account_id: AccountId, after: Version, events_max: int, bytes_max: int) -> list[bytes]:
@@ -132,12 +150,14 @@ class _SqliteAppend:
     def __init__(
         self,
         writer: SqliteThread,
+        tail: _Tail,
         head: Position,
         streams: Mapping[AccountId, Stream],
         ends: Ends,
         answers: Mapping[str, Answer],
     ) -> None:
         self._writer = writer
+        self._tail = tail
         self.head = head
         self.streams = streams
         self._ends = ends
@@ -151,6 +171,7 @@ class _SqliteAppend:
     ) -> None:
         self._writer.connection.run(_write, self.head, events, streams, self._ends, answers)
         await self._writer.run(_commit)
+        self._tail.head, self._tail.events = self.head, events
 
 
 def _lock(path: Path) -> IO[str]:
@@ -189,6 +210,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> str:
 def _begin(
     connection: sqlite3.Connection,
     writer: SqliteThread,
+    tail: _Tail,
     account_ids: Collection[AccountId],
     keys: Collection[str],
 ) -> _SqliteAppend:
@@ -203,7 +225,7 @@ def _begin(
         key: Answer(fingerprint, outcomes)
         for key, fingerprint, outcomes in (connection.execute(READ_ANSWERS, (_json(keys),)) if keys else ())
     }
-    return _SqliteAppend(writer, Position(head), streams, ends, answers)
+    return _SqliteAppend(writer, tail, Position(head), streams, ends, answers)
 
 
 def _write(
@@ -261,13 +283,17 @@ def _save_published(connection: sqlite3.Connection, position: Position) -> None:
 def _read_page(
     connection: sqlite3.Connection, statement: str, parameters: tuple[object, ...], bytes_max: int
 ) -> list[bytes]:
-    events: list[bytes] = []
-    for (event,) in connection.execute(statement, parameters):
+    return _page((event for (event,) in connection.execute(statement, parameters)), bytes_max)
+
+
+def _page(events: Iterable[bytes], bytes_max: int) -> list[bytes]:
+    page: list[bytes] = []
+    for event in events:
         bytes_max -= len(event)
-        if events and bytes_max < 0:
+        if page and bytes_max < 0:
             break
-        events.append(event)
-    return events
+        page.append(event)
+    return page
 
 
 def _row(connection: sqlite3.Connection, statement: str) -> tuple[Any, ...]:

@@ -29,7 +29,7 @@ class ViewStore(Protocol):
     async def commit(
         self, expected: Position, checkpoint: Checkpoint, accounts: Mapping[AccountId, AccountView]
     ) -> None:
-        """Replace `accounts` and move the checkpoint, on disk when this returns.
+        """Replace `accounts` and move the checkpoint, in one transaction that outlives this process.
 
         Raises `CheckpointMoved`, having written nothing, unless the stored checkpoint is at `expected`.
         """

@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -81,6 +82,26 @@ async def test_a_lost_last_message_is_found_by_comparing_with_the_head(amqp_url:
         async with unbound(bank, amqp_url):
             await until_confirmed(bank, await batch(bank, 3))
             await bank.check_views()
+
+
+async def test_views_that_a_power_cut_took_back_are_brought_up_to_date_from_the_feed(
+    amqp_url: str, bank_on: OpenBank
+) -> None:
+    """Their messages have been acknowledged, and don't come again."""
+    async with bank_on(amqp_url) as bank:
+        await bank.create("alice")
+        await bank.check_views()
+        await bank.projection.stop()
+        (views,) = Path(bank.projection.environment["DATA_DIR"]).glob("projection-*.sqlite3")
+        before = views.read_bytes()
+        await bank.projection.start()
+        await until_subscription(bank, FOLLOWING)
+        await bank.deposit("alice", 1250)
+        await bank.check_views()
+        await bank.projection.stop()
+        views.write_bytes(before)
+        await bank.projection.start()
+        await bank.check_views()
 
 
 async def test_a_queue_purged_under_load_loses_nothing(amqp_url: str, bank_on: OpenBank) -> None:
