@@ -57,18 +57,18 @@ class Account(Value, frozen=True):
 def decide(account: Account | None, command: Command) -> Event:
     """The one event that `command` leads to. `account` is None while it does not exist."""
     match command:
-        case CreateAccount(name=name):
+        case Deposit():
+            if reason := _deposit_refusal(account, command.amount):
+                return DepositRejected(command.amount, command.description, reason)
+            return AmountDeposited(command.amount, command.description)
+        case Withdraw():
+            if reason := _withdrawal_refusal(account, command.amount):
+                return WithdrawalRejected(command.amount, command.description, reason)
+            return AmountWithdrawn(command.amount, command.description)
+        case CreateAccount():
             if account is not None:
-                return AccountCreationRejected(name, "account-already-exists")
-            return AccountCreated(name)
-        case Deposit(amount=amount, description=description):
-            if reason := _deposit_refusal(account, amount):
-                return DepositRejected(amount, description, reason)
-            return AmountDeposited(amount, description)
-        case Withdraw(amount=amount, description=description):
-            if reason := _withdrawal_refusal(account, amount):
-                return WithdrawalRejected(amount, description, reason)
-            return AmountWithdrawn(amount, description)
+                return AccountCreationRejected(command.name, "account-already-exists")
+            return AccountCreated(command.name)
         case _:
             assert_never(command)
 
@@ -96,11 +96,11 @@ def _withdrawal_refusal(account: Account | None, amount: int) -> Reason | None:
 def evolve(account: Account | None, event: Event) -> Account | None:
     """The account after `event`. A rejection changes nothing."""
     match event:
-        case AccountCreated(name=name):
-            return Account(name, 0)
-        case AmountDeposited(amount=amount) if account is not None:
-            return Account(account.name, account.balance + amount)
-        case AmountWithdrawn(amount=amount) if account is not None:
-            return Account(account.name, account.balance - amount)
+        case AmountDeposited() if account is not None:
+            return Account(account.name, account.balance + event.amount)
+        case AmountWithdrawn() if account is not None:
+            return Account(account.name, account.balance - event.amount)
+        case AccountCreated():
+            return Account(event.name, 0)
         case _:
             return account

@@ -27,7 +27,7 @@ from command_service.event_store import EventStore
 from command_service.ledger_writer import LedgerWriter, Outcome, fingerprint
 from command_service.ledger_writer import Request as LedgerRequest
 from shared.api import AccountIdPath, E, route
-from shared.events import AccountId, Position, Version
+from shared.events import AccountId, Position, Value, Version
 from shared.messaging import BATCH_CONTENT_TYPE
 from shared.problems import NotFound, install_problem_handlers, problem, problem_responses
 from shared.telemetry import install_operator_routes
@@ -274,9 +274,28 @@ def render(outcome: Outcome) -> tuple[int, dict[str, object]]:
     }
 
 
+class _Accepted(Value, frozen=True, tag_field="status", tag=200):
+    type: str
+    event_id: str
+    account_id: AccountId
+    amount: int
+    balance: int | None
+    version: Version
+    position: Position
+
+
 def render_batch(outcomes: Sequence[Outcome]) -> bytes:
     """The answer to a batch: a result for each command, in order."""
-    return msgspec.json.encode([{"status": status, **answer} for status, answer in map(render, outcomes)])
+    results: list[_Accepted | dict[str, object]] = []
+    for o in outcomes:
+        if o.reason is None and o.amount is not None:
+            # As `render` has it with the status. Most results of most batches are of this kind, and dictionaries of
+            # them are a tenth of a batch's time.
+            results.append(_Accepted(o.type, o.event_id, o.account_id, o.amount, o.balance, o.version, o.position))
+        else:
+            status, answer = render(o)
+            results.append({"status": status, **answer})
+    return msgspec.json.encode(results)
 
 
 def ledger_request(commands: Sequence[Command], key: str | None, asked: object, traceparent: str) -> LedgerRequest:

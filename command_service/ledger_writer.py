@@ -226,35 +226,37 @@ class _Run:
         request_id = request.idempotency_key or self._new_id()
         is_alone = len(request.commands) == 1
         outcomes: list[Outcome] = []
-        # The one loop that every command goes through: no calls in it that can be done without.
+        # The one loop that every command goes through: no calls in it that can be done without, and no attributes.
+        source, time, new_id, streams = self._source, self._time, self._new_id, self.streams
+        changed, add_event, add_type = self.changed.add, self.events.append, self.types.append
+        add_outcome, traceparent, position = outcomes.append, request.traceparent, self._position
         for number, command in enumerate(request.commands):
             account_id = command.account_id
-            stream = self.streams.get(account_id, NO_STREAM)
+            stream = streams.get(account_id, NO_STREAM)
             event = decide(stream.account, command)
             account = evolve(stream.account, event)
             version: Version = stream.version + 1  # type: ignore[assignment]
-            position: Position = self._position + 1  # type: ignore[assignment]
-            event_type, event_id = TYPE_NAMES[type(event)], self._new_id()
-            self._position = position
-            self.streams[account_id] = Stream(version, account)
-            self.changed.add(account_id)
+            position += 1  # type: ignore[assignment]
+            event_type, event_id = TYPE_NAMES[type(event)], new_id()
+            streams[account_id] = Stream(version, account)
+            changed(account_id)
             encoded = encode_event(
                 CloudEvent(
                     id=event_id,
-                    source=self._source,
+                    source=source,
                     type=event_type,
                     subject=account_id,
-                    time=self._time,
+                    time=time,
                     sequence=f"{position:020d}",
                     accountversion=version,
                     commandid=request_id if is_alone else f"{request_id}/{number}",
-                    traceparent=request.traceparent,
+                    traceparent=traceparent,
                     data=event,
                 )
             )
-            self.events.append(NewEvent(position, account_id, version, encoded))
-            self.types.append(event_type)
-            outcomes.append(
+            add_event(NewEvent(position, account_id, version, encoded))
+            add_type(event_type)
+            add_outcome(
                 Outcome(
                     event_type,
                     event_id,
@@ -267,6 +269,7 @@ class _Run:
                     getattr(event, "reason", None),
                 )
             )
+        self._position = position
         return outcomes
 
 

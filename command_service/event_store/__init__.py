@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from command_service.account import Account
 from shared.events import AccountId, Position, Value, Version
@@ -18,7 +18,7 @@ class Stream(Value, frozen=True):
     account: Account | None
 
 
-class NewEvent(NamedTuple):
+class NewEvent(Value, frozen=True):
     """A row of the log. `event` is the encoded CloudEvent."""
 
     position: Position

@@ -175,7 +175,10 @@ class _PostgresAppend:
         await self._connection.execute(
             WRITE,
             self.head + len(events),
-            *_columns(events, 4),
+            [event.position for event in events],
+            [event.account_id for event in events],
+            [event.version for event in events],
+            [event.event for event in events],
             list(streams),
             [stream.version for stream in streams.values()],
             [account and account.name for account in accounts],
@@ -190,10 +193,6 @@ class _PostgresAppend:
             # The server may have done it before the connection broke.
             raise OutcomeUnknown(f"the commit failed: {error}. Retry with the same Idempotency-Key.") from error
         self.ended = True
-
-
-def _columns(rows: Sequence[tuple[object, ...]], number: int) -> list[list[object]]:
-    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(number)]
 
 
 async def _prepare(connection: "Connection") -> str:

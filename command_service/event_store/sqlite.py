@@ -237,7 +237,8 @@ def _write(
     answers: Mapping[str, Answer],
 ) -> None:
     parts: list[tuple[AccountId, int, str]] = []
-    for position, account_id, version, _ in events:
+    for event in events:
+        position, account_id, version = event.position, event.account_id, event.version
         last, before = ends.get(account_id, NO_END)
         if version != last + 1:
             raise StoreUnavailable(f"version {version} of {account_id!r} does not follow version {last}.")

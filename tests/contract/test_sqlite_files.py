@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from command_service.account import Account
@@ -129,7 +130,7 @@ async def test_a_log_of_an_earlier_program_is_brought_up_to_date(tmp_path: Path)
     with sqlite3.connect(path) as connection:
         connection.executescript(migration_scripts("command_service.event_store", "sqlite")[0])
         connection.execute("INSERT INTO ledger VALUES (1, '/ledgers/old', 140, 3)")
-        connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?)", log)
+        connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?)", map(msgspec.structs.astuple, log))
         connection.execute("INSERT INTO streams VALUES ('alice', 70, NULL, NULL), ('bob', 70, 'Bob', 5)")
         connection.execute("PRAGMA user_version = 1")
     connection.close()
