@@ -45,9 +45,10 @@ class _OneWrite:
         self._transport.close()
 
     def _flush(self) -> None:
-        if self._pending:
+        # The client may have gone away since, and uvloop raises at what is written to a closed transport.
+        if self._pending and not self._transport.is_closing():
             self._transport.write(b"".join(self._pending))
-            self._pending.clear()
+        self._pending.clear()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)

@@ -14,6 +14,7 @@ import pytest
 
 from command_service.app import CommandSettings
 from projection_service.app import ProjectionSettings
+from shared.server import _loop_factory, _OneWrite
 from tests.bank import START_SECONDS, Bank, Service, open_bank
 from tests.http.test_commands import head
 
@@ -145,6 +146,25 @@ async def test_a_client_that_goes_away_before_its_answer_has_its_command_recorde
         writer.transport.abort()
     assert (await bank.deposit(account, 7, key=f"{account}-gone"))[1]["balance"] == 107
     assert (await bank.deposit(account, 1))[1]["version"] == 4
+
+
+def test_an_answer_to_a_client_that_has_just_gone_is_dropped_without_a_complaint() -> None:
+    complaints: list[dict[str, Any]] = []
+
+    async def answer() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, complaint: complaints.append(complaint))
+        service, client = socket.socketpair()
+        with client:
+            transport, _ = await loop.create_unix_connection(asyncio.Protocol, sock=service)
+            transport.abort()
+            _OneWrite(transport).write(b"HTTP/1.1 200 OK\r\n\r\n")
+            for _ in range(3):
+                await asyncio.sleep(0)
+
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(answer())
+    assert complaints == []
 
 
 async def test_the_next_start_goes_on_with_the_same_data(tmp_path: Path) -> None:
