@@ -24,8 +24,8 @@ from scripts.rabbitmq import RabbitMQNode
 RESULTS = Path(__file__).parent / "results.json"
 PLOT = Path(__file__).parent.parent / "docs" / "performance.svg"
 PARTS = (commands, events, growth, *([memory] if Path("/proc/self/status").exists() else []))
-FULL = Sizes(rounds=5, seconds=5, backlog=200_000, many=1_000_000, long_log=10_000_000)
-QUICK = Sizes(rounds=2, seconds=1, backlog=50_000, many=50_000, long_log=100_000)
+FULL = Sizes(rounds=5, growth_rounds=5, seconds=5, backlog=200_000, many=1_000_000, long_log=10_000_000)
+QUICK = Sizes(rounds=2, growth_rounds=1, seconds=1, backlog=50_000, many=50_000, long_log=100_000)
 
 
 class Result(NamedTuple):
@@ -69,7 +69,7 @@ def measure(bench: Bench, row: Row, advance: Callable[[float], None]) -> Result:
     result = Result(row.name, row.unit, row.goal, row.less, [], [])
     with ExitStack() as stack:
         ours, peer = row.prepare(stack)
-        rounds = 1 if row.once else bench.sizes.rounds
+        rounds = row.rounds or bench.sizes.rounds
         for _ in range(rounds):
             result.ours.append(ours(bench.sizes.seconds))
             if peer is not None:
@@ -93,7 +93,7 @@ def benches(sizes: Sizes) -> Iterator[Bench]:
         cluster.start()
         with pinned(LOAD_CORE):
             node.start()
-        yield Bench(folder, cluster, node, progress, sizes)
+        yield Bench(folder, cluster, node, progress, sizes, {})
 
 
 def print_table(results: list[Result]) -> None:

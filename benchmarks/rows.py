@@ -26,6 +26,7 @@ from benchmarks.servers import (
     Server,
     command_service,
     echo,
+    opened,
     pin,
     projection_service,
     rate_between,
@@ -48,7 +49,7 @@ Measures = tuple[Measure, Measure | None]
 class Row(NamedTuple):
     """`goal` is what `ours` should be at least: a multiple of the peer where there is one, otherwise as it stands.
 
-    With `less`, it should be at most that. `once` is enough for what does not change with the noise.
+    With `less`, it should be at most that. `rounds` is for a row that needs less of them than others.
     """
 
     name: str
@@ -56,13 +57,14 @@ class Row(NamedTuple):
     goal: float
     prepare: Callable[[ExitStack], Measures]
     less: bool = False
-    once: bool = False
+    rounds: int | None = None
 
 
 class Sizes(NamedTuple):
     """How much of it: `many` of what must not cost more for being many."""
 
     rounds: int
+    growth_rounds: int
     seconds: float
     backlog: int
     many: int
@@ -75,9 +77,22 @@ class Bench(NamedTuple):
     node: RabbitMQNode
     progress: Progress
     sizes: Sizes
+    logs: dict[tuple[int, int], str]
+    """Folders of the logs that were long to make, by events and accounts."""
 
     def data_dir(self) -> str:
         return tempfile.mkdtemp(dir=self.folder)
+
+    def log(self, events: int, accounts: int = ACCOUNTS) -> str:
+        """The folder of a log with so many deposits to so many accounts. A long one is made once, and only grows."""
+        made = self.logs.get((events, accounts))
+        if made is None:
+            made = self.data_dir()
+            with command_service(accounts, DATA_DIR=made) as server:
+                self.fill(server, events, accounts)
+            if max(events, accounts) >= self.sizes.many:
+                self.logs[events, accounts] = made
+        return made
 
     def fill(self, server: Server, events: int, accounts: int = ACCOUNTS) -> None:
         """Record so many deposits."""
@@ -161,9 +176,7 @@ def events(bench: Bench) -> Iterator[Row]:
 
     def relay(stack: ExitStack) -> Measures:
         bind_a_queue(amqp_url)
-        folder = bench.data_dir()
-        with command_service(DATA_DIR=folder) as ledger:
-            bench.fill(ledger, bench.sizes.backlog)
+        folder = bench.log(bench.sizes.backlog)
 
         def publish_again(_: float) -> float:
             copy = shutil.copytree(folder, bench.data_dir(), dirs_exist_ok=True)
@@ -174,8 +187,7 @@ def events(bench: Bench) -> Iterator[Row]:
         return publish_again, batches(stack.enter_context(command_service(DATA_DIR=bench.data_dir())))
 
     def catching_up_from_the_feed(stack: ExitStack) -> Measures:
-        ledger = stack.enter_context(command_service(DATA_DIR=bench.data_dir()))
-        bench.fill(ledger, bench.sizes.backlog)
+        ledger = stack.enter_context(opened(bench.log(bench.sizes.backlog)))
 
         def catch_up(_: float) -> float:
             with projection_service(DATA_DIR=bench.data_dir(), LEDGER_URL=ledger.url) as projection:
@@ -211,7 +223,7 @@ def events(bench: Bench) -> Iterator[Row]:
             )
             until(lambda: follows_its_queue(projection), "the projection to follow its queue")
             connections = 128
-            most = singles(ledger, connections)(2)
+            most = singles(ledger, connections)(1)
             # Each connection rests as long after an answer as it waited for it at the most.
             delay_ms = round(connections / most * 1000)
 

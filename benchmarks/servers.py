@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,6 +88,11 @@ def command_service(accounts: int = ACCOUNTS, **environment: str) -> Iterator[Se
                 [{"type": "create-account", "account_id": f"account-{n}", "name": "Alice"} for n in numbers],
             )
         yield started
+
+
+def opened(folder: str) -> AbstractContextManager[Server]:
+    """The command service of the log in that folder."""
+    return command_service(accounts=0, DATA_DIR=folder)
 
 
 @contextmanager
