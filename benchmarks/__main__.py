@@ -122,11 +122,12 @@ def plot(results: list[Result]) -> None:
         goal = result.goal if result.peer else 1
         margins = [(goal / ratio if result.less else ratio / goal) for ratio in result.ratios]
         middle = statistics.median(margins)
-        axes.barh(place, middle, color="#2a7f62" if result.is_reached else "#c0563b")
+        axes.barh(place, middle - 1, left=1, color="#2a7f62" if result.is_reached else "#c0563b")
         axes.plot([min(margins), max(margins)], [place, place], color="black", linewidth=1)
-    axes.axvline(1, color="black", linestyle="dashed", linewidth=1)
-    axes.set_xscale("log")
-    axes.set_xlabel("times the goal (dashed); the line in a bar is the spread over the rounds")
+    axes.axvline(1, color="black", linewidth=1)
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(lambda times, _: f"{times:g}")
+    axes.set_xlabel("times the goal; the thin line at the end of a bar is the spread over the rounds")
     axes.set_yticks(range(len(results)), [result.name for result in results])
     axes.invert_yaxis()
     figure.savefig(PLOT, metadata={"Date": None})
