@@ -5,27 +5,32 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 import msgspec
 import uuid_utils
 
-from command_service.account import Account
+from command_service.account import Account, evolve
 from command_service.event_store import Answer, Append, Lease, NewEvent, Stream
-from shared.events import AccountId, Position, Version
-from shared.problems import CorruptStore, OutcomeUnknown, StoreUnavailable
+from shared.events import AccountId, Position, RecordedEvent, UnreadableEvent, Version, decode_events, join_events
+from shared.problems import CorruptStore, LedgerError, OutcomeUnknown, StoreUnavailable
 from shared.sqlite import SqliteThread, migrate, roll_back_leftover
 
 PART_EVENTS = 32
 """So many positions of an account are put away together; also a number in the schema."""
+SWEEP_EVENTS = 50_000
+"""Each time that so many more events are in the log, the streams that they moved begin to be written.
 
-READ_LEDGER = "SELECT source, position, published FROM ledger"
+A start after a crash reads up to twice as many again, about a second's work; memory holds as many rows.
+"""
+REPLAY_EVENTS = 10_000
+
+READ_LEDGER = "SELECT source, position, published, streams_position FROM ledger"
 READ_LAST_POSITION = "SELECT coalesce(max(position), 0) FROM events"
 READ_STREAMS = """
-    SELECT account_id, version, name, balance, positions FROM streams
-    WHERE account_id IN (SELECT value FROM json_each(?))
+    SELECT account_id, version, name, balance, positions FROM json_each(?) CROSS JOIN streams ON account_id = value
 """
 READ_ANSWERS = """
     SELECT idempotency_key, fingerprint, outcomes FROM answers
@@ -39,16 +44,19 @@ READ_STREAM = f"""
             ORDER BY part LIMIT ?3 / {PART_EVENTS} + 2
         )
         UNION ALL
+        SELECT ?4
+        UNION ALL
         SELECT positions FROM streams WHERE account_id = ?1 AND version >= ?2
     )
     SELECT event FROM events WHERE position IN (
-        SELECT value FROM parts, json_each('[' || positions || ']') ORDER BY value LIMIT ?3 OFFSET ?2 % {PART_EVENTS}
+        SELECT DISTINCT value FROM parts, json_each('[' || positions || ']')
+        ORDER BY value LIMIT ?3 OFFSET ?2 % {PART_EVENTS}
     )
     ORDER BY position
 """
 
-CREATE_LEDGER = "INSERT INTO ledger (one, source, position, published) VALUES (1, ?, 0, 0)"
-MOVE_HEAD = "UPDATE ledger SET position = ?"
+CREATE_LEDGER = "INSERT INTO ledger (one, source, position, published, streams_position) VALUES (1, ?, 0, 0, 0)"
+MOVE_HEAD = "UPDATE ledger SET position = ?, streams_position = ?"
 MOVE_PUBLISHED = "UPDATE ledger SET published = ?"
 ADD_EVENT = "INSERT INTO events (position, event) VALUES (?, ?)"
 ADD_PART = "INSERT INTO stream_parts (account_id, part, positions) VALUES (?, ?, ?)"
@@ -59,9 +67,92 @@ PUT_STREAM = """
 """
 ADD_ANSWER = "INSERT INTO answers (idempotency_key, fingerprint, outcomes) VALUES (?, ?, ?)"
 
-Ends = dict[AccountId, tuple[int, str]]
+Row = tuple[AccountId, Version, str | None, int | None, str]
+"""Of the table of streams: id, version, name, balance in cents, and the positions since its last full part."""
+NO_ROW: Row = (AccountId(""), Version(0), None, None, "")
+
+Ends = dict[AccountId, tuple[Version, str]]
 """Of each stream, the last version and the positions since its last full part."""
-NO_END = (0, "")
+NO_END = Version(0), ""
+
+
+class _RecentStreams:
+    """The streams that have moved since their rows were written.
+
+    Written at once, most rows would cost their command a page of the file: with many accounts, most of a commit
+    (docs/performance.md). So each sweep writes those of 50 000 events in the order of their ids, where neighbours
+    share a page, a few with each append. What a crash takes from here is in the log.
+    """
+
+    def __init__(self, path: Path, written: Position) -> None:
+        self._path = path
+        self.head = written
+        """Every event up to here is in `rows` or in the table."""
+        self.written = written
+        """Every event up to here is in the table."""
+        self.rows: dict[AccountId, Row] = {}
+        self._sweep: list[AccountId] = []
+        """Still to be written, the next one last."""
+        self._sweep_head = written
+        """Every event up to here is in the table when the sweep is done."""
+
+    def read(self, connection: sqlite3.Connection, account_ids: Iterable[AccountId]) -> list[Row]:
+        rows: list[Row] = []
+        others: list[AccountId] = []
+        for account_id in account_ids:
+            if row := self.rows.get(account_id):
+                rows.append(row)
+            else:
+                others.append(account_id)
+        if others:
+            rows += connection.execute(READ_STREAMS, (_json(sorted(others)),))
+        return rows
+
+    def catch_up(self, connection: sqlite3.Connection, head: Position) -> None:
+        """Take in what is in the log and not here: after a crash, or a commit whose outcome nobody heard.
+
+        Raises `CorruptStore` when the log does not go on from the rows.
+        """
+        while self.head < head:
+            page = [event.encode() for (event,) in connection.execute(READ_EVENTS, (self.head, REPLAY_EVENTS))]
+            try:
+                self._take_in(connection, decode_events(join_events(page)))
+            except UnreadableEvent as error:
+                raise CorruptStore(f"{self._path}, after position {self.head}: {error}.") from error
+
+    def _take_in(self, connection: sqlite3.Connection, events: Sequence[RecordedEvent]) -> None:
+        self.rows.update((row[0], row) for row in self.read(connection, {event.account_id for event in events}))
+        for event in events:
+            account_id, version = event.account_id, event.version
+            _, last, name, balance, positions = self.rows.get(account_id, NO_ROW)
+            if version <= last:  # a sweep that came to no end has written it
+                continue
+            if version != last + 1:
+                raise CorruptStore(
+                    f"{self._path}: position {event.position} is version {version} of {account_id!r}, "
+                    f"after version {last}. Put a good copy in its place."
+                )
+            account = evolve(_account(name, balance), event.event)
+            positions = _joined(positions, event.position) if version % PART_EVENTS else ""
+            self.rows[account_id] = _row_of(account_id, Stream(version, account), positions)
+        self.head = events[-1].position
+
+    def next_to_write(self, rows_max: int) -> list[AccountId]:
+        if not self._sweep and self.head - self._sweep_head >= SWEEP_EVENTS:
+            self._sweep, self._sweep_head = sorted(self.rows, reverse=True), self.head
+        return self._sweep[-rows_max:]
+
+    def written_after(self, account_ids: Sequence[AccountId]) -> Position:
+        """What `written` will be when the rows of `next_to_write` are there."""
+        return self._sweep_head if len(account_ids) == len(self._sweep) else self.written
+
+    def committed(self, head: Position, moved: Mapping[AccountId, Row], account_ids: Sequence[AccountId]) -> None:
+        """Events up to `head` moved these rows, and those of `account_ids` are in the table."""
+        self.head, self.written = head, self.written_after(account_ids)
+        self.rows.update(moved)
+        for account_id in account_ids:
+            del self.rows[account_id]
+        del self._sweep[len(self._sweep) - len(account_ids) :]
 
 
 class _Tail:
@@ -86,8 +177,16 @@ class SqliteEventStore:
     some µs each: less than to hand them over, and to fight for the interpreter's lock at every row.
     """
 
-    def __init__(self, source: str, writer: SqliteThread, reader: SqliteThread, resources: AsyncExitStack) -> None:
+    def __init__(
+        self,
+        source: str,
+        recent: _RecentStreams,
+        writer: SqliteThread,
+        reader: SqliteThread,
+        resources: AsyncExitStack,
+    ) -> None:
         self.source = source
+        self._recent = recent
         self._resources = resources
         self._appending = asyncio.Lock()
         self._writer = writer
@@ -106,17 +205,17 @@ class SqliteEventStore:
             resources.enter_context(_lock(path))
             await writer.open()
             resources.push_async_callback(writer.close)
-            source = await writer.run(_prepare, path)
+            source, recent = await writer.run(_prepare, path)
             await reader.open()
             resources.push_async_callback(reader.close)
-            return cls(source, writer, reader, resources.pop_all())
+            return cls(source, recent, writer, reader, resources.pop_all())
 
     @asynccontextmanager
     async def append(self, account_ids: Collection[AccountId], keys: Collection[str]) -> AsyncIterator[Append]:
         async with self._appending:
             connection = self._writer.connection
             try:
-                yield connection.run(_begin, self._writer, self._tail, account_ids, keys)
+                yield connection.run(_begin, self._writer, self._tail, self._recent, account_ids, keys)
             finally:
                 connection.run(roll_back_leftover)
 
@@ -129,7 +228,9 @@ class SqliteEventStore:
         return await self._reader.run(_read_page, READ_EVENTS, (after, events_max), bytes_max)
 
     async def read_stream(self, account_id: AccountId, after: Version, events_max: int, bytes_max: int) -> list[bytes]:
-        return await self._reader.run(_read_page, READ_STREAM, (account_id, after, events_max), bytes_max)
+        _, version, _, _, recent = self._recent.rows.get(account_id, NO_ROW)
+        parameters = account_id, after, events_max, recent if version >= after else ""
+        return await self._reader.run(_read_page, READ_STREAM, parameters, bytes_max)
 
     async def acquire_lease(self) -> Lease | None:
         """Always: no other process has the file open."""
@@ -143,6 +244,9 @@ class SqliteEventStore:
         await self.save_published(lease, position)
 
     async def close(self) -> None:
+        async with self._appending:
+            with suppress(LedgerError):  # the next start reads from the log what could not be written
+                await self._writer.run(_write_recent, self._recent)
         await self._resources.aclose()
 
 
@@ -151,17 +255,21 @@ class _SqliteAppend:
         self,
         writer: SqliteThread,
         tail: _Tail,
-        head: Position,
-        streams: Mapping[AccountId, Stream],
-        ends: Ends,
+        recent: _RecentStreams,
+        rows: Iterable[Row],
         answers: Mapping[str, Answer],
     ) -> None:
         self._writer = writer
         self._tail = tail
-        self.head = head
-        self.streams = streams
-        self._ends = ends
+        self._recent = recent
+        self._ends: Ends = {}
+        self.head = recent.head
+        streams: dict[AccountId, Stream] = {}
+        self.streams: Mapping[AccountId, Stream] = streams
         self.answers = answers
+        for account_id, version, name, balance, positions in rows:
+            streams[account_id] = Stream(version, _account(name, balance))
+            self._ends[account_id] = version, positions
 
     async def commit(
         self,
@@ -169,8 +277,9 @@ class _SqliteAppend:
         streams: Mapping[AccountId, Stream],
         answers: Mapping[str, Answer],
     ) -> None:
-        self._writer.connection.run(_write, self.head, events, streams, self._ends, answers)
+        moved, written = self._writer.connection.run(_write, self._recent, events, streams, self._ends, answers)
         await self._writer.run(_commit)
+        self._recent.committed(Position(self.head + len(events)), moved, written)
         self._tail.head, self._tail.events = self.head, events
 
 
@@ -193,77 +302,75 @@ def _lock(path: Path) -> IO[str]:
     return lock
 
 
-def _prepare(connection: sqlite3.Connection, path: Path) -> str:
+def _prepare(connection: sqlite3.Connection, path: Path) -> tuple[str, _RecentStreams]:
     migrate(connection, "command_service.event_store")
     if connection.execute(READ_LEDGER).fetchone() is None:
         connection.execute(CREATE_LEDGER, (f"/ledgers/{uuid_utils.uuid7()}",))
-    source, head, published = _row(connection, READ_LEDGER)
+    source, head, published, written = _row(connection, READ_LEDGER)
     (last,) = _row(connection, READ_LAST_POSITION)
-    if not published <= head == last:
+    if not (published <= head == last and written <= head):
         raise CorruptStore(
-            f"{path}: the head is {head}, the last event {last}, and {published} are published. "
+            f"{path}: the head is {head}, the last event {last}, {published} are published, {written} in the streams. "
             "Nothing was written to it; put a good copy in its place."
         )
-    return str(source)
+    recent = _RecentStreams(path, written)
+    recent.catch_up(connection, head)
+    return str(source), recent
 
 
 def _begin(
     connection: sqlite3.Connection,
     writer: SqliteThread,
     tail: _Tail,
+    recent: _RecentStreams,
     account_ids: Collection[AccountId],
     keys: Collection[str],
 ) -> _SqliteAppend:
-    connection.execute("BEGIN IMMEDIATE")
-    _, head, _ = _row(connection, READ_LEDGER)
-    streams: dict[AccountId, Stream] = {}
-    ends: Ends = {}
-    for account_id, version, name, balance, positions in connection.execute(READ_STREAMS, (_json(account_ids),)):
-        streams[account_id] = Stream(version, None if name is None else Account(name, balance))
-        ends[account_id] = version, positions
+    _begin_at_head(connection, recent)
     answers = {
         key: Answer(fingerprint, outcomes)
         for key, fingerprint, outcomes in (connection.execute(READ_ANSWERS, (_json(keys),)) if keys else ())
     }
-    return _SqliteAppend(writer, tail, Position(head), streams, ends, answers)
+    return _SqliteAppend(writer, tail, recent, recent.read(connection, account_ids), answers)
+
+
+def _begin_at_head(connection: sqlite3.Connection, recent: _RecentStreams) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    _, head, _, _ = _row(connection, READ_LEDGER)
+    recent.catch_up(connection, head)
 
 
 def _write(
     connection: sqlite3.Connection,
-    head: Position,
+    recent: _RecentStreams,
     events: Sequence[NewEvent],
     streams: Mapping[AccountId, Stream],
     ends: Ends,
     answers: Mapping[str, Answer],
-) -> None:
+) -> tuple[dict[AccountId, Row], list[AccountId]]:
+    """The rows that these events move, and the ids of those that were written to the table."""
     parts: list[tuple[AccountId, int, str]] = []
     for event in events:
         position, account_id, version = event.position, event.account_id, event.version
         last, before = ends.get(account_id, NO_END)
         if version != last + 1:
             raise StoreUnavailable(f"version {version} of {account_id!r} does not follow version {last}.")
-        together = f"{before},{position}" if before else str(position)
+        together = _joined(before, position)
         if version % PART_EVENTS == 0:
             parts.append((account_id, version // PART_EVENTS - 1, together))
             together = ""
         ends[account_id] = version, together
-    connection.execute(MOVE_HEAD, (head + len(events),))
+    moved = {
+        account_id: _row_of(account_id, stream, ends.get(account_id, NO_END)[1])
+        for account_id, stream in streams.items()
+    }
+    due = recent.next_to_write(len(events))
+    connection.execute(MOVE_HEAD, (recent.head + len(events), recent.written_after(due)))
     connection.executemany(ADD_EVENT, [(event.position, event.event) for event in events])
     connection.executemany(ADD_PART, parts)
-    connection.executemany(
-        PUT_STREAM,
-        [
-            (
-                account_id,
-                stream.version,
-                stream.account and stream.account.name,
-                stream.account and stream.account.balance,
-                ends.get(account_id, NO_END)[1],
-            )
-            for account_id, stream in streams.items()
-        ],
-    )
+    connection.executemany(PUT_STREAM, [moved.get(account_id) or recent.rows[account_id] for account_id in due])
     connection.executemany(ADD_ANSWER, [(key, answer.fingerprint, answer.outcomes) for key, answer in answers.items()])
+    return moved, due
 
 
 def _commit(connection: sqlite3.Connection) -> None:
@@ -275,6 +382,18 @@ def _commit(connection: sqlite3.Connection) -> None:
         if error.sqlite_errorname in ("SQLITE_FULL", "SQLITE_BUSY"):
             raise
         raise OutcomeUnknown(f"the commit failed: {error}. Retry with the same Idempotency-Key.") from error
+
+
+def _write_recent(connection: sqlite3.Connection, recent: _RecentStreams) -> None:
+    if not recent.rows:
+        return
+    try:
+        _begin_at_head(connection, recent)
+        connection.executemany(PUT_STREAM, sorted(recent.rows.values()))
+        connection.execute(MOVE_HEAD, (recent.head, recent.head))
+        connection.execute("COMMIT")
+    finally:
+        roll_back_leftover(connection)
 
 
 def _save_published(connection: sqlite3.Connection, position: Position) -> None:
@@ -295,6 +414,20 @@ def _page(events: Iterable[bytes], bytes_max: int) -> list[bytes]:
             break
         page.append(event)
     return page
+
+
+def _account(name: str | None, balance: int | None) -> Account | None:
+    return None if name is None or balance is None else Account(name, balance)
+
+
+def _row_of(account_id: AccountId, stream: Stream, positions: str) -> Row:
+    if stream.account is None:
+        return account_id, stream.version, None, None, positions
+    return account_id, stream.version, stream.account.name, stream.account.balance, positions
+
+
+def _joined(positions: str, position: Position) -> str:
+    return f"{positions},{position}" if positions else str(position)
 
 
 def _row(connection: sqlite3.Connection, statement: str) -> tuple[Any, ...]:

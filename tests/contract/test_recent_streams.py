@@ -1,0 +1,211 @@
+"""Streams that are not yet in their table: nothing about them is lost in a crash, at whatever moment it comes."""
+
+import asyncio
+import shutil
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from command_service.account import Command, CreateAccount, evolve
+from command_service.event_store import Stream, sqlite
+from command_service.event_store.sqlite import SqliteEventStore
+from command_service.ledger_writer import Request
+from shared.events import AccountId, RecordedEvent, Version, decode_events, join_events
+from shared.problems import CorruptStore, OutcomeUnknown
+from tests.contract.conftest import closed_at_the_end
+from tests.contract.test_event_store import LOG, STREAMS, encoded, long_log, record, stored
+from tests.contract.test_ledger import ALL, running
+from tests.examples import BOB, deposit, withdraw
+
+IDS = [AccountId(name) for name in "abcdefgh"]
+ids = st.sampled_from(IDS)
+commands = st.one_of(
+    st.builds(CreateAccount, ids, st.just("Alice")),
+    st.builds(deposit, st.integers(0, 3), ids),
+    st.builds(withdraw, st.integers(0, 3), ids),
+)
+
+
+def left_by_a_crash(path: Path, to: Path) -> Path:
+    """A copy taken while the store is open is what a killed process leaves: file and write-ahead log."""
+    to.mkdir()
+    for file in path.parent.glob(f"{path.name}*"):
+        shutil.copy(file, to)
+    return to / path.name
+
+
+def folded(events: Sequence[RecordedEvent]) -> dict[AccountId, Stream]:
+    streams: dict[AccountId, Stream] = {}
+    for event in events:
+        before = streams.get(event.account_id, Stream(Version(0), None))
+        streams[event.account_id] = Stream(event.version, evolve(before.account, event.event))
+    return streams
+
+
+async def check(store: SqliteEventStore) -> None:
+    """Each stream stands where its events, replayed from the first one, have brought it."""
+    log = await stored(store)
+    events = decode_events(join_events(log))
+    async with store.append(IDS, set()) as append:
+        assert append.head == len(events)
+        assert append.streams == folded(events)
+    for account_id in IDS:
+        own = [encoded for event, encoded in zip(events, log, strict=True) if event.account_id == account_id]
+        for after in {0, 1, len(own) // 2, 31, 32, 33, len(own)}:
+            assert await store.read_stream(account_id, Version(after), 20, ALL) == own[after : after + 20]
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(
+    runs=st.lists(st.lists(st.lists(commands, min_size=1, max_size=40), max_size=6), min_size=1, max_size=4),
+    sweep=st.sampled_from([1, 2, 5, 20, 1000]),
+)
+def test_after_any_commands_and_crashes_each_stream_is_what_its_events_say(
+    runs: list[list[list[Command]]], sweep: int
+) -> None:
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sqlite, "SWEEP_EVENTS", sweep)
+        patch.setattr(sqlite, "REPLAY_EVENTS", 7)
+        asyncio.run(crash_after_each(runs, Path(folder)))
+
+
+async def crash_after_each(runs: list[list[list[Command]]], folder: Path) -> None:
+    path = folder / "ledger.sqlite3"
+    for number, run in enumerate(runs):
+        async with closed_at_the_end(SqliteEventStore.open(path)) as store, running(store) as ledger:
+            await check(store)
+            for request in run:
+                await ledger.writer.write(Request(request))
+                await check(store)
+            crashed = left_by_a_crash(path, folder / f"{number}")
+        async with closed_at_the_end(SqliteEventStore.open(path)) as store:
+            await check(store)
+        path = crashed
+    async with closed_at_the_end(SqliteEventStore.open(path)) as store:
+        await check(store)
+
+
+@asynccontextmanager
+async def many_in_memory(path: Path) -> AsyncIterator[SqliteEventStore]:
+    """A store with 100 events, in the middle of a sweep."""
+    async with closed_at_the_end(SqliteEventStore.open(path)) as store, running(store) as ledger:
+        for number in range(100):
+            await ledger.writer.write(Request([CreateAccount(IDS[number % 8], "Alice")]))
+        assert store._recent._sweep
+        yield store
+
+
+async def next_deposit(store: SqliteEventStore) -> None:
+    async with running(store) as ledger:
+        await ledger.writer.write(Request([deposit(1, IDS[0])]))
+
+
+async def test_a_commit_that_was_done_and_reported_as_failed_is_taken_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an fsync that fails after the commit record was written."""
+    monkeypatch.setattr(sqlite, "SWEEP_EVENTS", 3)
+    commit = sqlite._commit
+
+    def commit_and_fail(connection: sqlite3.Connection) -> None:
+        commit(connection)
+        raise OutcomeUnknown("the disk said no")
+
+    async with many_in_memory(tmp_path / "ledger.sqlite3") as store:
+        for _ in range(20):
+            with monkeypatch.context() as patch:
+                patch.setattr(sqlite, "_commit", commit_and_fail)
+                with pytest.raises(OutcomeUnknown):
+                    await next_deposit(store)
+            await check(store)
+            await next_deposit(store)
+            await check(store)
+        assert await store.head() == 140
+
+
+async def test_a_commit_that_was_not_done_leaves_every_stream_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "SWEEP_EVENTS", 3)
+
+    def fail(_: sqlite3.Connection) -> None:
+        raise OutcomeUnknown("the disk said no")
+
+    async with many_in_memory(tmp_path / "ledger.sqlite3") as store:
+        for _ in range(20):
+            with monkeypatch.context() as patch:
+                patch.setattr(sqlite, "_commit", fail)
+                with pytest.raises(OutcomeUnknown):
+                    await next_deposit(store)
+            await check(store)
+            await next_deposit(store)
+            await check(store)
+        assert await store.head() == 120
+
+
+async def test_an_append_that_is_cancelled_at_any_moment_leaves_streams_that_its_log_explains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "SWEEP_EVENTS", 3)
+    async with many_in_memory(tmp_path / "ledger.sqlite3") as store:
+        for moment in range(30):
+            appending = asyncio.create_task(next_deposit(store))
+            for _ in range(moment // 3):
+                await asyncio.sleep(0.0001)
+            appending.cancel()
+            with suppress(asyncio.CancelledError):
+                await appending
+            await check(store)
+
+
+async def test_a_store_that_was_closed_has_nothing_to_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    async with closed_at_the_end(SqliteEventStore.open(path)) as store:
+        await record(store, LOG, STREAMS)
+    async with closed_at_the_end(SqliteEventStore.open(path)) as store:
+        assert (store._recent.written, store._recent.rows) == (5, {})
+
+
+async def test_a_stream_is_whole_while_parts_of_it_are_put_away(tmp_path: Path) -> None:
+    """Between the look into memory and the one into the file, events come and sweeps go."""
+    log = long_log(200)
+    of_bob = encoded([event for event in log if event.account_id == BOB])
+    async with closed_at_the_end(SqliteEventStore.open(tmp_path / "ledger.sqlite3")) as store:
+        for event in log:
+            reading = [
+                asyncio.create_task(store.read_stream(BOB, Version(after), 50, ALL))
+                for after in range(0, event.version + 2, 9)
+            ]
+            await record(store, [event], {event.account_id: Stream(event.version, None)})
+            for after, task in zip(range(0, event.version + 2, 9), reading, strict=True):
+                page = await task
+                assert page == of_bob[after : after + len(page)]
+                assert len(page) >= min(50, event.version - 1 - after)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DELETE FROM events WHERE position = 3",
+        "DELETE FROM events WHERE position = 2",
+        "UPDATE events SET event = '{}' WHERE position = 4",
+        "UPDATE ledger SET streams_position = 1",
+        "UPDATE ledger SET streams_position = 9",
+    ],
+)
+async def test_events_that_do_not_follow_are_refused_at_the_next_start(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    async with closed_at_the_end(SqliteEventStore.open(path)) as store:
+        await record(store, LOG, STREAMS)
+        crashed = left_by_a_crash(path, tmp_path / "crashed")
+    with sqlite3.connect(crashed) as connection:
+        connection.execute(damage)
+    connection.close()
+    with pytest.raises(CorruptStore, match=str(crashed)):
+        await SqliteEventStore.open(crashed)
