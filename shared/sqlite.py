@@ -25,12 +25,17 @@ CACHE_KIBIBYTES = 64 * 1024
 class SqliteConnection:
     """`text_factory` is the type of text read: `bytes` for text that only passes through.
 
+    `cache_kibibytes` is what SQLite keeps of the file in memory, at most.
     A commit is on disk when it returns, or with `synchronous` NORMAL in the operating system's hands: a power cut then
     takes the last commits with it, never one without all after it (https://www.sqlite.org/pragma.html#pragma_synchronous).
     """
 
     def __init__(
-        self, path: Path, text_factory: type[str | bytes] = str, synchronous: Literal["FULL", "NORMAL"] = "FULL"
+        self,
+        path: Path,
+        text_factory: type[str | bytes] = str,
+        synchronous: Literal["FULL", "NORMAL"] = "FULL",
+        cache_kibibytes: int = CACHE_KIBIBYTES,
     ) -> None:
         """Raises `CorruptStore` when the file is no SQLite database, `StoreUnavailable` when it can't be opened."""
         self.path = path
@@ -46,7 +51,7 @@ class SqliteConnection:
             # Measured with 200 000 accounts: twice the rows a second. A page that many commits change goes to the
             # file once, and the index of streams stays in memory. The log of changes grows to about 64 MB for it.
             self._connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-            self._connection.execute(f"PRAGMA cache_size = -{CACHE_KIBIBYTES}")
+            self._connection.execute(f"PRAGMA cache_size = -{cache_kibibytes}")
 
     def run(
         self,
@@ -78,9 +83,13 @@ class SqliteThread:
     """Runs functions of a connection, one after the other, off the event loop."""
 
     def __init__(
-        self, path: Path, text_factory: type[str | bytes] = str, synchronous: Literal["FULL", "NORMAL"] = "FULL"
+        self,
+        path: Path,
+        text_factory: type[str | bytes] = str,
+        synchronous: Literal["FULL", "NORMAL"] = "FULL",
+        cache_kibibytes: int = CACHE_KIBIBYTES,
     ) -> None:
-        self._open = partial(SqliteConnection, path, text_factory, synchronous)
+        self._open = partial(SqliteConnection, path, text_factory, synchronous, cache_kibibytes)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=path.name)
         self.connection: SqliteConnection
         """For calls that are not worth the way to the thread, while none of it is at work."""

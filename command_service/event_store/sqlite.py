@@ -20,12 +20,14 @@ from shared.sqlite import SqliteThread, migrate, roll_back_leftover
 
 PART_EVENTS = 32
 """So many positions of an account are put away together; also a number in the schema."""
-SWEEP_EVENTS = 50_000
+SWEEP_EVENTS = 100_000
 """Each time that so many more events are in the log, the streams that they moved begin to be written.
 
-A start after a crash reads up to twice as many again, about a second's work; memory holds as many rows.
+A start after a crash reads up to twice as many again, some 8 µs each; memory holds up to as many rows.
 """
 REPLAY_EVENTS = 10_000
+READER_CACHE_KIBIBYTES = 4 * 1024
+"""Who reads the log goes past each page once."""
 
 READ_LEDGER = "SELECT source, position, published, streams_position FROM ledger"
 READ_LAST_POSITION = "SELECT coalesce(max(position), 0) FROM events"
@@ -80,7 +82,7 @@ class _RecentStreams:
     """The streams that have moved since their rows were written.
 
     Written at once, most rows would cost their command a page of the file: with many accounts, most of a commit
-    (docs/performance.md). So each sweep writes those of 50 000 events in the order of their ids, where neighbours
+    (docs/performance.md). So they wait for a sweep, which writes them in the order of their ids, where neighbours
     share a page, a few with each append. What a crash takes from here is in the log.
     """
 
@@ -200,7 +202,7 @@ class SqliteEventStore:
         Raises `StoreUnavailable` while another process has it open, `CorruptStore` when it can't be trusted.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        writer, reader = SqliteThread(path), SqliteThread(path, text_factory=bytes)
+        writer, reader = SqliteThread(path), SqliteThread(path, bytes, cache_kibibytes=READER_CACHE_KIBIBYTES)
         async with AsyncExitStack() as resources:
             resources.enter_context(_lock(path))
             await writer.open()
