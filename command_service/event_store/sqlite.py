@@ -20,10 +20,11 @@ from shared.sqlite import SqliteThread, migrate, roll_back_leftover
 
 PART_EVENTS = 32
 """So many positions of an account are put away together; also a number in the schema."""
-SWEEP_EVENTS = 100_000
+SWEEP_EVENTS = 25_000
 """Each time that so many more events are in the log, the streams that they moved begin to be written.
 
-A start after a crash reads up to twice as many again, some 8 µs each; memory holds up to as many rows.
+Memory holds up to twice as many streams, and a start after a crash reads up to twice as many events again, about 8 µs
+each. With a million accounts, four times as many made a command 5 % cheaper.
 """
 REPLAY_EVENTS = 10_000
 READER_CACHE_KIBIBYTES = 4 * 1024
