@@ -10,11 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import Concatenate, Literal, ParamSpec, TypeVar
 
+import structlog
+
 from shared.migrations import migration_scripts
 from shared.problems import CorruptStore, StoreUnavailable
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+log = structlog.get_logger()
 
 BUSY_SECONDS = 5
 PAGE_BYTES = 8192
@@ -153,6 +157,8 @@ def migrate(connection: sqlite3.Connection, package: str) -> None:
             raise CorruptStore(
                 f"schema version {current} is newer than this program's {len(migrations)}: update the program."
             )
+        if 0 < current < len(migrations):
+            log.info("bringing the schema up to date", schema=package, version=len(migrations))
         for migration in migrations[current:]:
             for statement in _statements(migration):
                 connection.execute(statement)

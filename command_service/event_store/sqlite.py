@@ -4,158 +4,38 @@ import asyncio
 import fcntl
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
 import msgspec
 import uuid_utils
 
-from command_service.account import Account, evolve
 from command_service.event_store import Answer, Append, Lease, NewEvent, Stream
-from shared.events import AccountId, Position, RecordedEvent, UnreadableEvent, Version, decode_events, join_events
+from command_service.event_store.sqlite_streams import READ_RUNS, RecentStreams, StreamEnd, lead_back, put, read_back
+from shared.events import AccountId, Position, Version
 from shared.problems import CorruptStore, LedgerError, OutcomeUnknown, StoreUnavailable
 from shared.sqlite import SqliteThread, migrate, roll_back_leftover
 
-PART_EVENTS = 32
-"""So many positions of an account are put away together; also a number in the schema."""
-SWEEP_EVENTS = 25_000
-"""Each time that so many more events are in the log, the streams that they moved begin to be written.
-
-Memory holds up to twice as many streams, and a start after a crash reads up to twice as many events again, about 8 µs
-each. With a million accounts, four times as many made a command 5 % cheaper.
-"""
-REPLAY_EVENTS = 10_000
+RUN_EVENTS = 32
+"""In a row of the log, at most: a row for each event took a fifth of a batch's time."""
 READER_CACHE_KIBIBYTES = 4 * 1024
 """Who reads the log goes past each page once."""
 
 READ_LEDGER = "SELECT source, position, published, streams_position FROM ledger"
-READ_LAST_POSITION = "SELECT coalesce(max(position), 0) FROM events"
-READ_STREAMS = """
-    SELECT account_id, version, name, balance, positions FROM json_each(?) CROSS JOIN streams ON account_id = value
-"""
+READ_LAST_POSITION = "SELECT coalesce(max(position), 0) FROM runs"
 READ_ANSWERS = """
     SELECT idempotency_key, fingerprint, outcomes FROM answers
     WHERE idempotency_key IN (SELECT value FROM json_each(?))
-"""
-READ_EVENTS = "SELECT event FROM events WHERE position > ? ORDER BY position LIMIT ?"
-READ_STREAM = f"""
-    WITH parts AS (
-        SELECT positions FROM (
-            SELECT positions FROM stream_parts WHERE account_id = ?1 AND part >= ?2 / {PART_EVENTS}
-            ORDER BY part LIMIT ?3 / {PART_EVENTS} + 2
-        )
-        UNION ALL
-        SELECT ?4
-        UNION ALL
-        SELECT positions FROM streams WHERE account_id = ?1 AND version >= ?2
-    )
-    SELECT event FROM events WHERE position IN (
-        SELECT DISTINCT value FROM parts, json_each('[' || positions || ']')
-        ORDER BY value LIMIT ?3 OFFSET ?2 % {PART_EVENTS}
-    )
-    ORDER BY position
 """
 
 CREATE_LEDGER = "INSERT INTO ledger (one, source, position, published, streams_position) VALUES (1, ?, 0, 0, 0)"
 MOVE_HEAD = "UPDATE ledger SET position = ?, streams_position = ?"
 MOVE_PUBLISHED = "UPDATE ledger SET published = ?"
-ADD_EVENT = "INSERT INTO events (position, event) VALUES (?, ?)"
-ADD_PART = "INSERT INTO stream_parts (account_id, part, positions) VALUES (?, ?, ?)"
-PUT_STREAM = """
-    INSERT INTO streams (account_id, version, name, balance, positions) VALUES (?, ?, ?, ?, ?)
-    ON CONFLICT (account_id) DO UPDATE
-    SET version = excluded.version, name = excluded.name, balance = excluded.balance, positions = excluded.positions
-"""
+ADD_RUN = "INSERT INTO runs (position, trails, events) VALUES (?, ?, ?)"
 ADD_ANSWER = "INSERT INTO answers (idempotency_key, fingerprint, outcomes) VALUES (?, ?, ?)"
-
-Row = tuple[AccountId, Version, str | None, int | None, str]
-"""Of the table of streams: id, version, name, balance in cents, and the positions since its last full part."""
-NO_ROW: Row = (AccountId(""), Version(0), None, None, "")
-
-Ends = dict[AccountId, tuple[Version, str]]
-"""Of each stream, the last version and the positions since its last full part."""
-NO_END = Version(0), ""
-
-
-class _RecentStreams:
-    """The streams that have moved since their rows were written.
-
-    Written at once, most rows would cost their command a page of the file: with many accounts, most of a commit
-    (docs/performance.md). So they wait for a sweep, which writes them in the order of their ids, where neighbours
-    share a page, a few with each append. What a crash takes from here is in the log.
-    """
-
-    def __init__(self, path: Path, written: Position) -> None:
-        self._path = path
-        self.head = written
-        """Every event up to here is in `rows` or in the table."""
-        self.written = written
-        """Every event up to here is in the table."""
-        self.rows: dict[AccountId, Row] = {}
-        self._sweep: list[AccountId] = []
-        """Still to be written, the next one last."""
-        self._sweep_head = written
-        """Every event up to here is in the table when the sweep is done."""
-
-    def read(self, connection: sqlite3.Connection, account_ids: Iterable[AccountId]) -> list[Row]:
-        rows: list[Row] = []
-        others: list[AccountId] = []
-        for account_id in account_ids:
-            if row := self.rows.get(account_id):
-                rows.append(row)
-            else:
-                others.append(account_id)
-        if others:
-            rows += connection.execute(READ_STREAMS, (_json(sorted(others)),))
-        return rows
-
-    def catch_up(self, connection: sqlite3.Connection, head: Position) -> None:
-        """Take in what is in the log and not here: after a crash, or a commit whose outcome nobody heard.
-
-        Raises `CorruptStore` when the log does not go on from the rows.
-        """
-        while self.head < head:
-            page = [event.encode() for (event,) in connection.execute(READ_EVENTS, (self.head, REPLAY_EVENTS))]
-            try:
-                self._take_in(connection, decode_events(join_events(page)))
-            except UnreadableEvent as error:
-                raise CorruptStore(f"{self._path}, after position {self.head}: {error}.") from error
-
-    def _take_in(self, connection: sqlite3.Connection, events: Sequence[RecordedEvent]) -> None:
-        self.rows.update((row[0], row) for row in self.read(connection, {event.account_id for event in events}))
-        for event in events:
-            account_id, version = event.account_id, event.version
-            _, last, name, balance, positions = self.rows.get(account_id, NO_ROW)
-            if version <= last:  # a sweep that came to no end has written it
-                continue
-            if version != last + 1:
-                raise CorruptStore(
-                    f"{self._path}: position {event.position} is version {version} of {account_id!r}, "
-                    f"after version {last}. Put a good copy in its place."
-                )
-            account = evolve(_account(name, balance), event.event)
-            positions = _joined(positions, event.position) if version % PART_EVENTS else ""
-            self.rows[account_id] = _row_of(account_id, Stream(version, account), positions)
-        self.head = events[-1].position
-
-    def next_to_write(self, rows_max: int) -> list[AccountId]:
-        if not self._sweep and self.head - self._sweep_head >= SWEEP_EVENTS:
-            self._sweep, self._sweep_head = sorted(self.rows, reverse=True), self.head
-        return self._sweep[-rows_max:]
-
-    def written_after(self, account_ids: Sequence[AccountId]) -> Position:
-        """What `written` will be when the rows of `next_to_write` are there."""
-        return self._sweep_head if len(account_ids) == len(self._sweep) else self.written
-
-    def committed(self, head: Position, moved: Mapping[AccountId, Row], account_ids: Sequence[AccountId]) -> None:
-        """Events up to `head` moved these rows, and those of `account_ids` are in the table."""
-        self.head, self.written = head, self.written_after(account_ids)
-        self.rows.update(moved)
-        for account_id in account_ids:
-            del self.rows[account_id]
-        del self._sweep[len(self._sweep) - len(account_ids) :]
 
 
 class _Tail:
@@ -183,7 +63,7 @@ class SqliteEventStore:
     def __init__(
         self,
         source: str,
-        recent: _RecentStreams,
+        recent: RecentStreams,
         writer: SqliteThread,
         reader: SqliteThread,
         resources: AsyncExitStack,
@@ -228,12 +108,13 @@ class SqliteEventStore:
     async def read(self, after: Position, events_max: int, bytes_max: int) -> list[bytes]:
         if self._tail.has(after + 1):
             return self._tail.read(after, events_max, bytes_max)
-        return await self._reader.run(_read_page, READ_EVENTS, (after, events_max), bytes_max)
+        return await self._reader.run(_read, after, events_max, bytes_max)
 
     async def read_stream(self, account_id: AccountId, after: Version, events_max: int, bytes_max: int) -> list[bytes]:
-        _, version, _, _, recent = self._recent.rows.get(account_id, NO_ROW)
-        parameters = account_id, after, events_max, recent if version >= after else ""
-        return await self._reader.run(_read_page, READ_STREAM, parameters, bytes_max)
+        end = self._recent.ends.get(account_id)
+        last = end.last if end else None
+        events = await self._reader.run(read_back, account_id, last, after, events_max)
+        return _page(events, bytes_max)
 
     async def acquire_lease(self) -> Lease | None:
         """Always: no other process has the file open."""
@@ -258,21 +139,17 @@ class _SqliteAppend:
         self,
         writer: SqliteThread,
         tail: _Tail,
-        recent: _RecentStreams,
-        rows: Iterable[Row],
+        recent: RecentStreams,
+        ends: Mapping[AccountId, StreamEnd],
         answers: Mapping[str, Answer],
     ) -> None:
         self._writer = writer
         self._tail = tail
         self._recent = recent
-        self._ends: Ends = {}
+        self._ends = ends
         self.head = recent.head
-        streams: dict[AccountId, Stream] = {}
-        self.streams: Mapping[AccountId, Stream] = streams
+        self.streams: Mapping[AccountId, Stream] = {account_id: end.stream for account_id, end in ends.items()}
         self.answers = answers
-        for account_id, version, name, balance, positions in rows:
-            streams[account_id] = Stream(version, _account(name, balance))
-            self._ends[account_id] = version, positions
 
     async def commit(
         self,
@@ -305,7 +182,7 @@ def _lock(path: Path) -> IO[str]:
     return lock
 
 
-def _prepare(connection: sqlite3.Connection, path: Path) -> tuple[str, _RecentStreams]:
+def _prepare(connection: sqlite3.Connection, path: Path) -> tuple[str, RecentStreams]:
     migrate(connection, "command_service.event_store")
     if connection.execute(READ_LEDGER).fetchone() is None:
         connection.execute(CREATE_LEDGER, (f"/ledgers/{uuid_utils.uuid7()}",))
@@ -316,7 +193,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> tuple[str, _RecentSt
             f"{path}: the head is {head}, the last event {last}, {published} are published, {written} in the streams. "
             "Nothing was written to it; put a good copy in its place."
         )
-    recent = _RecentStreams(path, written)
+    recent = RecentStreams(path, written)
     recent.catch_up(connection, head)
     return str(source), recent
 
@@ -325,7 +202,7 @@ def _begin(
     connection: sqlite3.Connection,
     writer: SqliteThread,
     tail: _Tail,
-    recent: _RecentStreams,
+    recent: RecentStreams,
     account_ids: Collection[AccountId],
     keys: Collection[str],
 ) -> _SqliteAppend:
@@ -337,7 +214,7 @@ def _begin(
     return _SqliteAppend(writer, tail, recent, recent.read(connection, account_ids), answers)
 
 
-def _begin_at_head(connection: sqlite3.Connection, recent: _RecentStreams) -> None:
+def _begin_at_head(connection: sqlite3.Connection, recent: RecentStreams) -> None:
     connection.execute("BEGIN IMMEDIATE")
     _, head, _, _ = _row(connection, READ_LEDGER)
     recent.catch_up(connection, head)
@@ -345,35 +222,27 @@ def _begin_at_head(connection: sqlite3.Connection, recent: _RecentStreams) -> No
 
 def _write(
     connection: sqlite3.Connection,
-    recent: _RecentStreams,
+    recent: RecentStreams,
     events: Sequence[NewEvent],
     streams: Mapping[AccountId, Stream],
-    ends: Ends,
+    ends: Mapping[AccountId, StreamEnd],
     answers: Mapping[str, Answer],
-) -> tuple[dict[AccountId, Row], list[AccountId]]:
-    """The rows that these events move, and the ids of those that were written to the table."""
-    parts: list[tuple[AccountId, int, str]] = []
-    for event in events:
-        position, account_id, version = event.position, event.account_id, event.version
-        last, before = ends.get(account_id, NO_END)
-        if version != last + 1:
-            raise StoreUnavailable(f"version {version} of {account_id!r} does not follow version {last}.")
-        together = _joined(before, position)
-        if version % PART_EVENTS == 0:
-            parts.append((account_id, version // PART_EVENTS - 1, together))
-            together = ""
-        ends[account_id] = version, together
-    moved = {
-        account_id: _row_of(account_id, stream, ends.get(account_id, NO_END)[1])
-        for account_id, stream in streams.items()
-    }
+) -> tuple[dict[AccountId, StreamEnd], list[AccountId]]:
+    """The ends that these events move, and the ids of those that were written to the table."""
+    trails, links = lead_back(recent.head, events, ends)
+    moved = {account_id: StreamEnd(stream, links[account_id]) for account_id, stream in streams.items()}
     due = recent.next_to_write(len(events))
     connection.execute(MOVE_HEAD, (recent.head + len(events), recent.written_after(due)))
-    connection.executemany(ADD_EVENT, [(event.position, event.event) for event in events])
-    connection.executemany(ADD_PART, parts)
-    connection.executemany(PUT_STREAM, [moved.get(account_id) or recent.rows[account_id] for account_id in due])
+    connection.executemany(ADD_RUN, _runs(recent.head, [event.event for event in events], trails))
+    put(connection, [(account_id, moved.get(account_id) or recent.ends[account_id]) for account_id in due])
     connection.executemany(ADD_ANSWER, [(key, answer.fingerprint, answer.outcomes) for key, answer in answers.items()])
     return moved, due
+
+
+def _runs(head: Position, events: Sequence[str], trails: Sequence[str]) -> Iterator[tuple[int, str, str]]:
+    for first in range(0, len(events), RUN_EVENTS):
+        run = events[first : first + RUN_EVENTS]
+        yield head + first + len(run), "\n".join(trails[first : first + RUN_EVENTS]), "\n".join(run)
 
 
 def _commit(connection: sqlite3.Connection) -> None:
@@ -387,12 +256,12 @@ def _commit(connection: sqlite3.Connection) -> None:
         raise OutcomeUnknown(f"the commit failed: {error}. Retry with the same Idempotency-Key.") from error
 
 
-def _write_recent(connection: sqlite3.Connection, recent: _RecentStreams) -> None:
-    if not recent.rows:
+def _write_recent(connection: sqlite3.Connection, recent: RecentStreams) -> None:
+    if not recent.ends:
         return
     try:
         _begin_at_head(connection, recent)
-        connection.executemany(PUT_STREAM, sorted(recent.rows.values()))
+        put(connection, sorted(recent.ends.items()))
         connection.execute(MOVE_HEAD, (recent.head, recent.head))
         connection.execute("COMMIT")
     finally:
@@ -403,10 +272,14 @@ def _save_published(connection: sqlite3.Connection, position: Position) -> None:
     connection.execute(MOVE_PUBLISHED, (position,))
 
 
-def _read_page(
-    connection: sqlite3.Connection, statement: str, parameters: tuple[object, ...], bytes_max: int
-) -> list[bytes]:
-    return _page((event for (event,) in connection.execute(statement, parameters)), bytes_max)
+def _read(connection: sqlite3.Connection, after: Position, events_max: int, bytes_max: int) -> list[bytes]:
+    return _page(islice(_read_runs(connection, after, events_max), events_max), bytes_max)
+
+
+def _read_runs(connection: sqlite3.Connection, after: Position, events_max: int) -> Iterator[bytes]:
+    for position, run in connection.execute(READ_RUNS, (after, events_max)):
+        events = run.split(b"\n")
+        yield from events[max(0, after - (position - len(events))) :]
 
 
 def _page(events: Iterable[bytes], bytes_max: int) -> list[bytes]:
@@ -417,20 +290,6 @@ def _page(events: Iterable[bytes], bytes_max: int) -> list[bytes]:
             break
         page.append(event)
     return page
-
-
-def _account(name: str | None, balance: int | None) -> Account | None:
-    return None if name is None or balance is None else Account(name, balance)
-
-
-def _row_of(account_id: AccountId, stream: Stream, positions: str) -> Row:
-    if stream.account is None:
-        return account_id, stream.version, None, None, positions
-    return account_id, stream.version, stream.account.name, stream.account.balance, positions
-
-
-def _joined(positions: str, position: Position) -> str:
-    return f"{positions},{position}" if positions else str(position)
 
 
 def _row(connection: sqlite3.Connection, statement: str) -> tuple[Any, ...]:

@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 from command_service.account import CreateAccount
-from command_service.event_store import sqlite
-from command_service.event_store.sqlite import PART_EVENTS, SqliteEventStore
+from command_service.event_store import Stream, sqlite, sqlite_streams
+from command_service.event_store.sqlite import RUN_EVENTS, SqliteEventStore
 from command_service.ledger_writer import Request
-from shared.events import AccountId
+from shared.events import AccountId, Version
 from tests.contract.conftest import closed_at_the_end
+from tests.contract.test_event_store import encoded, record
 from tests.contract.test_ledger import Ledger, running
-from tests.examples import ALICE, CREATE, deposit
+from tests.examples import ALICE, CREATE, DEPOSITED, deposit, logged
 
 MANY = 3_000
 
@@ -45,7 +46,7 @@ async def test_a_deposit_takes_as_many_statements_after_many_events_and_accounts
     assert len(before) <= 10
 
 
-async def test_many_commands_take_one_transaction_and_a_row_for_each_event(tmp_path: Path) -> None:
+async def test_many_commands_take_one_transaction_and_a_row_for_each_run_of_events(tmp_path: Path) -> None:
     async with (
         closed_at_the_end(SqliteEventStore.open(tmp_path / "ledger.sqlite3")) as store,
         running(store) as ledger,
@@ -55,20 +56,35 @@ async def test_many_commands_take_one_transaction_and_a_row_for_each_event(tmp_p
         many = await statements_of(ledger, store, Request([deposit(1)] * 100))
         other = [CreateAccount(AccountId(f"{n}"), "Bob") for n in range(100)]
         spread = await statements_of(ledger, store, Request(other))
-        full_parts = 100 // PART_EVENTS
-        assert len(many) - len(one) == 99 + full_parts
+        runs = -(-100 // RUN_EVENTS)
+        assert len(many) - len(one) == runs - 1
         # One more: the accounts that are not in memory are asked for, all at once.
-        assert len(spread) - len(one) == 99 + 1
+        assert len(spread) - len(one) == runs - 1 + 1
         assert all(asked.count("COMMIT") == 1 for asked in (one, many, spread))
         async with store.append({ALICE}, set()) as append:
             assert append.head == 202
+
+
+async def test_the_way_back_through_a_long_stream_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "RUN_EVENTS", 1)
+    monkeypatch.setattr(sqlite_streams, "STRIDE", 4)
+    async with closed_at_the_end(SqliteEventStore.open(tmp_path / "ledger.sqlite3")) as store:
+        log = [logged(position, DEPOSITED, ALICE, position) for position in range(1, MANY + 1)]
+        await record(store, log, {ALICE: Stream(Version(MANY), None)})
+        statements: list[str] = []
+        await store._reader.run(lambda connection: connection.set_trace_callback(statements.append))
+        for after in range(0, MANY, 7):
+            statements.clear()
+            assert await store.read_stream(ALICE, Version(after), 1, 1_000_000) == encoded(log[after : after + 1])
+            # Three strides of each size, and 4⁶ is more than there are events.
+            assert len(statements) <= 3 * 6 + 1
 
 
 async def test_streams_are_written_as_often_as_they_must_be_and_what_waits_stays_small(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep, batch = 1000, 50
-    monkeypatch.setattr(sqlite, "SWEEP_EVENTS", sweep)
+    monkeypatch.setattr(sqlite_streams, "SWEEP_EVENTS", sweep)
     async with (
         closed_at_the_end(SqliteEventStore.open(tmp_path / "ledger.sqlite3")) as store,
         running(store) as ledger,
@@ -85,7 +101,7 @@ async def test_streams_are_written_as_often_as_they_must_be_and_what_waits_stays
                     lambda connection: connection.execute("SELECT streams_position FROM ledger").fetchone()
                 )
                 assert ledger.head.position - position <= 2 * sweep + batch
-                assert len(store._recent.rows) <= 2 * sweep + batch
+                assert len(store._recent.ends) <= 2 * sweep + batch
             return written
 
         # Each account once a sweep, however many events it has; never more rows than events.

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from command_service.account import Command, CreateAccount, evolve
-from command_service.event_store import Stream, sqlite
+from command_service.event_store import Stream, sqlite, sqlite_streams
 from command_service.event_store.sqlite import SqliteEventStore
 from command_service.ledger_writer import Request
 from shared.events import AccountId, RecordedEvent, Version, decode_events, join_events
@@ -57,7 +57,7 @@ async def check(store: SqliteEventStore) -> None:
         assert append.streams == folded(events)
     for account_id in IDS:
         own = [encoded for event, encoded in zip(events, log, strict=True) if event.account_id == account_id]
-        for after in {0, 1, len(own) // 2, 31, 32, 33, len(own)}:
+        for after in {*range(10), len(own) // 2, 31, 32, 33, len(own)}:
             assert await store.read_stream(account_id, Version(after), 20, ALL) == own[after : after + 20]
 
 
@@ -65,13 +65,16 @@ async def check(store: SqliteEventStore) -> None:
 @given(
     runs=st.lists(st.lists(st.lists(commands, min_size=1, max_size=40), max_size=6), min_size=1, max_size=4),
     sweep=st.sampled_from([1, 2, 5, 20, 1000]),
+    stride=st.sampled_from([2, 3, 32]),
 )
 def test_after_any_commands_and_crashes_each_stream_is_what_its_events_say(
-    runs: list[list[list[Command]]], sweep: int
+    runs: list[list[list[Command]]], sweep: int, stride: int
 ) -> None:
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sqlite, "SWEEP_EVENTS", sweep)
-        patch.setattr(sqlite, "REPLAY_EVENTS", 7)
+        patch.setattr(sqlite_streams, "SWEEP_EVENTS", sweep)
+        patch.setattr(sqlite_streams, "REPLAY_RUNS", 2)
+        patch.setattr(sqlite, "RUN_EVENTS", 3)
+        patch.setattr(sqlite_streams, "STRIDE", stride)
         asyncio.run(crash_after_each(runs, Path(folder)))
 
 
@@ -110,7 +113,7 @@ async def test_a_commit_that_was_done_and_reported_as_failed_is_taken_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As an fsync that fails after the commit record was written."""
-    monkeypatch.setattr(sqlite, "SWEEP_EVENTS", 3)
+    monkeypatch.setattr(sqlite_streams, "SWEEP_EVENTS", 3)
     commit = sqlite._commit
 
     def commit_and_fail(connection: sqlite3.Connection) -> None:
@@ -132,7 +135,7 @@ async def test_a_commit_that_was_done_and_reported_as_failed_is_taken_in(
 async def test_a_commit_that_was_not_done_leaves_every_stream_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "SWEEP_EVENTS", 3)
+    monkeypatch.setattr(sqlite_streams, "SWEEP_EVENTS", 3)
 
     def fail(_: sqlite3.Connection) -> None:
         raise OutcomeUnknown("the disk said no")
@@ -152,7 +155,7 @@ async def test_a_commit_that_was_not_done_leaves_every_stream_as_it_was(
 async def test_an_append_that_is_cancelled_at_any_moment_leaves_streams_that_its_log_explains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "SWEEP_EVENTS", 3)
+    monkeypatch.setattr(sqlite_streams, "SWEEP_EVENTS", 3)
     async with many_in_memory(tmp_path / "ledger.sqlite3") as store:
         for moment in range(30):
             appending = asyncio.create_task(next_deposit(store))
@@ -169,7 +172,7 @@ async def test_a_store_that_was_closed_has_nothing_to_read_again(tmp_path: Path)
     async with closed_at_the_end(SqliteEventStore.open(path)) as store:
         await record(store, LOG, STREAMS)
     async with closed_at_the_end(SqliteEventStore.open(path)) as store:
-        assert (store._recent.written, store._recent.rows) == (5, {})
+        assert (store._recent.written, store._recent.ends) == (5, {})
 
 
 async def test_a_stream_is_whole_while_parts_of_it_are_put_away(tmp_path: Path) -> None:
@@ -192,9 +195,9 @@ async def test_a_stream_is_whole_while_parts_of_it_are_put_away(tmp_path: Path) 
 @pytest.mark.parametrize(
     "damage",
     [
-        "DELETE FROM events WHERE position = 3",
-        "DELETE FROM events WHERE position = 2",
-        "UPDATE events SET event = '{}' WHERE position = 4",
+        "DELETE FROM runs WHERE position = 3",
+        "DELETE FROM runs WHERE position = 4",
+        "UPDATE runs SET events = '{}' WHERE position = 4",
         "UPDATE ledger SET streams_position = 1",
         "UPDATE ledger SET streams_position = 9",
     ],
@@ -202,10 +205,11 @@ async def test_a_stream_is_whole_while_parts_of_it_are_put_away(tmp_path: Path) 
 async def test_events_that_do_not_follow_are_refused_at_the_next_start(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "ledger.sqlite3"
     async with closed_at_the_end(SqliteEventStore.open(path)) as store:
-        await record(store, LOG, STREAMS)
+        for event in LOG:
+            await record(store, [event], {event.account_id: Stream(event.version, None)})
         crashed = left_by_a_crash(path, tmp_path / "crashed")
     with sqlite3.connect(crashed) as connection:
         connection.execute(damage)
     connection.close()
-    with pytest.raises(CorruptStore, match=str(crashed)):
+    with pytest.raises(CorruptStore, match=f"{crashed}.*good copy"):
         await SqliteEventStore.open(crashed)

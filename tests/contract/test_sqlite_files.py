@@ -90,7 +90,7 @@ async def test_a_truncated_log_is_refused_and_left_alone(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "damage",
     [
-        "DELETE FROM events WHERE position = 5",
+        "DELETE FROM runs WHERE position = 5",
         "UPDATE ledger SET position = 4",
         "UPDATE ledger SET position = 6",
         "UPDATE ledger SET published = 6",
@@ -126,27 +126,29 @@ async def test_a_full_disk_writes_nothing_and_says_so_and_goes_on_when_there_is_
 
 
 async def test_a_log_of_an_earlier_program_is_brought_up_to_date(tmp_path: Path) -> None:
-    path, log = tmp_path / "ledger.sqlite3", long_log(70)
+    path, versions = tmp_path / "ledger.sqlite3", 1100
+    log = long_log(versions)
     with sqlite3.connect(path) as connection:
         connection.executescript(migration_scripts("command_service.event_store", "sqlite")[0])
-        connection.execute("INSERT INTO ledger VALUES (1, '/ledgers/old', 140, 3)")
+        connection.execute("INSERT INTO ledger VALUES (1, '/ledgers/old', 2200, 3)")
         connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?)", map(msgspec.structs.astuple, log))
-        connection.execute("INSERT INTO streams VALUES ('alice', 70, NULL, NULL), ('bob', 70, 'Bob', 5)")
+        connection.execute("INSERT INTO streams VALUES ('alice', 1100, NULL, NULL), ('bob', 1100, 'Bob', 5)")
         connection.execute("PRAGMA user_version = 1")
     connection.close()
     async with closed_at_the_end(SqliteEventStore.open(path)) as store:
         assert await stored(store) == encoded(log)
-        more = logged(141, DEPOSITED, BOB, 71)
+        more = logged(2201, DEPOSITED, BOB, versions + 1)
         async with store.append({ALICE, BOB}, set()) as append:
             assert (append.head, append.streams) == (
-                140,
-                {ALICE: Stream(Version(70), None), BOB: Stream(Version(70), Account("Bob", 5))},
+                2200,
+                {ALICE: Stream(Version(versions), None), BOB: Stream(Version(versions), Account("Bob", 5))},
             )
-            await append.commit([more], {BOB: Stream(Version(71), Account("Bob", 15))}, {})
+            await append.commit([more], {BOB: Stream(Version(versions + 1), Account("Bob", 15))}, {})
         for account_id in (ALICE, BOB):
             events = encoded([event for event in [*log, more] if event.account_id == account_id])
-            for after in (0, 31, 32, 64, 70):
-                assert await store.read_stream(account_id, Version(after), 1000, 2**31) == events[after:]
+            for after in (0, 31, 32, 64, 767, 768, 1000, 1023, 1024, 1099, 1100, 1101):
+                page = await store.read_stream(account_id, Version(after), 200, 2**31)
+                assert page == events[after : after + 200]
 
 
 async def test_the_files_as_they_are_after_a_power_loss_hold_every_committed_event(tmp_path: Path) -> None:
