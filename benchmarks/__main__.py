@@ -23,7 +23,7 @@ from scripts.rabbitmq import RabbitMQNode
 
 RESULTS = Path(__file__).parent / "results.json"
 PLOT = Path(__file__).parent.parent / "docs" / "performance.svg"
-PARTS = (commands, events, growth, *([memory] if Path("/proc/self/status").exists() else []))
+PARTS = (commands, events, growth, memory)
 FULL = Sizes(rounds=5, growth_rounds=5, seconds=5, backlog=200_000, many=1_000_000, long_log=10_000_000)
 QUICK = Sizes(rounds=2, growth_rounds=1, seconds=1, backlog=50_000, many=50_000, long_log=100_000)
 

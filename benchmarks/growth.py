@@ -4,10 +4,12 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 from benchmarks.rows import Bench, Measure, Measures, Row, batches, bind_a_queue, confirmed, singles, visible
 from benchmarks.servers import ACCOUNTS, Server, command_service, opened, projection_service, until
 
+HAS_PROC = Path("/proc/self/status").exists()
 SLOW_CLIENTS = 1000
 SLOW_READER = b"GET /events?limit=10000 HTTP/1.1\r\nHost: bank\r\n\r\n"
 SLOW_WRITER = (
@@ -21,16 +23,9 @@ def growth(bench: Bench) -> Iterator[Row]:
     """Ours is with many, the peer is ourselves with few: in batches, where a command is not lost in its request."""
     sizes = bench.sizes
     many, long_log, rounds = f"{sizes.many:,}", f"{sizes.long_log:,}", sizes.growth_rounds
-
-    def loaded(load: Callable[..., Measure], *logs: tuple[int, int]) -> Callable[[ExitStack], Measures]:
-        def prepare(stack: ExitStack) -> Measures:
-            ours, peer = (
-                load(stack.enter_context(opened(bench.log(events, accounts))), accounts=accounts)
-                for events, accounts in logs
-            )
-            return ours, peer
-
-        return prepare
+    events_of_one = loaded(bench, (sizes.many, 1), (1, 1))
+    events_of_all = loaded(bench, (sizes.long_log, ACCOUNTS), (10_000, ACCOUNTS))
+    accounts = loaded(bench, (0, sizes.many), (0, 1))
 
     def started(events: int) -> Measure:
         folder = bench.log(events)
@@ -43,13 +38,15 @@ def growth(bench: Bench) -> Iterator[Row]:
 
         return measure
 
-    one_account = loaded(batches, (sizes.many, 1), (1, 1))
-    long = loaded(batches, (sizes.long_log, ACCOUNTS), (10_000, ACCOUNTS))
-    accounts = (0, sizes.many), (0, 1)
-    yield Row(f"batches: {many} events on one account / 1", "commands/s", 0.8, one_account, rounds=rounds)
-    yield Row(f"batches: {long_log} events in the log / 10,000", "commands/s", 0.8, long, rounds=rounds)
-    yield Row(f"batches: {many} accounts / 1", "commands/s", 0.8, loaded(batches, *accounts), rounds=rounds)
-    yield Row(f"deposits: {many} accounts / 1", "requests/s", 0.8, loaded(singles, *accounts), rounds=rounds)
+    for work, prepare in (
+        (f"{many} events on one account / 1", events_of_one),
+        (f"{long_log} events in the log / 10,000", events_of_all),
+        (f"{many} accounts / 1", accounts),
+    ):
+        yield Row(f"batches: {work}", "commands/s", 0.8, prepare(batches), rounds=rounds)
+        if HAS_PROC:
+            yield Row(f"peak memory, batches: {work}", "MiB", 1.25, prepare(batches_peak), less=True, rounds=1)
+    yield Row(f"deposits: {many} accounts / 1", "requests/s", 0.8, accounts(singles), rounds=rounds)
     yield Row(
         f"start to first deposit: {long_log} events in the log / 10,000",
         "s",
@@ -60,8 +57,34 @@ def growth(bench: Bench) -> Iterator[Row]:
     )
 
 
+def loaded(bench: Bench, *logs: tuple[int, int]) -> Callable[[Callable[..., Measure]], Callable[[ExitStack], Measures]]:
+    """A load on a command service with each of two logs, of so many events and accounts."""
+
+    def under(load: Callable[..., Measure]) -> Callable[[ExitStack], Measures]:
+        def prepare(stack: ExitStack) -> Measures:
+            ours, peer = (
+                load(stack.enter_context(opened(bench.log(events, accounts))), accounts=accounts)
+                for events, accounts in logs
+            )
+            return ours, peer
+
+        return prepare
+
+    return under
+
+
+def batches_peak(server: Server, accounts: int) -> Measure:
+    def measure(seconds: float) -> float:
+        batches(server, accounts)(seconds)
+        return server.peak_memory()
+
+    return measure
+
+
 def memory(bench: Bench) -> Iterator[Row]:
     """Peak memory of a service with a backlog before it: `many` events are about 370 bytes each."""
+    if not HAS_PROC:
+        return
 
     def peak_of_projection(stack: ExitStack) -> Measures:
         ledger = stack.enter_context(opened(bench.log(bench.sizes.many)))
