@@ -16,7 +16,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.growth import growth, memory
-from benchmarks.rows import Bench, Row, Sizes, commands, events
+from benchmarks.rows import Bench, Figure, Row, Sizes, commands, events
 from benchmarks.servers import LOAD_CORE, pinned
 from scripts.postgres import PostgresCluster
 from scripts.rabbitmq import RabbitMQNode
@@ -29,22 +29,21 @@ QUICK = Sizes(rounds=2, growth_rounds=1, seconds=1, backlog=50_000, many=50_000,
 
 
 class Result(NamedTuple):
-    name: str
-    unit: str
-    goal: float
-    less: bool
+    figure: Figure
     ours: list[float]
     peer: list[float]
 
     @property
     def ratios(self) -> list[float]:
         """Ours to the peer's of the same round, or to the goal where there is no peer."""
-        return [one / other for one, other in zip(self.ours, self.peer or [self.goal] * len(self.ours), strict=True)]
+        return [
+            one / other for one, other in zip(self.ours, self.peer or [self.figure.goal] * len(self.ours), strict=True)
+        ]
 
     @property
     def is_reached(self) -> bool:
-        ratio, goal = statistics.median(self.ratios), self.goal if self.peer else 1
-        return ratio <= goal if self.less else ratio >= goal
+        ratio, goal = statistics.median(self.ratios), self.figure.goal if self.peer else 1
+        return ratio <= goal if self.figure.less else ratio >= goal
 
 
 def main(
@@ -53,29 +52,34 @@ def main(
 ) -> None:
     """Measure every path, print ratios, and write benchmarks/results.json and docs/performance.svg."""
     with benches(QUICK if quick else FULL) as bench:
-        chosen = [row for part in PARTS for row in part(bench) if only in row.name]
+        chosen = [row for part in PARTS for row in part(bench) if any(only in figure.name for figure in row.figures)]
         task = bench.progress.add_task("", total=len(chosen))
         results = []
         for row in chosen:
-            bench.progress.update(task, description=row.name)
-            results.append(measure(bench, row, lambda part: bench.progress.advance(task, part)))
+            bench.progress.update(task, description=row.figures[0].name)
+            results += measure(bench, row, lambda part: bench.progress.advance(task, part))
     print_table(results)
     if not only:
-        RESULTS.write_text(json.dumps([result._asdict() for result in results], indent=1) + "\n")
+        RESULTS.write_text(json.dumps([as_dict(result) for result in results], indent=1) + "\n")
         plot(results)
 
 
-def measure(bench: Bench, row: Row, advance: Callable[[float], None]) -> Result:
-    result = Result(row.name, row.unit, row.goal, row.less, [], [])
+def measure(bench: Bench, row: Row, advance: Callable[[float], None]) -> list[Result]:
+    results = [Result(figure, [], []) for figure in row.figures]
     with ExitStack() as stack:
-        ours, peer = row.prepare(stack)
+        measures = row.prepare(stack)
         rounds = row.rounds or bench.sizes.rounds
         for _ in range(rounds):
-            result.ours.append(ours(bench.sizes.seconds))
-            if peer is not None:
-                result.peer.append(peer(bench.sizes.seconds))
+            for result, (ours, peer) in zip(results, measures, strict=False):
+                result.ours.append(ours(bench.sizes.seconds))
+                if peer is not None:
+                    result.peer.append(peer(bench.sizes.seconds))
             advance(1 / rounds)
-    return result
+    return results
+
+
+def as_dict(result: Result) -> dict[str, object]:
+    return {**result.figure._asdict(), "ours": result.ours, "peer": result.peer}
 
 
 @contextmanager
@@ -100,11 +104,12 @@ def print_table(results: list[Result]) -> None:
     table = Table("work", "ours", "peer", "ratio (least to most)", "goal", "")
     for result in results:
         table.add_row(
-            result.name,
-            f"{number(statistics.median(result.ours))} {result.unit}",
+            result.figure.name,
+            f"{number(statistics.median(result.ours))} {result.figure.unit}",
             number(statistics.median(result.peer)) if result.peer else "",
             f"{statistics.median(result.ratios):.2f} ({min(result.ratios):.2f} to {max(result.ratios):.2f})",
-            ("at most " if result.less else "") + (f"{result.goal:g} x" if result.peer else f"{result.goal:,.0f}"),
+            ("at most " if result.figure.less else "")
+            + (f"{result.figure.goal:g} x" if result.peer else f"{result.figure.goal:,.0f}"),
             "reached" if result.is_reached else "missed",
         )
     Console(width=None if sys.stdout.isatty() else 180).print(table)
@@ -119,8 +124,8 @@ def plot(results: list[Result]) -> None:
     pyplot.rcParams.update({"svg.hashsalt": "counting house", "svg.fonttype": "none", "font.family": "sans-serif"})
     figure, axes = pyplot.subplots(figsize=(11, 0.36 * len(results) + 1.2), layout="constrained")
     for place, result in enumerate(results):
-        goal = result.goal if result.peer else 1
-        margins = [(goal / ratio if result.less else ratio / goal) for ratio in result.ratios]
+        goal = result.figure.goal if result.peer else 1
+        margins = [(goal / ratio if result.figure.less else ratio / goal) for ratio in result.ratios]
         middle = statistics.median(margins)
         axes.barh(place, middle - 1, left=1, color="#2a7f62" if result.is_reached else "#c0563b")
         axes.plot([min(margins), max(margins)], [place, place], color="black", linewidth=1)
@@ -128,7 +133,7 @@ def plot(results: list[Result]) -> None:
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(lambda times, _: f"{times:g}")
     axes.set_xlabel("times the goal; the thin line at the end of a bar is the spread over the rounds")
-    axes.set_yticks(range(len(results)), [result.name for result in results])
+    axes.set_yticks(range(len(results)), [result.figure.name for result in results])
     axes.invert_yaxis()
     figure.savefig(PLOT, metadata={"Date": None})
 

@@ -2,11 +2,23 @@
 
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from benchmarks.rows import Bench, Measure, Measures, Row, batches, bind_a_queue, confirmed, singles, visible
+from benchmarks.rows import (
+    Bench,
+    Figure,
+    Measure,
+    Measures,
+    Row,
+    batches,
+    bind_a_queue,
+    confirmed,
+    row,
+    singles,
+    visible,
+)
 from benchmarks.servers import ACCOUNTS, Server, command_service, opened, projection_service, until
 
 HAS_PROC = Path("/proc/self/status").exists()
@@ -23,9 +35,10 @@ def growth(bench: Bench) -> Iterator[Row]:
     """Ours is with many, the peer is ourselves with few: in batches, where a command is not lost in its request."""
     sizes = bench.sizes
     many, long_log, rounds = f"{sizes.many:,}", f"{sizes.long_log:,}", sizes.growth_rounds
-    events_of_one = loaded(bench, (sizes.many, 1), (1, 1))
-    events_of_all = loaded(bench, (sizes.long_log, ACCOUNTS), (10_000, ACCOUNTS))
-    accounts = loaded(bench, (0, sizes.many), (0, 1))
+
+    def deposits(stack: ExitStack) -> Measures:
+        ours, peer = (stack.enter_context(opened(bench.log(0, accounts))) for accounts in (sizes.many, 1))
+        return singles(ours, accounts=sizes.many), singles(peer, accounts=1)
 
     def started(events: int) -> Measure:
         folder = bench.log(events)
@@ -38,47 +51,34 @@ def growth(bench: Bench) -> Iterator[Row]:
 
         return measure
 
-    for work, prepare in (
-        (f"{many} events on one account / 1", events_of_one),
-        (f"{long_log} events in the log / 10,000", events_of_all),
-        (f"{many} accounts / 1", accounts),
+    for work, logs in (
+        (f"{many} events on one account / 1", [(sizes.many, 1), (1, 1)]),
+        (f"{long_log} events in the log / 10,000", [(sizes.long_log, ACCOUNTS), (10_000, ACCOUNTS)]),
+        (f"{many} accounts / 1", [(0, sizes.many), (0, 1)]),
     ):
-        yield Row(f"batches: {work}", "commands/s", 0.8, prepare(batches), rounds=rounds)
-        if HAS_PROC:
-            yield Row(f"peak memory, batches: {work}", "MiB", 1.25, prepare(batches_peak), less=True, rounds=1)
-    yield Row(f"deposits: {many} accounts / 1", "requests/s", 0.8, accounts(singles), rounds=rounds)
-    yield Row(
-        f"start to first deposit: {long_log} events in the log / 10,000",
-        "s",
-        1.25,
+        speed = Figure(f"batches: {work}", "commands/s", 0.8)
+        peak = Figure(f"batches, peak memory: {work}", "MiB", 1.25, less=True)
+        yield Row([speed, peak] if HAS_PROC else [speed], in_batches(bench, logs), rounds)
+    yield row(Figure(f"deposits: {many} accounts / 1", "requests/s", 0.8), deposits, rounds)
+    yield row(
+        Figure(f"start to first deposit: {long_log} events in the log / 10,000", "s", 1.25, less=True),
         lambda _: (started(sizes.long_log), started(10_000)),
-        less=True,
-        rounds=rounds,
+        rounds,
     )
 
 
-def loaded(bench: Bench, *logs: tuple[int, int]) -> Callable[[Callable[..., Measure]], Callable[[ExitStack], Measures]]:
-    """A load on a command service with each of two logs, of so many events and accounts."""
+def in_batches(bench: Bench, logs: list[tuple[int, int]]) -> Callable[[ExitStack], Sequence[Measures]]:
+    """Speed and peak memory of a command service with each of two logs, of so many events and accounts."""
 
-    def under(load: Callable[..., Measure]) -> Callable[[ExitStack], Measures]:
-        def prepare(stack: ExitStack) -> Measures:
-            ours, peer = (
-                load(stack.enter_context(opened(bench.log(events, accounts))), accounts=accounts)
-                for events, accounts in logs
-            )
-            return ours, peer
+    def prepare(stack: ExitStack) -> Sequence[Measures]:
+        ours, peer = (stack.enter_context(opened(bench.log(*log))) for log in logs)
+        (_, our_accounts), (_, peer_accounts) = logs
+        return [
+            (batches(ours, our_accounts), batches(peer, peer_accounts)),
+            (lambda _: ours.peak_memory(), lambda _: peer.peak_memory()),
+        ]
 
-        return prepare
-
-    return under
-
-
-def batches_peak(server: Server, accounts: int) -> Measure:
-    def measure(seconds: float) -> float:
-        batches(server, accounts)(seconds)
-        return server.peak_memory()
-
-    return measure
+    return prepare
 
 
 def memory(bench: Bench) -> Iterator[Row]:
@@ -122,9 +122,13 @@ def memory(bench: Bench) -> Iterator[Row]:
         return meet_slow_clients, None
 
     many = f"{bench.sizes.many:,}"
-    yield Row(f"peak memory: projection {many} events behind", "MiB", 256, peak_of_projection, less=True, rounds=1)
-    yield Row(f"peak memory: broker down for {many} events", "MiB", 256, peak_of_relay, less=True, rounds=1)
-    yield Row(f"peak memory: {SLOW_CLIENTS} slow clients", "MiB", 512, peak_with_slow_clients, less=True, rounds=1)
+    yield row(
+        Figure(f"peak memory: projection {many} events behind", "MiB", 256, less=True), peak_of_projection, rounds=1
+    )
+    yield row(Figure(f"peak memory: broker down for {many} events", "MiB", 256, less=True), peak_of_relay, rounds=1)
+    yield row(
+        Figure(f"peak memory: {SLOW_CLIENTS} slow clients", "MiB", 512, less=True), peak_with_slow_clients, rounds=1
+    )
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import urllib.error
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -46,18 +46,28 @@ Measures = tuple[Measure, Measure | None]
 """Ours, and the peer's where there is one."""
 
 
-class Row(NamedTuple):
-    """`goal` is what `ours` should be at least: a multiple of the peer where there is one, otherwise as it stands.
+class Figure(NamedTuple):
+    """`goal` is what ours should be at least: a multiple of the peer where there is one, otherwise as it stands.
 
-    With `less`, it should be at most that. `rounds` is for a row that needs less of them than others.
+    With `less`, it should be at most that.
     """
 
     name: str
     unit: str
     goal: float
-    prepare: Callable[[ExitStack], Measures]
     less: bool = False
+
+
+class Row(NamedTuple):
+    """What is measured together: in each round one figure after the other. `rounds` is for a row that needs less."""
+
+    figures: Sequence[Figure]
+    prepare: Callable[[ExitStack], Sequence[Measures]]
     rounds: int | None = None
+
+
+def row(figure: Figure, prepare: Callable[[ExitStack], Measures], rounds: int | None = None) -> Row:
+    return Row([figure], lambda stack: [prepare(stack)], rounds)
 
 
 class Sizes(NamedTuple):
@@ -84,15 +94,18 @@ class Bench(NamedTuple):
         return tempfile.mkdtemp(dir=self.folder)
 
     def log(self, events: int, accounts: int = ACCOUNTS) -> str:
-        """The folder of a log with so many deposits to so many accounts. A long one is made once, and only grows."""
+        """The folder of a log with so many deposits to so many accounts. It is made once.
+
+        A long one is shared, and only grows; of a short one, which would not stay what it is, each caller gets a copy.
+        """
         made = self.logs.get((events, accounts))
         if made is None:
-            made = self.data_dir()
+            made = self.logs[events, accounts] = self.data_dir()
             with command_service(accounts, DATA_DIR=made) as server:
                 self.fill(server, events, accounts)
-            if max(events, accounts) >= self.sizes.many:
-                self.logs[events, accounts] = made
-        return made
+        if max(events, accounts) >= self.sizes.many:
+            return made
+        return shutil.copytree(made, self.data_dir(), dirs_exist_ok=True)
 
     def fill(self, server: Server, events: int, accounts: int = ACCOUNTS) -> None:
         """Record so many deposits."""
@@ -140,12 +153,14 @@ def commands(bench: Bench) -> Iterator[Row]:
     def in_batches(stack: ExitStack) -> Measures:
         return batches(stack.enter_context(command_service(DATA_DIR=bench.data_dir()))), None
 
-    yield Row("deposits, 32 connections / Starlette echo", "requests/s", 0.6, on_sqlite(32, "starlette"))
-    yield Row("deposits, 128 connections / Starlette echo", "requests/s", 0.6, on_sqlite(128, "starlette"))
-    yield Row("deposits, 32 connections / FastAPI echo", "requests/s", 1, on_sqlite(32, "fastapi"))
-    yield Row("deposits, 32 connections / eventsourcing library, no HTTP", "deposits/s", 1, beside_eventsourcing)
-    yield Row("deposits, PostgreSQL, 128 connections / pgbench, 32 clients", "requests/s", 1, on_postgres)
-    yield Row("batches of 1000", "commands/s", 100_000, in_batches)
+    yield row(Figure("deposits, 32 connections / Starlette echo", "requests/s", 0.6), on_sqlite(32, "starlette"))
+    yield row(Figure("deposits, 128 connections / Starlette echo", "requests/s", 0.6), on_sqlite(128, "starlette"))
+    yield row(Figure("deposits, 32 connections / FastAPI echo", "requests/s", 1), on_sqlite(32, "fastapi"))
+    yield row(
+        Figure("deposits, 32 connections / eventsourcing library, no HTTP", "deposits/s", 1), beside_eventsourcing
+    )
+    yield row(Figure("deposits, PostgreSQL, 128 connections / pgbench, 32 clients", "requests/s", 1), on_postgres)
+    yield row(Figure("batches of 1000", "commands/s", 100_000), in_batches)
 
 
 def events(bench: Bench) -> Iterator[Row]:
@@ -215,36 +230,42 @@ def events(bench: Bench) -> Iterator[Row]:
 
         return catch_up, None
 
-    def lag(percentile: int) -> Callable[[ExitStack], Measures]:
-        def prepare(stack: ExitStack) -> Measures:
-            ledger = stack.enter_context(command_service(DATA_DIR=bench.data_dir(), AMQP_URL=amqp_url))
-            projection = stack.enter_context(
-                projection_service(DATA_DIR=bench.data_dir(), LEDGER_URL=ledger.url, AMQP_URL=amqp_url)
-            )
-            until(lambda: follows_its_queue(projection), "the projection to follow its queue")
-            connections = 128
-            most = singles(ledger, connections)(1)
-            # Each connection rests as long after an answer as it waited for it at the most.
-            delay_ms = round(connections / most * 1000)
+    def lag(stack: ExitStack) -> Sequence[Measures]:
+        ledger = stack.enter_context(command_service(DATA_DIR=bench.data_dir(), AMQP_URL=amqp_url))
+        projection = stack.enter_context(
+            projection_service(DATA_DIR=bench.data_dir(), LEDGER_URL=ledger.url, AMQP_URL=amqp_url)
+        )
+        until(lambda: follows_its_queue(projection), "the projection to follow its queue")
+        connections = 128
+        most = singles(ledger, connections)(1)
+        # Each connection rests as long after an answer as it waited for it at the most.
+        delay_ms = round(connections / most * 1000)
+        samples: list[float] = []
 
-            def under_half_the_load(seconds: float) -> float:
-                with ThreadPoolExecutor(1) as pool:
-                    load = pool.submit(wrk, ledger.url, "deposit.lua", connections, seconds, ACCOUNTS, delay_ms)
-                    samples = list(lags(ledger, projection, load.done))
-                    load.result()
-                return statistics.quantiles(samples, n=100)[percentile - 1] * 1000
+        def percentile(percent: int) -> float:
+            return statistics.quantiles(samples, n=100)[percent - 1] * 1000
 
-            return under_half_the_load, None
+        def under_half_the_load(seconds: float) -> float:
+            with ThreadPoolExecutor(1) as pool:
+                load = pool.submit(wrk, ledger.url, "deposit.lua", connections, seconds, ACCOUNTS, delay_ms)
+                samples[:] = lags(ledger, projection, load.done)
+                load.result()
+            return percentile(50)
 
-        return prepare
+        return [(under_half_the_load, None), (lambda _: percentile(99), None)]
 
-    yield Row("batches of 1000, until RabbitMQ has confirmed them", "commands/s", 100_000, published_batches)
-    yield Row("relay behind by a backlog, confirmed / batches of 1000", "events/s", 1, relay)
-    yield Row("projection catching up from the feed", "events/s", 100_000, catching_up_from_the_feed)
-    yield Row("projection catching up from the queue", "events/s", 100_000, catching_up_from_the_queue)
-    yield Row("queries of one account / Starlette echo", "requests/s", 0.6, queries)
-    yield Row("acknowledged to visible, half the load, median", "ms", 5, lag(50), less=True)
-    yield Row("acknowledged to visible, half the load, 99th percentile", "ms", 50, lag(99), less=True)
+    yield row(Figure("batches of 1000, until RabbitMQ has confirmed them", "commands/s", 100_000), published_batches)
+    yield row(Figure("relay behind by a backlog, confirmed / batches of 1000", "events/s", 1), relay)
+    yield row(Figure("projection catching up from the feed", "events/s", 100_000), catching_up_from_the_feed)
+    yield row(Figure("projection catching up from the queue", "events/s", 100_000), catching_up_from_the_queue)
+    yield row(Figure("queries of one account / Starlette echo", "requests/s", 0.6), queries)
+    yield Row(
+        [
+            Figure("acknowledged to visible, half the load, median", "ms", 5, less=True),
+            Figure("acknowledged to visible, half the load, 99th percentile", "ms", 50, less=True),
+        ],
+        lag,
+    )
 
 
 def visible(projection: Server) -> int:

@@ -247,7 +247,7 @@ class _Run:
                     type=event_type,
                     subject=account_id,
                     time=time,
-                    sequence=f"{position:020d}",
+                    sequence=str(position).zfill(20),
                     accountversion=version,
                     commandid=request_id if is_alone else f"{request_id}/{number}",
                     traceparent=traceparent,
