@@ -70,7 +70,7 @@ def measure(bench: Bench, row: Row, advance: Callable[[float], None]) -> list[Re
         measures = row.prepare(stack)
         rounds = row.rounds or bench.sizes.rounds
         for _ in range(rounds):
-            for result, (ours, peer) in zip(results, measures, strict=False):
+            for result, (ours, peer) in zip(results, measures, strict=True):
                 result.ours.append(ours(bench.sizes.seconds))
                 if peer is not None:
                     result.peer.append(peer(bench.sizes.seconds))

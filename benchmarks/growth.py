@@ -73,10 +73,9 @@ def in_batches(bench: Bench, logs: list[tuple[int, int]]) -> Callable[[ExitStack
     def prepare(stack: ExitStack) -> Sequence[Measures]:
         ours, peer = (stack.enter_context(opened(bench.log(*log))) for log in logs)
         (_, our_accounts), (_, peer_accounts) = logs
-        return [
-            (batches(ours, our_accounts), batches(peer, peer_accounts)),
-            (lambda _: ours.peak_memory(), lambda _: peer.peak_memory()),
-        ]
+        speed = batches(ours, our_accounts), batches(peer, peer_accounts)
+        peak = (lambda _: ours.peak_memory()), (lambda _: peer.peak_memory())
+        return [speed, peak] if HAS_PROC else [speed]
 
     return prepare
 

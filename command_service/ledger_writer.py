@@ -161,16 +161,16 @@ class LedgerWriter:
         account_ids = {command.account_id for request, _ in batch for command in request.commands}
         keys = {request.idempotency_key for request, _ in batch if request.idempotency_key is not None}
         async with self._store.append(account_ids, keys) as append:
-            run = _Run(self._store.source, append.head, dict(append.streams), self._timestamp(), self._new_id)
+            decided = _Decided(self._store.source, append.head, dict(append.streams), self._timestamp(), self._new_id)
             answers = dict(append.answers)
             results: list[list[Outcome] | LedgerError] = []
             for request, _ in batch:
                 if request.idempotency_key is None:
-                    results.append(run.decide(request))
+                    results.append(decided.add(request))
                     continue
                 answer = answers.get(request.idempotency_key)
                 if answer is None:
-                    outcomes = run.decide(request)
+                    outcomes = decided.add(request)
                     answers[request.idempotency_key] = Answer(
                         request.fingerprint, msgspec.json.encode(outcomes).decode()
                     )
@@ -183,12 +183,12 @@ class LedgerWriter:
                             f"{request.idempotency_key!r} belongs to another request. Use a new key for a new one."
                         )
                     )
-            if run.events:
+            if decided.events:
                 new_answers = {key: answers[key] for key in answers.keys() - append.answers.keys()}
-                await append.commit(run.events, {id_: run.streams[id_] for id_ in run.changed}, new_answers)
+                await append.commit(decided.events, {id_: decided.streams[id_] for id_ in decided.changed}, new_answers)
         # The commit is on disk from here on: wake the relay and the feed, and answer.
-        self._head.advance(Position(append.head + len(run.events)))
-        for event_type, number in Counter(run.types).items():
+        self._head.advance(Position(append.head + len(decided.events)))
+        for event_type, number in Counter(decided.types).items():
             self._events.labels(event_type).inc(number)
         for (_, future), result in zip(batch, results, strict=True):
             if future.done():  # the client went away
@@ -202,7 +202,7 @@ class LedgerWriter:
         return self._now().isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-class _Run:
+class _Decided:
     """The consecutive events of one transaction, as they are decided."""
 
     def __init__(
@@ -222,7 +222,7 @@ class _Run:
         self.events: list[NewEvent] = []
         self.types: list[str] = []
 
-    def decide(self, request: Request) -> list[Outcome]:
+    def add(self, request: Request) -> list[Outcome]:
         request_id = request.idempotency_key or self._new_id()
         is_alone = len(request.commands) == 1
         outcomes: list[Outcome] = []

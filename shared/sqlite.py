@@ -146,7 +146,7 @@ def migrate(connection: sqlite3.Connection, package: str) -> None:
     """Bring the schema up to date with `package`'s numbered `*.sqlite.sql` files, in one transaction.
 
     The number of the last one is kept in `PRAGMA user_version`. Raises `CorruptStore` when the file
-    was written by a later program than this one.
+    was written by a later program than this one, or fails a migration's CHECK.
     """
     migrations = migration_scripts(package, "sqlite")
     # Locked before the version is read: of several that start together, one migrates.
@@ -164,6 +164,8 @@ def migrate(connection: sqlite3.Connection, package: str) -> None:
                 connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {len(migrations)}")
         connection.execute("COMMIT")
+    except sqlite3.IntegrityError as error:
+        raise CorruptStore(f"{error}. Nothing was written to it; put a good copy in its place.") from error
     finally:
         roll_back_leftover(connection)
 

@@ -19,7 +19,7 @@ class Stream(Value, frozen=True):
 
 
 class NewEvent(Value, frozen=True):
-    """A row of the log. `event` is the encoded CloudEvent."""
+    """An event for the log. `event` is the encoded CloudEvent."""
 
     position: Position
     account_id: AccountId

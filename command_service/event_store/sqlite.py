@@ -128,10 +128,12 @@ class SqliteEventStore:
         await self.save_published(lease, position)
 
     async def close(self) -> None:
-        async with self._appending:
-            with suppress(LedgerError):  # the next start reads from the log what could not be written
-                await self._writer.run(_write_recent, self._recent)
-        await self._resources.aclose()
+        try:
+            async with self._appending:
+                with suppress(LedgerError):  # the next start reads from the log what could not be written
+                    await self._writer.run(_write_recent, self._recent)
+        finally:
+            await self._resources.aclose()
 
 
 class _SqliteAppend:
@@ -148,7 +150,9 @@ class _SqliteAppend:
         self._recent = recent
         self._ends = ends
         self.head = recent.head
-        self.streams: Mapping[AccountId, Stream] = {account_id: end.stream for account_id, end in ends.items()}
+        self.streams: Mapping[AccountId, Stream] = {
+            account_id: Stream(end.last.version, end.account) for account_id, end in ends.items()
+        }
         self.answers = answers
 
     async def commit(
@@ -186,16 +190,17 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> tuple[str, RecentStr
     migrate(connection, "command_service.event_store")
     if connection.execute(READ_LEDGER).fetchone() is None:
         connection.execute(CREATE_LEDGER, (f"/ledgers/{uuid_utils.uuid7()}",))
-    source, head, published, written = _row(connection, READ_LEDGER)
+    source, head, published, streams_position = _row(connection, READ_LEDGER)
     (last,) = _row(connection, READ_LAST_POSITION)
-    if not (published <= head == last and written <= head):
+    if not (published <= head == last and streams_position <= head):
         raise CorruptStore(
-            f"{path}: the head is {head}, the last event {last}, {published} are published, {written} in the streams. "
-            "Nothing was written to it; put a good copy in its place."
+            f"{path}: the head is {head}, the last event {last}, {published} are published, {streams_position} in the "
+            "streams. Nothing was written to it; put a good copy in its place."
         )
-    recent = RecentStreams(path, written)
+    recent = RecentStreams(path, streams_position)
     recent.catch_up(connection, head)
-    return str(source), recent
+    _write_recent(connection, recent)
+    return str(source), RecentStreams(path, head)
 
 
 def _begin(
@@ -230,9 +235,9 @@ def _write(
 ) -> tuple[dict[AccountId, StreamEnd], list[AccountId]]:
     """The ends that these events move, and the ids of those that were written to the table."""
     trails, links = lead_back(recent.head, events, ends)
-    moved = {account_id: StreamEnd(stream, links[account_id]) for account_id, stream in streams.items()}
-    due = recent.next_to_write(len(events))
-    connection.execute(MOVE_HEAD, (recent.head + len(events), recent.written_after(due)))
+    moved = {account_id: StreamEnd(stream.account, links[account_id]) for account_id, stream in streams.items()}
+    due = recent.next_to_write(2 * len(events))
+    connection.execute(MOVE_HEAD, (recent.head + len(events), recent.position_after(due)))
     connection.executemany(ADD_RUN, _runs(recent.head, [event.event for event in events], trails))
     put(connection, [(account_id, moved.get(account_id) or recent.ends[account_id]) for account_id in due])
     connection.executemany(ADD_ANSWER, [(key, answer.fingerprint, answer.outcomes) for key, answer in answers.items()])

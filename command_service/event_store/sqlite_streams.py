@@ -7,22 +7,24 @@ from pathlib import Path
 import msgspec
 
 from command_service.account import Account, evolve
-from command_service.event_store import NewEvent, Stream
+from command_service.event_store import NewEvent
 from shared.events import AccountId, Position, RecordedEvent, UnreadableEvent, Value, Version, decode_events
 from shared.problems import CorruptStore, StoreUnavailable
 
 STRIDE = 32
 """Each event leads to the one before it in its stream; one in 32 also to the one 32 before it, one in 32² also to
-the one 32² before it, and so on. Also a number in the schema.
+the one 32² before it, and so on. Also a number in migration 003.
 """
 SWEEP_EVENTS = 25_000
 """Each time that so many more events are in the log, the streams that they moved begin to be written.
 
-Memory holds up to twice as many streams, and a start after a crash reads up to twice as many events again, about 8 µs
-each.
+Two go with each event: a sweep ends well before the next one begins. So memory holds about so many streams, and a start
+after a crash reads up to twice as many events again, about 8 µs each; large appends add their own size to both.
 """
 REPLAY_RUNS = 300
+"""So many rows of the log are in memory at a time, when it is read again."""
 READ_EVENTS_MAX = 256
+"""Of one stream at a time: the way back finds them before it can know how large they are."""
 ADVICE = "Put a good copy in its place."
 
 READ_RUNS = "SELECT position, events FROM runs WHERE position > ? ORDER BY position LIMIT ?"
@@ -53,13 +55,13 @@ class Link(Value, frozen=True):
 
 
 class StreamEnd(Value, frozen=True):
-    """Where a stream stands, and its last event."""
+    """What a stream's events have come to, and the last of them."""
 
-    stream: Stream
+    account: Account | None
     last: Link
 
 
-NO_END = StreamEnd(Stream(Version(0), None), Link(Version(0), Position(0), ""))
+NO_END = StreamEnd(None, Link(Version(0), Position(0), ""))
 
 
 def lead_back(
@@ -106,16 +108,17 @@ class RecentStreams:
     share a page, a few with each append. What a crash takes from here is in the log.
     """
 
-    def __init__(self, path: Path, written: Position) -> None:
+    def __init__(self, path: Path, streams_position: Position) -> None:
         self._path = path
-        self.head = written
+        self.head = streams_position
         """Every event up to here is in `ends` or in the table."""
-        self.written = written
+        self.streams_position = streams_position
         """Every event up to here is in the table."""
         self.ends: dict[AccountId, StreamEnd] = {}
         self._sweep: list[AccountId] = []
-        """Still to be written, the next one last."""
-        self._sweep_head = written
+        self._swept = 0
+        """So many of the sweep are written."""
+        self._sweep_head = streams_position
         """Every event up to here is in the table when the sweep is done."""
 
     def read(self, connection: sqlite3.Connection, account_ids: Iterable[AccountId]) -> dict[AccountId, StreamEnd]:
@@ -132,7 +135,7 @@ class RecentStreams:
             parameter = msgspec.json.encode(others).decode()
             for account_id, version, name, balance, position, marks in connection.execute(READ_STREAMS, (parameter,)):
                 account = None if name is None else Account(name, balance)
-                ends[account_id] = StreamEnd(Stream(version, account), Link(version, position, marks))
+                ends[account_id] = StreamEnd(account, Link(version, position, marks))
         return ends
 
     def catch_up(self, connection: sqlite3.Connection, head: Position) -> None:
@@ -155,34 +158,35 @@ class RecentStreams:
         for position, event in enumerate(events, self.head + 1):
             account_id, version = event.account_id, event.version
             end = self.ends.get(account_id, NO_END)
-            if version <= end.stream.version:  # a sweep that came to no end has written it
-                continue
-            if event.position != position or version != end.stream.version + 1:
+            if event.position != position or version > end.last.version + 1:
                 raise CorruptStore(
                     f"{self._path}: position {event.position}, version {version} of {account_id!r}, comes after "
-                    f"position {position - 1}, version {end.stream.version}. {ADVICE}"
+                    f"position {position - 1}, version {end.last.version}. {ADVICE}"
                 )
-            stream = Stream(version, evolve(end.stream.account, event.event))
+            if version <= end.last.version:  # a sweep that came to no end has written it
+                continue
             marks = end.last.marks if version % STRIDE else _pass_mark(end.last, event.position)[1]
-            self.ends[account_id] = StreamEnd(stream, Link(version, event.position, marks))
+            self.ends[account_id] = StreamEnd(evolve(end.account, event.event), Link(version, event.position, marks))
         self.head = events[-1].position
 
     def next_to_write(self, ends_max: int) -> list[AccountId]:
-        if not self._sweep and self.head - self._sweep_head >= SWEEP_EVENTS:
-            self._sweep, self._sweep_head = sorted(self.ends, reverse=True), self.head
-        return self._sweep[-ends_max:]
+        """The next ids of a sweep, which begins when it is time."""
+        if self._swept == len(self._sweep) and self.head - self._sweep_head >= SWEEP_EVENTS:
+            self._sweep, self._swept, self._sweep_head = sorted(self.ends), 0, self.head
+        return self._sweep[self._swept : self._swept + ends_max]
 
-    def written_after(self, account_ids: Sequence[AccountId]) -> Position:
-        """What `written` will be when the ends of `next_to_write` are there."""
-        return self._sweep_head if len(account_ids) == len(self._sweep) else self.written
+    def position_after(self, account_ids: Sequence[AccountId]) -> Position:
+        """What `streams_position` will be when the ends of `next_to_write` are there."""
+        is_last = self._swept + len(account_ids) == len(self._sweep)
+        return self._sweep_head if is_last else self.streams_position
 
     def committed(self, head: Position, moved: Mapping[AccountId, StreamEnd], account_ids: Sequence[AccountId]) -> None:
         """Events up to `head` moved these ends, and those of `account_ids` are in the table."""
-        self.head, self.written = head, self.written_after(account_ids)
+        self.head, self.streams_position = head, self.position_after(account_ids)
+        self._swept += len(account_ids)
         self.ends.update(moved)
         for account_id in account_ids:
             del self.ends[account_id]
-        del self._sweep[len(self._sweep) - len(account_ids) :]
 
 
 def put(connection: sqlite3.Connection, ends: Collection[tuple[AccountId, StreamEnd]]) -> None:
@@ -192,9 +196,9 @@ def put(connection: sqlite3.Connection, ends: Collection[tuple[AccountId, Stream
         [
             (
                 account_id,
-                end.stream.version,
-                end.stream.account and end.stream.account.name,
-                end.stream.account and end.stream.account.balance,
+                end.last.version,
+                end.account and end.account.name,
+                end.account and end.account.balance,
                 end.last.position,
                 end.last.marks,
             )
@@ -208,7 +212,8 @@ def read_back(
 ) -> list[bytes]:
     """Events of an account from version `after` + 1 on, `READ_EVENTS_MAX` at most; `last` where it is not the table's.
 
-    Goes back from the last one, in great strides first: at most 31 of each size.
+    Goes back from the last one, in great strides first: at most 31 of each size. Raises `CorruptStore` when that leads
+    out of the log.
     """
     row: tuple[int, int, bytes] | None
     if last is not None:
@@ -225,8 +230,10 @@ def read_back(
     run_end, trails, events = 0, [b""], [b""]
     while version > after:
         if not run_end - len(events) < position <= run_end:
-            run_end, *texts = connection.execute(READ_RUN, (position,)).fetchone()
+            run_end, *texts = connection.execute(READ_RUN, (position,)).fetchone() or (0, b"", b"")
             trails, events = (text.split(b"\n") for text in texts)
+            if not run_end - len(events) < position <= run_end:
+                raise CorruptStore(f"version {version} of {account_id!r} is not at position {position}. {ADVICE}")
         place = position - run_end - 1
         if version <= wanted:
             found.append(events[place])

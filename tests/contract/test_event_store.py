@@ -279,6 +279,15 @@ async def test_a_long_stream_is_read_from_any_version_on(event_store: EventStore
     assert await event_store.read_stream(ALICE, Version(31), ALL, len(of_alice[31]) * 5) == of_alice[31:36]
 
 
+async def test_a_stream_of_many_events_is_read_page_by_page(event_store: EventStore) -> None:
+    log = long_log(700)
+    await record(event_store, log, {id_: Stream(Version(700), None) for id_ in (ALICE, BOB)})
+    found: list[bytes] = []
+    while page := await event_store.read_stream(ALICE, Version(len(found)), ALL, ALL):
+        found += page
+    assert found == encoded([event for event in log if event.account_id == ALICE])
+
+
 async def lead(store: EventStore) -> Lease:
     lease = await store.acquire_lease()
     assert lease is not None

@@ -21,7 +21,7 @@ from shared.problems import CorruptStore, OutcomeUnknown
 from tests.contract.conftest import closed_at_the_end
 from tests.contract.test_event_store import LOG, STREAMS, encoded, long_log, record, stored
 from tests.contract.test_ledger import ALL, running
-from tests.examples import BOB, deposit, withdraw
+from tests.examples import ALICE, BOB, DEPOSIT_REJECTED, deposit, logged, withdraw
 
 IDS = [AccountId(name) for name in "abcdefgh"]
 ids = st.sampled_from(IDS)
@@ -167,16 +167,57 @@ async def test_an_append_that_is_cancelled_at_any_moment_leaves_streams_that_its
             await check(store)
 
 
-async def test_a_store_that_was_closed_has_nothing_to_read_again(tmp_path: Path) -> None:
+async def test_a_start_leaves_nothing_to_be_written_or_read_again(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite3"
     async with closed_at_the_end(SqliteEventStore.open(path)) as store:
         await record(store, LOG, STREAMS)
+        assert (store._recent.streams_position, len(store._recent.ends)) == (0, 2)
+        crashed = left_by_a_crash(path, tmp_path / "crashed")
+    for file in (path, crashed):
+        async with closed_at_the_end(SqliteEventStore.open(file)) as store:
+            assert (store._recent.streams_position, store._recent.ends) == (5, {})
+            async with store.append({ALICE, BOB}, set()) as append:
+                assert append.streams == STREAMS
+
+
+async def test_what_waits_stays_small_however_many_accounts_appends_and_crashes_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep, append_max = 100, 40
+    monkeypatch.setattr(sqlite_streams, "SWEEP_EVENTS", sweep)
+    path, position = tmp_path / "ledger.sqlite3", 0
+    for crash in range(20):
+        async with closed_at_the_end(SqliteEventStore.open(path)) as store:
+            for number in range(40):
+                size = 1 + (7 * number + crash) % append_max
+                ids = [AccountId(f"{position + n}") for n in range(size)]
+                await record(
+                    store,
+                    [logged(position + n, DEPOSIT_REJECTED, id_, 1) for n, id_ in enumerate(ids, 1)],
+                    {id_: Stream(Version(1), None) for id_ in ids},
+                )
+                position += size
+                assert len(store._recent.ends) <= sweep + 2 * append_max
+                assert position - store._recent.streams_position <= 2 * sweep + 3 * append_max
+            path = left_by_a_crash(path, tmp_path / f"{crash}")
+
+
+async def test_a_full_disk_at_the_end_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite3"
     async with closed_at_the_end(SqliteEventStore.open(path)) as store:
-        assert (store._recent.written, store._recent.ends) == (5, {})
+        events = [logged(n, DEPOSIT_REJECTED, AccountId(f"{n}"), 1) for n in range(1, 2000)]
+        await record(store, events, {event.account_id: Stream(event.version, None) for event in events})
+        (pages,) = await store._writer.run(lambda connection: connection.execute("PRAGMA page_count").fetchone())
+        await store._writer.run(lambda connection: connection.execute(f"PRAGMA max_page_count = {pages}").close())
+    async with closed_at_the_end(SqliteEventStore.open(path)) as store:
+        assert await stored(store) == encoded(events)
+        async with store.append({AccountId("1999")}, set()) as append:
+            assert append.streams == {AccountId("1999"): Stream(Version(1), None)}
 
 
-async def test_a_stream_is_whole_while_parts_of_it_are_put_away(tmp_path: Path) -> None:
+async def test_a_stream_is_whole_while_its_end_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the look into memory and the one into the file, events come and sweeps go."""
+    monkeypatch.setattr(sqlite_streams, "SWEEP_EVENTS", 3)
     log = long_log(200)
     of_bob = encoded([event for event in log if event.account_id == BOB])
     async with closed_at_the_end(SqliteEventStore.open(tmp_path / "ledger.sqlite3")) as store:
@@ -190,6 +231,15 @@ async def test_a_stream_is_whole_while_parts_of_it_are_put_away(tmp_path: Path) 
                 page = await task
                 assert page == of_bob[after : after + len(page)]
                 assert len(page) >= min(50, event.version - 1 - after)
+
+
+async def test_a_way_back_that_leads_out_of_the_log_is_refused(tmp_path: Path) -> None:
+    async with closed_at_the_end(SqliteEventStore.open(tmp_path / "ledger.sqlite3")) as store:
+        await record(store, long_log(2)[:2], {id_: Stream(Version(1), None) for id_ in (ALICE, BOB)})
+        await record(store, long_log(2)[2:], {id_: Stream(Version(2), None) for id_ in (ALICE, BOB)})
+        await store._writer.run(lambda connection: connection.execute("DELETE FROM runs WHERE position = 2").close())
+        with pytest.raises(CorruptStore, match="good copy"):
+            await store.read_stream(ALICE, Version(0), ALL, ALL)
 
 
 @pytest.mark.parametrize(
