@@ -1,5 +1,7 @@
 """What must not grow: the cost of a command with all that was before it, and the memory with all that waits."""
 
+import os
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +22,7 @@ from benchmarks.rows import (
     visible,
 )
 from benchmarks.servers import ACCOUNTS, Server, command_service, opened, projection_service, until
+from command_service.event_store.sqlite_streams import SWEEP_EVENTS
 
 HAS_PROC = Path("/proc/self/status").exists()
 SLOW_CLIENTS = 1000
@@ -40,16 +43,26 @@ def growth(bench: Bench) -> Iterator[Row]:
         ours, peer = (stack.enter_context(opened(bench.log(0, accounts))) for accounts in (sizes.many, 1))
         return singles(ours, accounts=sizes.many), singles(peer, accounts=1)
 
-    def started(events: int) -> Measure:
-        folder = bench.log(events)
+    def starts(*before: Callable[[str], None]) -> Callable[[ExitStack], Measures]:
+        def started(events: int) -> Measure:
+            folder = bench.log(events)
 
-        def measure(_: float) -> float:
-            begin = time.perf_counter()
-            with opened(folder) as server:
-                server.post("/account/deposit/account-0", {"amount": 1})
-                return time.perf_counter() - begin
+            def measure(_: float) -> float:
+                for happen in before:
+                    happen(folder)
+                begin = time.perf_counter()
+                with opened(folder) as server:
+                    server.post("/account/deposit/account-0", {"amount": 1})
+                    return time.perf_counter() - begin
 
-        return measure
+            return measure
+
+        return lambda _: (started(sizes.long_log), started(10_000))
+
+    def a_kill(folder: str) -> None:
+        with opened(folder) as server:
+            bench.fill(server, 2 * SWEEP_EVENTS)
+            os.kill(server.process_id, signal.SIGKILL)
 
     for work, logs in (
         (f"{many} events on one account / 1", [(sizes.many, 1), (1, 1)]),
@@ -60,11 +73,9 @@ def growth(bench: Bench) -> Iterator[Row]:
         peak = Figure(f"batches, peak memory: {work}", "MiB", 1.25, less=True)
         yield Row([speed, peak] if HAS_PROC else [speed], in_batches(bench, logs), rounds)
     yield row(Figure(f"deposits: {many} accounts / 1", "requests/s", 0.8), deposits, rounds)
-    yield row(
-        Figure(f"start to first deposit: {long_log} events in the log / 10,000", "s", 1.25, less=True),
-        lambda _: (started(sizes.long_log), started(10_000)),
-        rounds,
-    )
+    for what, before in (("start", []), ("start after a kill", [a_kill])):
+        figure = Figure(f"{what}: {long_log} events in the log / 10,000", "s", 1.25, less=True)
+        yield row(figure, starts(*before), rounds)
 
 
 def in_batches(bench: Bench, logs: list[tuple[int, int]]) -> Callable[[ExitStack], Sequence[Measures]]:
