@@ -109,35 +109,17 @@ async def next_deposit(store: SqliteEventStore) -> None:
         await ledger.writer.write(Request([deposit(1, IDS[0])]))
 
 
-async def test_a_commit_that_was_done_and_reported_as_failed_is_taken_in(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_done", [True, False])
+async def test_a_commit_that_is_reported_as_failed_counts_if_it_was_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_done: bool
 ) -> None:
-    """As an fsync that fails after the commit record was written."""
+    """As when an fsync fails, after or before the commit record is on disk."""
     monkeypatch.setattr(sqlite_streams, "SWEEP_EVENTS", 3)
     commit = sqlite._commit
 
-    def commit_and_fail(connection: sqlite3.Connection) -> None:
-        commit(connection)
-        raise OutcomeUnknown("the disk said no")
-
-    async with many_in_memory(tmp_path / "ledger.sqlite3") as store:
-        for _ in range(20):
-            with monkeypatch.context() as patch:
-                patch.setattr(sqlite, "_commit", commit_and_fail)
-                with pytest.raises(OutcomeUnknown):
-                    await next_deposit(store)
-            await check(store)
-            await next_deposit(store)
-            await check(store)
-        assert await store.head() == 140
-
-
-async def test_a_commit_that_was_not_done_leaves_every_stream_as_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sqlite_streams, "SWEEP_EVENTS", 3)
-
-    def fail(_: sqlite3.Connection) -> None:
+    def fail(connection: sqlite3.Connection) -> None:
+        if is_done:
+            commit(connection)
         raise OutcomeUnknown("the disk said no")
 
     async with many_in_memory(tmp_path / "ledger.sqlite3") as store:
@@ -149,7 +131,7 @@ async def test_a_commit_that_was_not_done_leaves_every_stream_as_it_was(
             await check(store)
             await next_deposit(store)
             await check(store)
-        assert await store.head() == 120
+        assert await store.head() == 100 + 20 + 20 * is_done
 
 
 async def test_an_append_that_is_cancelled_at_any_moment_leaves_streams_that_its_log_explains(
