@@ -4,15 +4,12 @@ import structlog
 from prometheus_client import CollectorRegistry
 from pydantic import Field
 
-from command_service.api import create_api
-from command_service.bodies import BATCH_BYTES_MAX
 from command_service.event_store import EventStore
 from command_service.event_store.postgres import PostgresEventStore
 from command_service.event_store.sqlite import SqliteEventStore
-from command_service.hot_paths import hot_paths
+from command_service.http.app import create_api
 from command_service.ledger_writer import LedgerWriter
 from command_service.relay import Relay
-from shared.hot_paths import HotPaths
 from shared.server import bind, serve
 from shared.settings import ServiceSettings
 from shared.watermark import Watermark, follow
@@ -54,8 +51,9 @@ async def run(settings: CommandSettings) -> None:
             head,
             registry,
             settings.query_url.rstrip("/"),
+            settings.hosts(settings.query_url),
             lambda: relay.status if relay else "no broker",
         )
-        await serve(HotPaths(app, hot_paths(writer), BATCH_BYTES_MAX), listener, background, on_stop=head.close)
+        await serve(app, listener, background, on_stop=head.close)
     finally:
         await store.close()

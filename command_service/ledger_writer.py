@@ -55,7 +55,7 @@ class Outcome(Value, frozen=True, omit_defaults=True):
     reason: Reason | None = None
 
 
-class Request(Value, frozen=True):
+class WriteRequest(Value, frozen=True):
     """Commands that are recorded together or not at all.
 
     `idempotency_key` with `fingerprint` makes a second request with the same key harmless.
@@ -68,7 +68,7 @@ class Request(Value, frozen=True):
     traceparent: str | UnsetType = UNSET
 
 
-Waiting = tuple[Request, "asyncio.Future[list[Outcome]]"]
+Waiting = tuple[WriteRequest, "asyncio.Future[list[Outcome]]"]
 
 
 def fingerprint(request: object) -> bytes:
@@ -107,7 +107,7 @@ class LedgerWriter:
             lambda: head.position
         )
 
-    async def write(self, request: Request) -> list[Outcome]:
+    async def write(self, request: WriteRequest) -> list[Outcome]:
         """Decide and record the request's commands; one outcome for each, in order.
 
         Raises `Overloaded` or `StoreUnavailable` when nothing was recorded, `IdempotencyKeyReused` when the
@@ -158,7 +158,9 @@ class LedgerWriter:
         return batch
 
     async def _append(self, batch: list[Waiting]) -> None:
-        account_ids = {command.account_id for request, _ in batch for command in request.commands}
+        account_ids = {
+            command.account_id for request, _ in batch for command in request.commands if command.account_id is not None
+        }
         keys = {request.idempotency_key for request, _ in batch if request.idempotency_key is not None}
         async with self._store.append(account_ids, keys) as append:
             decided = _Decided(self._store.source, append.head, dict(append.streams), self._timestamp(), self._new_id)
@@ -222,7 +224,7 @@ class _Decided:
         self.events: list[NewEvent] = []
         self.types: list[str] = []
 
-    def add(self, request: Request) -> list[Outcome]:
+    def add(self, request: WriteRequest) -> list[Outcome]:
         request_id = request.idempotency_key or self._new_id()
         is_alone = len(request.commands) == 1
         outcomes: list[Outcome] = []
@@ -231,7 +233,7 @@ class _Decided:
         changed, add_event, add_type = self.changed.add, self.events.append, self.types.append
         add_outcome, traceparent, position = outcomes.append, request.traceparent, self._position
         for number, command in enumerate(request.commands):
-            account_id = command.account_id
+            account_id = command.account_id or AccountId(new_id())
             stream = streams.get(account_id, NO_STREAM)
             event = decide(stream.account, command)
             account = evolve(stream.account, event)

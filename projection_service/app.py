@@ -7,13 +7,13 @@ from pydantic import Field
 
 from projection_service.api import create_api
 from projection_service.feed import Feed
-from projection_service.hot_paths import hot_paths
+from projection_service.hot_paths import endpoints
 from projection_service.projection import Projection
 from projection_service.subscription import Subscription
 from projection_service.view_store import ViewStore
 from projection_service.view_store.postgres import PostgresViewStore
 from projection_service.view_store.sqlite import SqliteViewStore
-from shared.hot_paths import HotPaths
+from shared.gate import Gate
 from shared.server import bind, serve
 from shared.settings import ServiceSettings
 from shared.watermark import follow
@@ -62,8 +62,7 @@ async def run(settings: ProjectionSettings) -> None:
             background = [subscription.run()]
             if settings.database_url is not None:
                 background.append(follow(projection.refresh, projection.watermark))
-            await serve(
-                HotPaths(app, hot_paths(store, projection)), listener, background, on_stop=projection.watermark.close
-            )
+            gate = Gate(app, endpoints(store, projection), settings.hosts(settings.ledger_url))
+            await serve(gate, listener, background, on_stop=projection.watermark.close)
     finally:
         await store.close()

@@ -8,14 +8,14 @@ import msgspec
 from projection_service.projection import Projection
 from projection_service.view_store import ViewStore
 from shared.events import AccountId, Position
-from shared.hot_paths import Handler, HotAnswer, HotRequest
+from shared.gate import Answer, Endpoint, Request
 
 _min_position = re.compile(rb"(?:min_position=([0-9]{1,18}))?").fullmatch
 _encode = msgspec.json.Encoder().encode
 
 
-def hot_paths(store: ViewStore, projection: Projection) -> Mapping[tuple[str, str], Handler]:
-    async def account(request: HotRequest) -> HotAnswer | None:
+def endpoints(store: ViewStore, projection: Projection) -> Mapping[str, Endpoint]:
+    async def account(request: Request) -> Answer | None:
         asked = _min_position(request.query)
         if asked is None:
             return None
@@ -25,6 +25,6 @@ def hot_paths(store: ViewStore, projection: Projection) -> Mapping[tuple[str, st
         view, position = await store.account(AccountId(request.name))
         if view is None:
             return None
-        return HotAnswer(200, b"application/json", _encode(view), position)
+        return Answer(200, b"application/json", _encode(view), ((b"ledger-position", b"%d" % position),))
 
-    return {("GET", "/account/"): account}
+    return {"/account/": Endpoint("GET", account)}

@@ -5,10 +5,9 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import FastAPI, Path, Response
 
-E = TypeVar("E", bound=Callable[..., Awaitable[Response]])
+from shared.events import ACCOUNT_ID_PATTERN, ACCOUNT_ID_RULE
 
-ACCOUNT_ID_PATTERN = r"^[A-Za-z0-9._:-]{1,64}$"
-ACCOUNT_ID_RULE = "1 to 64 characters of A-Z a-z 0-9 . _ : -"
+E = TypeVar("E", bound=Callable[..., Awaitable[Response]])
 
 AccountIdPath = Annotated[str, Path(pattern=ACCOUNT_ID_PATTERN, description=ACCOUNT_ID_RULE)]
 

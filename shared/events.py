@@ -14,6 +14,9 @@ Position = NewType("Position", int)
 Version = NewType("Version", int)
 """Place of an event in its account's own stream: 1, 2, 3 …, rejections included."""
 
+ACCOUNT_ID_PATTERN = r"^[A-Za-z0-9._:-]{1,64}$"
+ACCOUNT_ID_RULE = "1 to 64 characters of A-Z a-z 0-9 . _ : -"
+
 Reason = Literal[
     "account-already-exists",
     "account-not-found",

@@ -35,8 +35,11 @@ PROBLEM_SCHEMA: dict[str, Any] = {
 
 PROBLEM_DESCRIPTIONS = {
     400: "Rejected by the ledger, and recorded as such.",
+    403: "A web page of another origin may not do this.",
     404: "Unknown.",
     413: "The body is over its limit. Nothing was recorded.",
+    415: "The body is not said to be JSON. Nothing was recorded.",
+    421: "The Host is none of this service's names.",
     422: "Malformed. Nothing was recorded.",
     500: "The outcome is unknown: retry with the same Idempotency-Key.",
     503: "Not now. Nothing was recorded; try again later.",
@@ -79,6 +82,26 @@ class InvalidRequest(LedgerError):
 
 class BodyTooLarge(LedgerError):
     status, slug, title = 413, "body-too-large", "Request body too large"
+
+
+class MissingHost(LedgerError):
+    status, slug, title = 400, "bad-request", "Bad request"
+
+
+class Forbidden(LedgerError):
+    status, slug, title = 403, "forbidden", "Forbidden"
+
+
+class MisdirectedRequest(LedgerError):
+    status, slug, title = 421, "misdirected-request", "Misdirected request"
+
+
+class MethodNotAllowed(LedgerError):
+    status, slug, title = 405, "method-not-allowed", "Method Not Allowed"
+
+
+class UnsupportedMediaType(LedgerError):
+    status, slug, title = 415, "unsupported-media-type", "Unsupported media type"
 
 
 class NotFound(LedgerError):

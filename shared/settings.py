@@ -3,9 +3,12 @@
 import sys
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import AmqpDsn, BeforeValidator, Field, PostgresDsn, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 S = TypeVar("S", bound="ServiceSettings")
 
@@ -17,6 +20,11 @@ class ServiceSettings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    allowed_hosts: str = Field(
+        "",
+        description="Names, separated by commas, by which clients may call this service beside those of the loopback "
+        'and what HOST and the other service\'s URL name; "*" is any.',
+    )
     data_dir: Path = Field(Path(".data"), description="Folder of the SQLite files; made when missing.")
     database_url: PostgresDsn | None = Field(
         None, description="PostgreSQL, as postgresql://user:password@host/database, in place of the SQLite files."
@@ -35,6 +43,12 @@ class ServiceSettings(BaseSettings):
             return str(path)
         hosts = ",".join(f"{host['host']}:{host['port'] or 5432}" for host in self.database_url.hosts())
         return f"postgresql://{hosts}{self.database_url.path or '/'}"
+
+    def hosts(self, *urls: str) -> list[str]:
+        """The names by which clients may call this service; `urls` have some of them."""
+        named = [urlsplit(url).hostname or "" for url in urls]
+        allowed = [name.strip() for name in self.allowed_hosts.split(",")]
+        return [name for name in (*LOOPBACK_HOSTS, self.host, *named, *allowed) if name]
 
     @property
     def broker_name(self) -> str:

@@ -24,7 +24,7 @@ BOB = AccountId("bob")
 SOURCE = "/ledgers/example"
 INT64_MAX = 2**63 - 1
 
-CREATE = CreateAccount(ALICE, "Alice")
+CREATE = CreateAccount("Alice", ALICE)
 CREATED = AccountCreated("Alice")
 CREATION_REJECTED = AccountCreationRejected("Alice", "account-already-exists")
 DEPOSITED = AmountDeposited(100, "salary")

@@ -9,7 +9,7 @@ from command_service.account import CreateAccount
 from command_service.event_store import EventStore, Stream, sqlite, sqlite_streams
 from command_service.event_store.postgres import PostgresEventStore
 from command_service.event_store.sqlite import RUN_EVENTS, SqliteEventStore
-from command_service.ledger_writer import Request
+from command_service.ledger_writer import WriteRequest
 from shared.events import AccountId, Version
 from tests.contract.conftest import closed_at_the_end
 from tests.contract.test_event_store import encoded, record
@@ -19,7 +19,7 @@ from tests.examples import ALICE, CREATE, DEPOSITED, deposit, logged
 MANY = 3_000
 
 
-async def statements_of(ledger: Ledger, request: Request) -> list[str]:
+async def statements_of(ledger: Ledger, request: WriteRequest) -> list[str]:
     """What the database is asked for this request, with the values left out."""
     statements: list[str] = []
     match ledger.store:
@@ -44,11 +44,11 @@ async def test_a_deposit_takes_as_many_statements_after_many_events_and_accounts
     event_store: EventStore,
 ) -> None:
     async with running(event_store) as ledger:
-        await ledger.writer.write(Request([CREATE]))
-        before = await statements_of(ledger, Request([deposit(1)], "first", b"1"))
-        await ledger.writer.write(Request([deposit(1)] * MANY))
-        await ledger.writer.write(Request([CreateAccount(AccountId(f"{n}"), "Bob") for n in range(MANY)]))
-        after = await statements_of(ledger, Request([deposit(1)], "second", b"2"))
+        await ledger.writer.write(WriteRequest([CREATE]))
+        before = await statements_of(ledger, WriteRequest([deposit(1)], "first", b"1"))
+        await ledger.writer.write(WriteRequest([deposit(1)] * MANY))
+        await ledger.writer.write(WriteRequest([CreateAccount("Bob", AccountId(f"{n}")) for n in range(MANY)]))
+        after = await statements_of(ledger, WriteRequest([deposit(1)], "second", b"2"))
     assert after == before
     assert (before.count("COMMIT"), sum(statement.startswith("BEGIN") for statement in before)) == (1, 1)
     assert len(before) <= 10
@@ -56,10 +56,12 @@ async def test_a_deposit_takes_as_many_statements_after_many_events_and_accounts
 
 async def test_many_commands_take_as_many_statements_on_postgresql_as_one(database_url: str) -> None:
     async with closed_at_the_end(PostgresEventStore.open(database_url)) as store, running(store) as ledger:
-        await ledger.writer.write(Request([CREATE]))
-        one = await statements_of(ledger, Request([deposit(1)]))
-        many = await statements_of(ledger, Request([deposit(1)] * 100))
-        spread = await statements_of(ledger, Request([CreateAccount(AccountId(f"{n}"), "Bob") for n in range(100)]))
+        await ledger.writer.write(WriteRequest([CREATE]))
+        one = await statements_of(ledger, WriteRequest([deposit(1)]))
+        many = await statements_of(ledger, WriteRequest([deposit(1)] * 100))
+        spread = await statements_of(
+            ledger, WriteRequest([CreateAccount("Bob", AccountId(f"{n}")) for n in range(100)])
+        )
     assert one == many == spread
     assert len(one) == 4
 
@@ -69,11 +71,11 @@ async def test_many_commands_take_one_transaction_and_a_row_for_each_run_of_even
         closed_at_the_end(SqliteEventStore.open(tmp_path / "ledger.sqlite3")) as store,
         running(store) as ledger,
     ):
-        await ledger.writer.write(Request([CREATE]))
-        one = await statements_of(ledger, Request([deposit(1)]))
-        many = await statements_of(ledger, Request([deposit(1)] * 100))
-        other = [CreateAccount(AccountId(f"{n}"), "Bob") for n in range(100)]
-        spread = await statements_of(ledger, Request(other))
+        await ledger.writer.write(WriteRequest([CREATE]))
+        one = await statements_of(ledger, WriteRequest([deposit(1)]))
+        many = await statements_of(ledger, WriteRequest([deposit(1)] * 100))
+        other = [CreateAccount("Bob", AccountId(f"{n}")) for n in range(100)]
+        spread = await statements_of(ledger, WriteRequest(other))
         runs = -(-100 // RUN_EVENTS)
         assert len(many) - len(one) == runs - 1
         # One more: the accounts that are not in memory are asked for, all at once.
@@ -113,7 +115,7 @@ async def test_streams_are_written_as_often_as_they_must_be_and_what_waits_stays
             written = 0
             for first in range(0, 3 * sweep, batch):
                 ids = [AccountId(f"{number % accounts}") for number in range(first, first + batch)]
-                statements = await statements_of(ledger, Request([deposit(1, id_) for id_ in ids]))
+                statements = await statements_of(ledger, WriteRequest([deposit(1, id_) for id_ in ids]))
                 written += statements.count("INSERT INTO streams")
                 (position,) = store._writer.connection.run(
                     lambda connection: connection.execute("SELECT streams_position FROM ledger").fetchone()

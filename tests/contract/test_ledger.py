@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from command_service.account import Command, CreateAccount, Deposit, Withdraw
 from command_service.event_store import EventStore
 from command_service.event_store.sqlite import SqliteEventStore
-from command_service.ledger_writer import COMMANDS_WAITING_MAX, LedgerWriter, Request
+from command_service.ledger_writer import COMMANDS_WAITING_MAX, LedgerWriter, WriteRequest
 from projection_service.projection import Projection
 from projection_service.view_store.sqlite import SqliteViewStore
 from shared.events import AccountId, Position, RecordedEvent, decode_events, join_events
@@ -64,7 +64,7 @@ amounts = st.one_of(
     st.integers(-(2**63), INT64_MAX),
 )
 commands = st.one_of(
-    st.builds(CreateAccount, accounts, st.text(min_size=1, max_size=5)),
+    st.builds(CreateAccount, st.text(min_size=1, max_size=5), accounts),
     st.builds(Deposit, accounts, amounts, st.text(max_size=5)),
     st.builds(Withdraw, accounts, amounts, st.text(max_size=5)),
 )
@@ -86,7 +86,7 @@ async def check_that_it_adds_up(requests: list[list[Command]], page: int) -> Non
             closed_at_the_end(SqliteViewStore.open(Path(folder) / "views.sqlite3")) as views,
             running(store) as ledger,
         ):
-            answers = await asyncio.gather(*(ledger.writer.write(Request(commands)) for commands in requests))
+            answers = await asyncio.gather(*(ledger.writer.write(WriteRequest(commands)) for commands in requests))
             events = await ledger.events()
             given_commands = [command for commands in requests for command in commands]
             outcomes = [outcome for outcomes in answers for outcome in outcomes]
@@ -139,15 +139,15 @@ async def test_commands_that_wait_together_are_one_transaction(ledger: Ledger, m
         return append(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(ledger.store, "append", counted)
-    await ledger.writer.write(Request([CREATE]))
-    answers = await asyncio.gather(*(ledger.writer.write(Request([deposit(1)])) for _ in range(500)))
+    await ledger.writer.write(WriteRequest([CREATE]))
+    answers = await asyncio.gather(*(ledger.writer.write(WriteRequest([deposit(1)])) for _ in range(500)))
     assert [outcomes[0].balance for outcomes in answers] == list(range(1, 501))
     assert transactions == 2
 
 
 async def test_each_command_sees_what_those_before_it_did_in_the_same_transaction(ledger: Ledger) -> None:
     outcomes = await ledger.writer.write(
-        Request([withdraw(1), CREATE, withdraw(1), deposit(5), withdraw(3), withdraw(3), CREATE])
+        WriteRequest([withdraw(1), CREATE, withdraw(1), deposit(5), withdraw(3), withdraw(3), CREATE])
     )
     assert [(outcome.reason, outcome.balance, outcome.version) for outcome in outcomes] == [
         ("account-not-found", None, 1),
@@ -162,23 +162,23 @@ async def test_each_command_sees_what_those_before_it_did_in_the_same_transactio
 
 async def test_a_full_queue_refuses_more_and_records_nothing_of_it(ledger: Ledger) -> None:
     full = [
-        asyncio.create_task(ledger.writer.write(Request([deposit(1)] * 10_000)))
+        asyncio.create_task(ledger.writer.write(WriteRequest([deposit(1)] * 10_000)))
         for _ in range(COMMANDS_WAITING_MAX // 10_000)
     ]
     await asyncio.sleep(0)
     with pytest.raises(Overloaded) as refused:
-        await ledger.writer.write(Request([deposit(1)]))
+        await ledger.writer.write(WriteRequest([deposit(1)]))
     assert int(refused.value.headers["Retry-After"]) > 0
     await asyncio.gather(*full)
     assert await ledger.store.head() == COMMANDS_WAITING_MAX
-    await ledger.writer.write(Request([deposit(1)]))
+    await ledger.writer.write(WriteRequest([deposit(1)]))
 
 
 async def test_an_append_that_fails_answers_everybody_and_the_next_one_goes_on(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The store refuses a version that it has: as if another process had written in between."""
-    await ledger.writer.write(Request([CREATE, deposit(10)]))
+    await ledger.writer.write(WriteRequest([CREATE, deposit(10)]))
     read = ledger.store.append
 
     @asynccontextmanager
@@ -190,24 +190,24 @@ async def test_an_append_that_fails_answers_everybody_and_the_next_one_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(ledger.store, "append", stale)
         answers = await asyncio.gather(
-            *(ledger.writer.write(Request([deposit(1)])) for _ in range(3)), return_exceptions=True
+            *(ledger.writer.write(WriteRequest([deposit(1)])) for _ in range(3)), return_exceptions=True
         )
     assert all(isinstance(answer, LedgerError) for answer in answers)
     assert await ledger.store.head() == 2
     assert ledger.head.position == 2
-    (outcome,) = await ledger.writer.write(Request([withdraw(10)]))
+    (outcome,) = await ledger.writer.write(WriteRequest([withdraw(10)]))
     assert (outcome.balance, outcome.position) == (0, 3)
 
 
 async def test_nobody_hears_of_an_event_before_it_is_on_disk(ledger: Ledger) -> None:
-    await ledger.writer.write(Request([CREATE]))
+    await ledger.writer.write(WriteRequest([CREATE]))
 
     async def hear(position: int) -> None:
         await ledger.head.reach(Position(position), 30)
         assert await ledger.store.head() >= position
 
     async def ask() -> None:
-        (outcome,) = await ledger.writer.write(Request([deposit(1)]))
+        (outcome,) = await ledger.writer.write(WriteRequest([deposit(1)]))
         assert await ledger.store.head() >= outcome.position
 
     async with asyncio.TaskGroup() as group:
@@ -217,19 +217,19 @@ async def test_nobody_hears_of_an_event_before_it_is_on_disk(ledger: Ledger) -> 
 
 
 async def test_a_caller_that_gives_up_does_not_stop_the_others(ledger: Ledger) -> None:
-    await ledger.writer.write(Request([CREATE]))
-    asked = [asyncio.create_task(ledger.writer.write(Request([deposit(1)]))) for _ in range(10)]
+    await ledger.writer.write(WriteRequest([CREATE]))
+    asked = [asyncio.create_task(ledger.writer.write(WriteRequest([deposit(1)]))) for _ in range(10)]
     await asyncio.sleep(0)
     for task in asked[::2]:
         task.cancel()
     answers = await asyncio.gather(*asked, return_exceptions=True)
     assert sum(isinstance(answer, list) for answer in answers) == 5
-    _, outcome = await ledger.writer.write(Request([withdraw(1, BOB), deposit(1, ALICE)]))
+    _, outcome = await ledger.writer.write(WriteRequest([withdraw(1, BOB), deposit(1, ALICE)]))
     assert outcome.version == 12
 
 
 async def test_a_key_is_remembered_by_another_writer_on_the_same_log(open_event_store: OpenEventStore) -> None:
-    request = Request([CREATE, withdraw(1)], "key", b"fingerprint")
+    request = WriteRequest([CREATE, withdraw(1)], "key", b"fingerprint")
     async with open_event_store() as store, running(store) as ledger:
         first = await ledger.writer.write(request)
     async with open_event_store() as store, running(store) as ledger:
@@ -241,7 +241,7 @@ async def test_a_clock_that_goes_backwards_changes_no_order_and_no_balance(event
     clock = [datetime(2026, 11, 23, 12, tzinfo=UTC) - timedelta(hours=hours) for hours in range(4)]
     async with running(event_store, iter(clock).__next__) as ledger:
         for command in (CREATE, deposit(5), withdraw(2), withdraw(4)):
-            await ledger.writer.write(Request([command]))
+            await ledger.writer.write(WriteRequest([command]))
         events = await ledger.events()
     assert [event.position for event in events] == [1, 2, 3, 4]
     assert [event.time for event in events] == [f"{time:%Y-%m-%dT%H}:00:00.000000Z" for time in clock]

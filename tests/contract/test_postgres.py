@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from command_service.account import Account
 from command_service.event_store import LeaseLost, NewEvent, Stream
 from command_service.event_store.postgres import READ_CONNECTIONS_MAX, PostgresEventStore
-from command_service.ledger_writer import Outcome, Request
+from command_service.ledger_writer import Outcome, WriteRequest
 from projection_service.projection import Projection
 from projection_service.view_store.postgres import PostgresViewStore
 from scripts.ports import free_ports
@@ -263,7 +263,7 @@ async def test_what_two_replicas_decide_at_once_is_one_ledger_that_adds_up(ledge
     chance = random.Random(seed)
     ids = [ALICE, BOB, AccountId("carol")]
     for account_id in ids:
-        await ledgers[0].writer.write(Request([deposit(1, account_id), CREATE, deposit(5)]))
+        await ledgers[0].writer.write(WriteRequest([deposit(1, account_id), CREATE, deposit(5)]))
 
     async def ask(ledger: Ledger) -> list[Outcome]:
         outcomes: list[Outcome] = []
@@ -272,7 +272,7 @@ async def test_what_two_replicas_decide_at_once_is_one_ledger_that_adds_up(ledge
                 chance.choice([deposit, withdraw, withdraw])(chance.randint(0, 9), chance.choice(ids))
                 for _ in range(chance.randint(1, 3))
             ]
-            outcomes += await ledger.writer.write(Request(commands))
+            outcomes += await ledger.writer.write(WriteRequest(commands))
         return outcomes
 
     async with asyncio.timeout(60):
@@ -292,20 +292,20 @@ async def test_what_two_replicas_decide_at_once_is_one_ledger_that_adds_up(ledge
 
 async def test_a_replica_decides_on_what_the_other_has_recorded(ledgers: list[Ledger]) -> None:
     one, other = (ledger.writer for ledger in ledgers)
-    await one.write(Request([CREATE, deposit(10)]))
-    assert (await other.write(Request([withdraw(10)])))[0].balance == 0
-    (refused,) = await one.write(Request([withdraw(10)]))
+    await one.write(WriteRequest([CREATE, deposit(10)]))
+    assert (await other.write(WriteRequest([withdraw(10)])))[0].balance == 0
+    (refused,) = await one.write(WriteRequest([withdraw(10)]))
     assert (refused.reason, refused.balance, refused.version) == ("insufficient-funds", 0, 4)
-    assert (await other.write(Request([deposit(3)])))[0].balance == 3
-    (paid,) = await one.write(Request([withdraw(3)]))
+    assert (await other.write(WriteRequest([deposit(3)])))[0].balance == 3
+    (paid,) = await one.write(WriteRequest([withdraw(3)]))
     assert (paid.reason, paid.balance, paid.version, paid.position) == (None, 0, 6, 6)
 
 
 async def test_a_key_sent_to_two_replicas_at_the_same_moment_is_answered_once(ledgers: list[Ledger]) -> None:
     one, other = ledgers
-    await one.writer.write(Request([CREATE]))
+    await one.writer.write(WriteRequest([CREATE]))
     for number in range(20):
-        request = Request([deposit(1), withdraw(100)], f"key-{number}", b"fingerprint")
+        request = WriteRequest([deposit(1), withdraw(100)], f"key-{number}", b"fingerprint")
         before = await one.store.head()
         answer, same = await asyncio.gather(one.writer.write(request), other.writer.write(request))
         assert answer == same
@@ -315,9 +315,9 @@ async def test_a_key_sent_to_two_replicas_at_the_same_moment_is_answered_once(le
 
 async def test_a_key_belongs_to_one_request_on_every_replica(ledgers: list[Ledger]) -> None:
     one, other = ledgers
-    await one.writer.write(Request([CREATE], "key", b"fingerprint"))
+    await one.writer.write(WriteRequest([CREATE], "key", b"fingerprint"))
     with pytest.raises(IdempotencyKeyReused):
-        await other.writer.write(Request([deposit(1)], "key", b"another"))
+        await other.writer.write(WriteRequest([deposit(1)], "key", b"another"))
     assert await one.store.head() == 1
 
 
@@ -469,7 +469,7 @@ async def test_a_commit_whose_answer_is_lost_is_unknown_until_its_key_is_sent_ag
     begin: Callable[[PostgresCluster], None],
 ) -> None:
     """A server that waits for a standby that is not there: the commit is on its disk, and it doesn't say so."""
-    request = Request([CREATE, deposit(7)], "key", b"fingerprint")
+    request = WriteRequest([CREATE, deposit(7)], "key", b"fingerprint")
     async with (
         asyncio.timeout(30),
         closed_at_the_end(PostgresEventStore.open(private_url)) as store,

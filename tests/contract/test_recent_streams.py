@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from command_service.account import Command, CreateAccount, evolve
 from command_service.event_store import Stream, sqlite, sqlite_streams
 from command_service.event_store.sqlite import SqliteEventStore
-from command_service.ledger_writer import Request
+from command_service.ledger_writer import WriteRequest
 from shared.events import AccountId, RecordedEvent, Version, decode_events, join_events
 from shared.problems import CorruptStore, OutcomeUnknown
 from tests.contract.conftest import closed_at_the_end
@@ -26,7 +26,7 @@ from tests.examples import ALICE, BOB, DEPOSIT_REJECTED, deposit, logged, withdr
 IDS = [AccountId(name) for name in "abcdefgh"]
 ids = st.sampled_from(IDS)
 commands = st.one_of(
-    st.builds(CreateAccount, ids, st.just("Alice")),
+    st.builds(CreateAccount, st.just("Alice"), ids),
     st.builds(deposit, st.integers(0, 3), ids),
     st.builds(withdraw, st.integers(0, 3), ids),
 )
@@ -84,7 +84,7 @@ async def crash_after_each(runs: list[list[list[Command]]], folder: Path) -> Non
         async with closed_at_the_end(SqliteEventStore.open(path)) as store, running(store) as ledger:
             await check(store)
             for request in run:
-                await ledger.writer.write(Request(request))
+                await ledger.writer.write(WriteRequest(request))
                 await check(store)
             crashed = left_by_a_crash(path, folder / f"{number}")
         async with closed_at_the_end(SqliteEventStore.open(path)) as store:
@@ -99,14 +99,14 @@ async def many_in_memory(path: Path) -> AsyncIterator[SqliteEventStore]:
     """A store with 100 events, in the middle of a sweep."""
     async with closed_at_the_end(SqliteEventStore.open(path)) as store, running(store) as ledger:
         for number in range(100):
-            await ledger.writer.write(Request([CreateAccount(IDS[number % 8], "Alice")]))
+            await ledger.writer.write(WriteRequest([CreateAccount("Alice", IDS[number % 8])]))
         assert store._recent._sweep
         yield store
 
 
 async def next_deposit(store: SqliteEventStore) -> None:
     async with running(store) as ledger:
-        await ledger.writer.write(Request([deposit(1, IDS[0])]))
+        await ledger.writer.write(WriteRequest([deposit(1, IDS[0])]))
 
 
 @pytest.mark.parametrize("is_done", [True, False])

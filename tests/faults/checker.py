@@ -173,7 +173,7 @@ def command_of(event: CloudEvent) -> Command:
     account_id, data = AccountId(event["subject"]), event["data"]
     match KINDS[event["type"]]:
         case "create-account":
-            return CreateAccount(account_id, data["name"])
+            return CreateAccount(data["name"], account_id)
         case "deposit":
             return Deposit(account_id, data["amount"], data["description"])
         case _:

@@ -30,7 +30,7 @@ def command_for(operation: Operation) -> Command:
     account = AccountId(operation.account)
     match operation.kind:
         case "create-account":
-            return CreateAccount(account, operation.id)
+            return CreateAccount(operation.id, account)
         case "deposit":
             return Deposit(account, operation.amount or 0, operation.id)
         case _:

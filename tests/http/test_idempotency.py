@@ -77,6 +77,7 @@ async def test_duplicates_at_the_same_moment_are_one_command(bank: Bank, account
         ("/account/deposit/other", {"amount": 10}),
         ("/account/{}", {"name": "Alice"}),
         ("/commands", [{"type": "deposit", "account_id": "other", "amount": 10}]),
+        ("/commands", [{"type": "deposit", "account_id": "{}", "amount": 10}]),
         ("/commands", []),
     ],
 )
@@ -86,10 +87,29 @@ async def test_the_same_key_with_another_request_is_422_and_records_nothing(
     key = f"{account}-reused"
     first = await bank.deposit(account, 10, key)
     before = await bank.log()
+    if isinstance(body, list):
+        body = [{**command, "account_id": command["account_id"].format(account)} for command in body]
     status, problem = await bank.post(path.format(account), body, key)
     assert (status, problem["type"]) == (422, "urn:counting-house:problem:idempotency-key-reused")
     assert await bank.log() == before
     assert await bank.deposit(account, 10, key) == first
+
+
+async def test_an_empty_batch_uses_its_key(bank: Bank, account: str) -> None:
+    key = f"{account}-empty"
+    assert await bank.post("/commands", [], key) == (200, [])
+    assert (await bank.deposit(account, 10, key))[0] == 422
+    assert await bank.post("/commands", [], key) == (200, [])
+
+
+async def test_a_key_is_the_same_with_and_without_parameters_of_the_media_type(bank: Bank, account: str) -> None:
+    answers = []
+    for media_type in ("application/json", "Application/JSON; charset=utf-8", "application/vnd.bank+json"):
+        headers = {"Content-Type": media_type, "Idempotency-Key": f"{account}-media-type"}
+        url = f"{bank.command.url}/account/deposit/{account}"
+        async with bank.http.post(url, data=b'{"amount": 10}', headers=headers) as response:
+            answers.append((response.status, await response.json()))
+    assert answers == [answers[0]] * 3
 
 
 async def test_spacing_the_order_of_fields_and_defaults_do_not_make_another_request(bank: Bank, account: str) -> None:

@@ -1,0 +1,71 @@
+"""What a client is told of a command's outcome, alone and in a batch."""
+
+from command_service.ledger_writer import Outcome
+from shared.events import AccountId, Position, Reason, Value, Version
+from shared.problems import PROBLEM_TYPE
+
+
+class Receipt(Value, frozen=True):
+    """An accepted command that moved an amount. Amount and balance are in cents."""
+
+    type: str
+    event_id: str
+    account_id: AccountId
+    amount: int
+    balance: int
+    version: Version
+    position: Position
+
+
+class NewAccount(Value, frozen=True):
+    """An accepted create-account."""
+
+    id: AccountId
+    name: str
+    balance: int
+    version: Version
+    position: Position
+
+
+class Rejection(Value, frozen=True, tag_field="status", tag=400):
+    """A problem document (RFC 9457) for a command that the ledger recorded as rejected."""
+
+    type: str
+    title: str
+    detail: str
+    reason: Reason
+    event_id: str
+    account_id: AccountId
+    position: Position
+
+
+class ReceiptResult(Receipt, frozen=True, tag_field="status", tag=200):
+    """The same in the answer to a batch."""
+
+
+class NewAccountResult(NewAccount, frozen=True, tag_field="status", tag=201):
+    """The same in the answer to a batch."""
+
+
+Result = ReceiptResult | NewAccountResult | Rejection
+
+
+def answer(
+    o: Outcome, receipt: type[Receipt] = Receipt, new_account: type[NewAccount] = NewAccount
+) -> Receipt | NewAccount | Rejection:
+    """In a batch, the classes are those with the status that the command would have had alone."""
+    if o.reason is not None:
+        return Rejection(
+            PROBLEM_TYPE + o.reason,
+            o.reason.replace("-", " ").capitalize(),
+            f"The command was recorded as {o.type} at position {o.position}.",
+            o.reason,
+            o.event_id,
+            o.account_id,
+            o.position,
+        )
+    assert o.balance is not None
+    if o.amount is not None:
+        return receipt(o.type, o.event_id, o.account_id, o.amount, o.balance, o.version, o.position)
+    assert o.name is not None
+    return new_account(o.account_id, o.name, o.balance, o.version, o.position)

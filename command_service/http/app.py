@@ -1,0 +1,44 @@
+"""The command service's HTTP face: the gate, the commands behind it, and the application for all else."""
+
+from collections.abc import Callable, Iterable
+
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+
+from command_service.event_store import EventStore
+from command_service.http.commands import command_endpoints
+from command_service.http.feed import install_feed
+from command_service.http.openapi import describe_commands
+from command_service.ledger_writer import LedgerWriter
+from shared.gate import Gate
+from shared.problems import install_problem_handlers, problem_responses
+from shared.telemetry import install_operator_routes
+from shared.watermark import Watermark
+
+
+def create_api(
+    store: EventStore,
+    writer: LedgerWriter,
+    head: Watermark,
+    registry: CollectorRegistry,
+    query_url: str,
+    hosts: Iterable[str],
+    relay_status: Callable[[], str],
+) -> Gate:
+    """`query_url` is where accounts are read; `hosts` are the names by which clients may call."""
+    app = FastAPI(
+        title="Counting House: command service",
+        summary="Records commands in the event log.",
+        redirect_slashes=False,
+    )
+    install_problem_handlers(app)
+    install_feed(app, store, head)
+
+    @app.get("/readyz", tags=["operations"], summary="Can commands be recorded?", responses=problem_responses(503))
+    async def readyz() -> dict[str, str]:
+        await store.head()
+        return {"status": "ready", "relay": relay_status()}
+
+    install_operator_routes(app, registry)
+    describe_commands(app.openapi())
+    return Gate(app, command_endpoints(writer, query_url), hosts)

@@ -1,0 +1,185 @@
+"""The one door for commands: how each is asked for, read, recorded and answered."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import UNSET, Meta, Struct
+
+from command_service.account import Command, CreateAccount, Deposit, Withdraw
+from command_service.http.answers import NewAccount, NewAccountResult, ReceiptResult, Rejection, answer
+from command_service.ledger_writer import LedgerWriter, Outcome, WriteRequest, fingerprint
+from shared.events import ACCOUNT_ID_PATTERN, ACCOUNT_ID_RULE, AccountId
+from shared.gate import Answer, Endpoint, Headers, Request
+from shared.problems import InvalidRequest
+
+BODY_BYTES_MAX = 64 * 1024
+BATCH_BYTES_MAX = 16 * 1024 * 1024
+BATCH_COMMANDS_MAX = 10_000
+FAULT_CHARS_MAX = 200
+"""Of what a client is told about its field, and of the field's name: it may be quoted."""
+
+PATHS: Mapping[str, type[Command]] = {
+    "/account/": CreateAccount,
+    "/account/deposit/": Deposit,
+    "/account/withdraw/": Withdraw,
+}
+"""The account's id follows. `/account` alone takes it in the body, and `/commands` takes a list of all of them."""
+
+Batch = Annotated[list[Command], Meta(max_length=BATCH_COMMANDS_MAX)]
+
+VALID_ID = "-"
+"""In place of an id that a client leaves to us."""
+ESCAPED_NUL = b"\\u0000"
+# https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/ has it quoted; most clients send it bare.
+IDEMPOTENCY_KEY_PATTERN = r'^("[\x20-\x21\x23-\x5b\x5d-\x7e]{1,255}"|[\x21\x23-\x7e]{1,255})$'
+# https://www.w3.org/TR/trace-context/#traceparent-header
+TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+FIELD_NAMED = re.compile(r"(?s)Object (missing required|contains unknown) field `(.*)`")
+
+T = TypeVar("T")
+ReadOne = Callable[[str, bytes], Command]
+"""The command in a path's last part and a body. Raises `InvalidRequest`."""
+
+_is_account_id = re.compile(ACCOUNT_ID_PATTERN).fullmatch
+_is_key = re.compile(IDEMPOTENCY_KEY_PATTERN.encode()).fullmatch
+_encode = msgspec.json.Encoder().encode
+
+
+def command_endpoints(writer: LedgerWriter, query_url: str) -> dict[str, Endpoint]:
+    """`query_url` is where accounts are read: the base of `Location`."""
+
+    async def write(headers: Headers, commands: Sequence[Command], asked: object) -> list[Outcome]:
+        key, trace = headers.get(b"idempotency-key"), headers.get(b"traceparent")
+        if key is not None and not _is_key(key):
+            raise InvalidRequest([("Idempotency-Key", "must be 1 to 255 visible ASCII characters, quoted or bare")])
+        request = WriteRequest(
+            commands,
+            key.decode().strip('"') if key else None,
+            fingerprint(asked) if key else b"",
+            trace.decode() if trace and TRACEPARENT.fullmatch(trace) else UNSET,
+        )
+        return await writer.write(request)
+
+    async def one(request: Request, read: ReadOne) -> Answer:
+        command = read(request.name, await request.body(BODY_BYTES_MAX))
+        (outcome,) = await write(request.headers, [command], command)
+        told = answer(outcome)
+        body, position = _encode(told), (b"ledger-position", b"%d" % outcome.position)
+        if type(told) is Rejection:
+            return Answer(400, b"application/problem+json", body, (position,))
+        if type(told) is NewAccount:
+            location = (b"location", f"{query_url}/account/{told.id}".encode())
+            return Answer(201, b"application/json", body, (position, location))
+        return Answer(200, b"application/json", body, (position,))
+
+    async def batch(request: Request) -> Answer:
+        commands = _read_batch(await request.body(BATCH_BYTES_MAX))
+        outcomes = await write(request.headers, commands, commands)
+        return Answer(200, b"application/json", _encode([answer(o, ReceiptResult, NewAccountResult) for o in outcomes]))
+
+    def single(read: ReadOne) -> Endpoint:
+        return Endpoint("POST", partial(one, read=read))
+
+    return {
+        "/account": single(_named_in_body(CreateAccount)),
+        "/commands": Endpoint("POST", batch),
+        **{path: single(_named_in_path(command)) for path, command in PATHS.items()},
+    }
+
+
+def body_of(command: type[Command], with_id: bool = False) -> type[Struct]:
+    """The body that asks for `command`: without the account, which the path names, or with it as `id`."""
+    fields = [field for field in msgspec.structs.fields(command) if with_id or field.name != "account_id"]
+    return msgspec.defstruct(
+        f"{command.__name__}WithId" if with_id else f"{command.__name__}Body",
+        [(field.name, field.type) if field.required else (field.name, field.type, field.default) for field in fields],
+        rename={"account_id": "id"},
+        forbid_unknown_fields=True,
+        gc=False,
+    )
+
+
+def _named_in_path(command: type[Command]) -> ReadOne:
+    decode = msgspec.json.Decoder(body_of(command)).decode
+
+    def read(account_id: str, body: bytes) -> Command:
+        _check_account_ids([account_id], "account_id")
+        return command(account_id=AccountId(account_id), **msgspec.structs.asdict(_read(decode, body)))
+
+    return read
+
+
+def _named_in_body(command: type[Command]) -> ReadOne:
+    decode = msgspec.json.Decoder(body_of(command, with_id=True)).decode
+
+    def read(_: str, body: bytes) -> Command:
+        asked = command(**msgspec.structs.asdict(_read(decode, body)))
+        _check_account_ids([asked.account_id or VALID_ID], "id")
+        return asked
+
+    return read
+
+
+_count_items = msgspec.json.Decoder(Annotated[list[msgspec.Raw], Meta(max_length=BATCH_COMMANDS_MAX)]).decode
+_decode_batch = msgspec.json.Decoder(Batch).decode
+
+
+def _read_batch(body: bytes) -> list[Command]:
+    # Each command has a brace. A list of far too many is refused before they are all made.
+    if body.count(b"{") > BATCH_COMMANDS_MAX:
+        _decode(_count_items, body)
+    commands = _read(_decode_batch, body)
+    _check_account_ids([command.account_id or VALID_ID for command in commands], "{}.account_id")
+    return commands
+
+
+def _check_account_ids(account_ids: Sequence[str], field: str) -> None:
+    if not all(map(_is_account_id, account_ids)):
+        wrong = next(number for number, account_id in enumerate(account_ids) if not _is_account_id(account_id))
+        raise InvalidRequest([(field.format(wrong), f"must be {ACCOUNT_ID_RULE}")])
+
+
+def _read(decode: Callable[[bytes], T], body: bytes) -> T:
+    asked = _decode(decode, body)
+    if ESCAPED_NUL in body:
+        _refuse_nul(msgspec.to_builtins(asked), "")
+    return asked
+
+
+def _decode(decode: Callable[[bytes], T], body: bytes) -> T:
+    """Raises `InvalidRequest`, whatever the bytes are."""
+    try:
+        return decode(body)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest([_fault(error)]) from None
+
+
+def _fault(error: Exception) -> tuple[str, str]:
+    """The field that is at fault, as `0.amount`, and what is wrong with it."""
+    if not isinstance(error, msgspec.ValidationError):
+        return "body", f"is no JSON: {error}"
+    detail, _, place = str(error).partition(" - at `$")
+    field = place.rstrip("`").replace("[", ".").replace("]", "").lstrip(".")
+    if named := FIELD_NAMED.fullmatch(detail):
+        detail, field = f"{named[1]} field", f"{field}.{named[2]}".lstrip(".")
+    return field[:FAULT_CHARS_MAX] or "body", detail[:FAULT_CHARS_MAX]
+
+
+def _refuse_nul(asked: Any, field: str) -> None:
+    """U+0000 is the one character that PostgreSQL's text cannot hold.
+
+    https://www.postgresql.org/docs/current/datatype-character.html
+    """
+    match asked:
+        case str() if "\0" in asked:
+            raise InvalidRequest([(field.lstrip("."), "has the character U+0000")])
+        case list():
+            for number, item in enumerate(asked):
+                _refuse_nul(item, f"{field}.{number}")
+        case dict():
+            for name, value in asked.items():
+                _refuse_nul(value, f"{field}.{name}")

@@ -1,0 +1,91 @@
+"""The feed: every event from a position on, and one account's."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Annotated
+
+from fastapi import FastAPI, Query, Response
+from fastapi.responses import StreamingResponse
+
+from command_service.event_store import EventStore
+from shared.api import AccountIdPath, E, route
+from shared.events import AccountId, Position, Version
+from shared.messaging import BATCH_CONTENT_TYPE
+from shared.problems import NotFound, problem_responses
+from shared.watermark import Watermark
+
+POSITION_MAX = 2**63 - 1
+PAGE_EVENTS_MAX = 10_000
+PAGE_BYTES_MAX = 1024 * 1024
+PIECE_BYTES_MAX = 128 * 1024
+"""A page is sent in pieces, so that a thousand clients that read slowly do not hold a thousand pages."""
+WAIT_SECONDS_MAX = 60
+
+Limit = Annotated[int, Query(ge=1, le=PAGE_EVENTS_MAX)]
+
+
+def install_feed(app: FastAPI, store: EventStore, head: Watermark) -> None:
+    def get(path: str, summary: str, *problems: int) -> Callable[[E], E]:
+        batch = {"description": "CloudEvents, oldest first.", "content": {BATCH_CONTENT_TYPE: {}}}
+        return route(
+            app,
+            path,
+            "GET",
+            summary=summary,
+            tags=["events"],
+            responses={200: batch, **problem_responses(*problems)},
+        )
+
+    @get("/events", "The feed: every event from a position on", 422, 503)
+    async def events(
+        after: Annotated[int, Query(ge=0, le=POSITION_MAX, description="Position; events after it.")] = 0,
+        limit: Limit = 1000,
+        wait: Annotated[
+            float,
+            Query(ge=0, le=WAIT_SECONDS_MAX, description="Seconds to wait for an event if there is none."),
+        ] = 0,
+    ) -> Response:
+        await head.reach(Position(after + 1), wait)
+        first = await store.read(Position(after), limit, PIECE_BYTES_MAX)
+        # Read after the first piece, and the last word on the others: a consumer must never be told of a head
+        # before what it holds.
+        last = await store.head()
+
+        async def read(count: int, events_max: int, bytes_max: int) -> list[bytes]:
+            return await store.read(Position(after + count), events_max, bytes_max)
+
+        headers = {"Ledger-Position": str(last), "Ledger-Source": store.source}
+        return StreamingResponse(
+            page(first, min(limit, last - after), read), headers=headers, media_type=BATCH_CONTENT_TYPE
+        )
+
+    @get("/account/{account_id}/events", "One account's events, rejections included", 404, 422, 503)
+    async def account_events(
+        account_id: AccountIdPath,
+        after: Annotated[int, Query(ge=0, le=POSITION_MAX, description="Version; events after it.")] = 0,
+        limit: Limit = 1000,
+    ) -> Response:
+        async def read(count: int, events_max: int, bytes_max: int) -> list[bytes]:
+            return await store.read_stream(AccountId(account_id), Version(after + count), events_max, bytes_max)
+
+        first = await read(0, limit, PIECE_BYTES_MAX)
+        if not first and not await store.read_stream(AccountId(account_id), Version(0), 1, PIECE_BYTES_MAX):
+            raise NotFound(f"no command has ever named the account {account_id!r}.")
+        return StreamingResponse(page(first, limit, read), media_type=BATCH_CONTENT_TYPE)
+
+
+async def page(
+    first: list[bytes], events_max: int, read: Callable[[int, int, int], Awaitable[list[bytes]]]
+) -> AsyncIterator[bytes]:
+    """A page of encoded events in the CloudEvents JSON batch format, in pieces.
+
+    After `first`, `read` is asked for those that follow so many events: how many and how many bytes at most.
+    """
+    yield b"[" + b",".join(first)
+    count, size = len(first), sum(map(len, first))
+    while 0 < count < events_max and size < PAGE_BYTES_MAX:
+        more = await read(count, events_max - count, min(PIECE_BYTES_MAX, PAGE_BYTES_MAX - size))
+        if not more:
+            break
+        count, size = count + len(more), size + sum(map(len, more))
+        yield b"," + b",".join(more)
+    yield b"]"

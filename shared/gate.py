@@ -1,0 +1,284 @@
+"""The gate that every request goes through: what it must and must not say of itself, how much of it is read.
+
+Behind it are the few endpoints that most of the time goes to. FastAPI's handling of a request costs several times what
+deciding and recording a command does (docs/performance.md); it has all other paths.
+"""
+
+import asyncio
+import ipaddress
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import lru_cache
+from typing import NamedTuple, NoReturn
+from urllib.parse import urlsplit
+
+from fastapi import FastAPI
+from starlette.routing import Match
+from starlette.types import Message, Receive, Scope, Send
+
+from shared.problems import (
+    BodyTooLarge,
+    Forbidden,
+    InvalidRequest,
+    LedgerError,
+    MethodNotAllowed,
+    MisdirectedRequest,
+    MissingHost,
+    Overloaded,
+    UnsupportedMediaType,
+    problem_response,
+    unexpected_response,
+)
+
+BODIES_BYTES_MAX = 128 * 1024 * 1024
+"""Of all requests whose bodies are on their way: a thousand clients that send slowly must not fill the memory."""
+ONCE = frozenset(
+    {b"authorization", b"content-type", b"host", b"idempotency-key", b"origin", b"sec-fetch-site", b"traceparent"}
+)
+"""Headers of which two readers might each believe another one."""
+
+Headers = Mapping[bytes, bytes]
+
+
+class Request(NamedTuple):
+    """`name` is the last part of the path where the endpoint is one for all of them, decoded.
+
+    `headers` are those of `ONCE`, in lower case. `body` reads up to so many bytes; it raises `UnsupportedMediaType`
+    unless they are said to be JSON, `BodyTooLarge` and `Overloaded`.
+    """
+
+    name: str
+    query: bytes
+    headers: Headers
+    body: Callable[[int], Awaitable[bytes]]
+
+
+class Answer(NamedTuple):
+    status: int
+    media_type: bytes
+    body: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class Endpoint(NamedTuple):
+    """What answers one method at a path; there may be others in the application.
+
+    `handle` raises `LedgerError`. None leaves the request to the application: who has read the body must not.
+    """
+
+    method: str
+    handle: Callable[[Request], Awaitable[Answer | None]]
+
+
+class ClientGone(Exception):
+    """Nobody is there to be answered."""
+
+
+class Gate:
+    """`endpoints` by path, without a slash at its end; one that has it there is for all paths with one part more.
+
+    `hosts` are the names by which clients may call this service, "*" for any.
+    """
+
+    def __init__(self, app: FastAPI, endpoints: Mapping[str, Endpoint], hosts: Iterable[str]) -> None:
+        self._app = app
+        self._endpoints = endpoints
+        self._bodies = _Bodies()
+        self._is_own = lru_cache(maxsize=1024)(_Hosts(hosts).allow)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            headers = _once(scope["headers"])
+            self._admit(scope["method"], headers)
+            answer = await self._answer(scope, headers, receive)
+        except ClientGone:
+            return
+        except LedgerError as error:
+            await problem_response(error)(scope, receive, send)
+            return
+        except Exception as error:
+            await unexpected_response(scope["method"], scope["path"], error)(scope, receive, send)
+            return
+        if answer is None:
+            await self._app(scope, receive, send)
+            return
+        await send(
+            {
+                "type": "http.response.start",
+                "status": answer.status,
+                "headers": [
+                    (b"content-length", b"%d" % len(answer.body)),
+                    (b"content-type", answer.media_type),
+                    *answer.headers,
+                ],
+            }
+        )
+        await send({"type": "http.response.body", "body": answer.body})
+
+    def _admit(self, method: str, headers: Headers) -> None:
+        """Refuse what a web page of somebody else can make a browser send.
+
+        A name that leads here without being ours is DNS rebinding. Browsers say where a POST comes from:
+        https://fetch.spec.whatwg.org/#origin-header and https://www.w3.org/TR/fetch-metadata/
+        """
+        host = headers.get(b"host")
+        if host is None:
+            raise MissingHost("send one Host header (RFC 9112, section 3.2).")
+        if not self._is_own(host):
+            raise MisdirectedRequest(
+                "the Host is none of this service's names. Add it to ALLOWED_HOSTS if it should be."
+            )
+        if method == "POST" and (b"origin" in headers or b"sec-fetch-site" in headers):
+            origin = headers.get(b"origin")
+            if origin is not None and origin.lower().rpartition(b"//")[2] != host.lower():
+                raise Forbidden("the Origin is another one than this service's: pages elsewhere may not post here.")
+            if headers.get(b"sec-fetch-site") == b"cross-site":
+                raise Forbidden("Sec-Fetch-Site says cross-site: pages elsewhere may not post here.")
+
+    async def _answer(self, scope: Scope, headers: Headers, receive: Receive) -> Answer | None:
+        path: str = scope["path"].removesuffix("/")
+        cut = path.rfind("/") + 1
+        endpoint, name = self._endpoints.get(path), ""
+        if endpoint is None:
+            endpoint, name = self._endpoints.get(path[:cut]), path[cut:]
+            if endpoint is None or not name:
+                return None
+
+        async def body(bytes_max: int) -> bytes:
+            if headers.get(b"content-type") != b"application/json":
+                _require_json(headers)
+            return await self._bodies.read(receive, bytes_max)
+
+        if scope["method"] != endpoint.method:
+            if any(route.matches(scope)[0] is Match.FULL for route in self._app.routes):
+                return None
+            raise MethodNotAllowed(f"{scope['path']}: use {endpoint.method}.", {"Allow": endpoint.method})
+        return await endpoint.handle(Request(name, scope["query_string"], headers, body))
+
+
+def _once(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+    once: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name in ONCE:
+            if name in once:
+                _refuse_repeated(name)
+            once[name] = value
+    return once
+
+
+def _refuse_repeated(name: bytes) -> NoReturn:
+    if name == b"host":
+        raise MissingHost("send one Host header, not two (RFC 9112, section 3.2).")
+    title = name.decode().title()
+    raise InvalidRequest([(title, "was sent twice; send it once")])
+
+
+def _require_json(headers: Headers) -> None:
+    """A page elsewhere can make a browser post other types, or none, without asking first.
+
+    https://fetch.spec.whatwg.org/#cors-safelisted-request-header
+    """
+    media_type = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
+    if media_type != b"application/json" and not (media_type[:12] == b"application/" and media_type[-5:] == b"+json"):
+        raise UnsupportedMediaType("the Content-Type must be application/json.")
+
+
+class _Hosts:
+    """Names by which a service may be called.
+
+    A service that listens on every address of its machine is named by all of them: an address cannot be rebound.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = {name.strip().strip("[]").lower() for name in names}
+        self._any = "*" in self._names
+        self._any_address = not self._names.isdisjoint({"0.0.0.0", "::"})
+
+    def allow(self, header: bytes) -> bool:
+        try:
+            split = urlsplit(f"//{header.decode('ascii')}")
+            name, _ = split.hostname, split.port
+        except ValueError:
+            return False
+        if not name or split.netloc != header.decode() or split.username is not None:
+            return False
+        return self._any or name in self._names or (self._any_address and _is_address(name))
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+class _Bodies:
+    """Reads bodies, and bounds what all of those that are on their way hold together.
+
+    When that is too much, the one that has been on its way for longest is given up: clients that never come to an end
+    cannot keep out those that do.
+    """
+
+    def __init__(self) -> None:
+        self._held = 0
+        self._on_their_way: dict[asyncio.Task[object], bytearray] = {}
+        """The oldest first."""
+
+    async def read(self, receive: Receive, bytes_max: int) -> bytes:
+        """The whole body. Raises `BodyTooLarge`, `Overloaded`, and `ClientGone` when it will never be whole."""
+        message = await receive()
+        body = _part(message)
+        if not message.get("more_body", False):
+            _check_size(len(body), bytes_max)
+            return body
+        return await self._read_on(receive, body, bytes_max)
+
+    async def _read_on(self, receive: Receive, part: bytes, bytes_max: int) -> bytes:
+        task = asyncio.current_task()
+        assert task is not None
+        body = self._on_their_way[task] = bytearray()
+        more = True
+        try:
+            while True:
+                body += part
+                self._held += len(part)
+                _check_size(len(body), bytes_max)
+                if not more:
+                    return bytes(body)
+                if self._held > BODIES_BYTES_MAX:
+                    self._give_one_up(task)
+                message = await receive()
+                part, more = _part(message), message.get("more_body", False)
+        except asyncio.CancelledError:
+            if task in self._on_their_way:
+                raise
+            task.uncancel()
+            raise _given_up() from None
+        finally:
+            if self._on_their_way.pop(task, None) is not None:
+                self._held -= len(body)
+
+    def _give_one_up(self, current: asyncio.Task[object]) -> None:
+        oldest = next(iter(self._on_their_way))
+        if oldest is current:
+            raise _given_up()
+        body = self._on_their_way.pop(oldest)
+        self._held -= len(body)
+        body.clear()
+        oldest.cancel()
+
+
+def _given_up() -> Overloaded:
+    return Overloaded(f"over {BODIES_BYTES_MAX} bytes of requests are on their way. Try again later.")
+
+
+def _part(message: Message) -> bytes:
+    if message["type"] != "http.request":
+        raise ClientGone
+    body: bytes = message.get("body", b"")
+    return body
+
+
+def _check_size(size: int, bytes_max: int) -> None:
+    if size > bytes_max:
+        raise BodyTooLarge(f"the body is over {bytes_max} bytes.")
