@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Annotated
 
 import msgspec
-from fastapi import FastAPI, Query, Response
+from fastapi import FastAPI, Query, Request, Response
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 
@@ -16,6 +16,7 @@ from shared.api import AccountIdPath, E, route
 from shared.events import AccountId, Position
 from shared.problems import NotFound, ProjectionBehind, install_problem_handlers, problem_responses
 from shared.telemetry import install_operator_routes
+from shared.watermark import Peer
 
 WAIT_SECONDS_MAX = 60
 
@@ -71,14 +72,16 @@ def create_api(
             responses=problem_responses(*problems),
         )
 
-    async def reach(min_position: int, wait: float) -> None:
-        if not await projection.watermark.reach(Position(min_position), wait):
+    async def reach(request: Request, min_position: int, wait: float) -> None:
+        if not await projection.watermark.reach(Position(min_position), wait, Peer.of(request.scope)):
             reached = projection.watermark.position
             raise ProjectionBehind(f"the view is at position {reached}, not yet at {min_position}.", reached)
 
     @get("/account/{account_id}", "One account", AccountAnswer, 404, 422, 503)
-    async def account(account_id: AccountIdPath, min_position: MinPosition = 0, wait: WaitSeconds = 5) -> Response:
-        await reach(min_position, wait)
+    async def account(
+        request: Request, account_id: AccountIdPath, min_position: MinPosition = 0, wait: WaitSeconds = 5
+    ) -> Response:
+        await reach(request, min_position, wait)
         view, position = await store.account(AccountId(account_id))
         if view is None:
             raise NotFound(
@@ -88,8 +91,8 @@ def create_api(
         return _answer(msgspec.json.encode(view), position)
 
     @get("/reserve", "The sum of all balances", ReserveAnswer, 422, 503)
-    async def reserve(min_position: MinPosition = 0, wait: WaitSeconds = 5) -> Response:
-        await reach(min_position, wait)
+    async def reserve(request: Request, min_position: MinPosition = 0, wait: WaitSeconds = 5) -> Response:
+        await reach(request, min_position, wait)
         checkpoint = await store.checkpoint()
         view = checkpoint.reserve
         # The standard library writes integers of any size; the reserve can be over 64 bits.

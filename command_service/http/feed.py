@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated
 
-from fastapi import FastAPI, Query, Response
+from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from command_service.event_store import EventStore
@@ -11,7 +11,7 @@ from shared.api import AccountIdPath, E, route
 from shared.events import AccountId, Position, Version
 from shared.messaging import BATCH_CONTENT_TYPE
 from shared.problems import NotFound, problem_responses
-from shared.watermark import Watermark
+from shared.watermark import Peer, Watermark
 
 POSITION_MAX = 2**63 - 1
 PAGE_EVENTS_MAX = 10_000
@@ -37,6 +37,7 @@ def install_feed(app: FastAPI, store: EventStore, head: Watermark) -> None:
 
     @get("/events", "The feed: every event from a position on", 422, 503)
     async def events(
+        request: Request,
         after: Annotated[int, Query(ge=0, le=POSITION_MAX, description="Position; events after it.")] = 0,
         limit: Limit = 1000,
         wait: Annotated[
@@ -44,7 +45,7 @@ def install_feed(app: FastAPI, store: EventStore, head: Watermark) -> None:
             Query(ge=0, le=WAIT_SECONDS_MAX, description="Seconds to wait for an event if there is none."),
         ] = 0,
     ) -> Response:
-        await head.reach(Position(after + 1), wait)
+        await head.reach(Position(after + 1), wait, Peer.of(request.scope))
         first = await store.read(Position(after), limit, PIECE_BYTES_MAX)
         # Read after the first piece, and the last word on the others: a consumer must never be told of a head
         # before what it holds.

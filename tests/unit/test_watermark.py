@@ -1,18 +1,24 @@
 """Waiting for a position, without polling and without leaving anything behind."""
 
 import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import pytest
 
 from shared.events import Position
-from shared.watermark import Watermark
+from shared.problems import Overloaded
+from shared.watermark import WAKES_MAX, Peer, Watermark
 
 FOR_EVER_SECONDS = 60.0
 A_MOMENT_SECONDS = 0.01
+MANY = 2000
 
 
-def wait_for(watermark: Watermark, position: int) -> "asyncio.Task[bool]":
-    return asyncio.create_task(watermark.reach(Position(position), FOR_EVER_SECONDS))
+def wait_for(
+    watermark: Watermark, position: int, seconds: float = FOR_EVER_SECONDS, peer: Peer | None = None
+) -> "asyncio.Task[bool]":
+    return asyncio.create_task(watermark.reach(Position(position), seconds, peer))
 
 
 async def settle() -> None:
@@ -80,7 +86,7 @@ async def test_a_waiter_that_is_cancelled_leaves_nothing_behind_and_hurts_nobody
     waiting[2].cancel()
     await settle()
     assert all(task.cancelled() for task in waiting[1:])
-    assert len(watermark._waiting) == 1
+    assert watermark.waits == 1
     watermark.advance(Position(3))
     assert await waiting[0]
 
@@ -90,7 +96,7 @@ async def test_a_waiter_that_timed_out_leaves_the_others_in_order() -> None:
     waiting = [wait_for(watermark, position) for position in (5, 4, 3, 2)]
     await settle()
     assert not await watermark.reach(Position(1), A_MOMENT_SECONDS)
-    assert len(watermark._waiting) == 4
+    assert watermark.waits == 4
     watermark.advance(Position(4))
     await settle()
     assert [task.done() for task in waiting] == [False, True, True, True]
@@ -107,3 +113,77 @@ async def test_closing_releases_every_waiter_now_and_from_now_on() -> None:
     assert not await watermark.reach(Position(6), FOR_EVER_SECONDS)
     assert await watermark.reach(Position(5), FOR_EVER_SECONDS)
     assert not watermark._waiting
+
+
+async def test_a_peer_that_leaves_is_not_waited_for_now_and_from_now_on() -> None:
+    watermark = Watermark(Position(5))
+    leaving, staying = Peer(), Peer()
+    waiting = [wait_for(watermark, 6, peer=peer) for peer in (leaving, staying)]
+    await settle()
+    leaving.leave()
+    await settle()
+    assert [task.done() for task in waiting] == [True, False]
+    assert not await watermark.reach(Position(6), FOR_EVER_SECONDS, leaving)
+    assert await watermark.reach(Position(5), FOR_EVER_SECONDS, leaving)
+    watermark.advance(Position(6))
+    assert await asyncio.gather(*waiting) == [False, True]
+
+
+async def test_more_waits_than_the_limit_are_refused_until_one_ends() -> None:
+    watermark = Watermark(Position(0), waits_max=2)
+    waiting = [wait_for(watermark, 1) for _ in range(2)]
+    await settle()
+    with pytest.raises(Overloaded, match="2 requests wait"):
+        await watermark.reach(Position(1), FOR_EVER_SECONDS)
+    assert not await watermark.reach(Position(1), 0)
+    waiting[0].cancel()
+    await settle()
+    waiting[0] = wait_for(watermark, 1)
+    await settle()
+    watermark.advance(Position(1))
+    assert await asyncio.gather(*waiting) == [True, True]
+
+
+async def turns_while(tasks: "Sequence[asyncio.Task[bool]]") -> int:
+    """Turns of the event loop until all `tasks` have ended: so often did somebody else get a chance."""
+    turns = 0
+    while not all(task.done() for task in reversed(tasks)):
+        await asyncio.sleep(0)
+        turns += 1
+    return turns
+
+
+@pytest.mark.parametrize("end", ["reached", "left", "closed"])
+async def test_others_get_their_turn_while_very_many_waits_end_together(end: str) -> None:
+    watermark, peer = Watermark(Position(0), waits_max=MANY), Peer()
+    waiting = [wait_for(watermark, position % 100 + 1, peer=peer) for position in range(MANY)]
+    await settle()
+    ends: dict[str, Callable[[], None]] = {
+        "reached": partial(watermark.advance, Position(MANY)),
+        "left": peer.leave,
+        "closed": watermark.close,
+    }
+    ends[end]()
+    assert await turns_while(waiting) >= MANY // WAKES_MAX
+    assert (watermark.waits, watermark._waiting) == (0, [])
+
+
+async def test_others_get_their_turn_while_very_many_waits_time_out_together() -> None:
+    watermark = Watermark(Position(0), waits_max=MANY + 1)
+    stays = wait_for(watermark, 1)
+    waiting = [wait_for(watermark, 1, A_MOMENT_SECONDS) for _ in range(MANY)]
+    assert await turns_while(waiting) >= MANY // WAKES_MAX
+    assert (watermark.waits, len(watermark._waiting)) == (1, 1)
+    stays.cancel()
+
+
+async def test_what_waits_that_ended_leave_behind_is_never_more_than_those_that_go_on() -> None:
+    watermark = Watermark(Position(0))
+    waiting = [wait_for(watermark, position) for position in range(1, 1001)]
+    await settle()
+    for task in waiting[:990]:
+        task.cancel()
+        await settle()
+        assert len(watermark._waiting) <= 2 * watermark.waits
+    watermark.advance(Position(1000))
+    assert await asyncio.gather(*waiting[990:]) == [True] * 10
