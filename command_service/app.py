@@ -54,6 +54,6 @@ async def run(settings: CommandSettings) -> None:
             settings.hosts(settings.query_url),
             lambda: relay.status if relay else "no broker",
         )
-        await serve(app, listener, background, on_stop=head.close)
+        await serve(app, listener, settings, registry, background, on_stop=head.close)
     finally:
         await store.close()

@@ -63,6 +63,6 @@ async def run(settings: ProjectionSettings) -> None:
             if settings.database_url is not None:
                 background.append(follow(projection.refresh, projection.watermark))
             gate = Gate(app, endpoints(store, projection), settings.hosts(settings.ledger_url))
-            await serve(gate, listener, background, on_stop=projection.watermark.close)
+            await serve(gate, listener, settings, registry, background, on_stop=projection.watermark.close)
     finally:
         await store.close()

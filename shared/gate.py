@@ -16,13 +16,13 @@ from starlette.routing import Match
 from starlette.types import Message, Receive, Scope, Send
 
 from shared.problems import (
+    BadRequest,
     BodyTooLarge,
     Forbidden,
     InvalidRequest,
     LedgerError,
     MethodNotAllowed,
     MisdirectedRequest,
-    MissingHost,
     Overloaded,
     UnsupportedMediaType,
     problem_response,
@@ -122,7 +122,7 @@ class Gate:
         """
         host = headers.get(b"host")
         if host is None:
-            raise MissingHost("send one Host header (RFC 9112, section 3.2).")
+            raise BadRequest("send one Host header (RFC 9112, section 3.2).")
         if not self._is_own(host):
             raise MisdirectedRequest(
                 "the Host is none of this service's names. Add it to ALLOWED_HOSTS if it should be."
@@ -167,7 +167,7 @@ def _once(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
 
 def _refuse_repeated(name: bytes) -> NoReturn:
     if name == b"host":
-        raise MissingHost("send one Host header, not two (RFC 9112, section 3.2).")
+        raise BadRequest("send one Host header, not two (RFC 9112, section 3.2).")
     title = name.decode().title()
     raise InvalidRequest([(title, "was sent twice; send it once")])
 

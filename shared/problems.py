@@ -84,10 +84,6 @@ class BodyTooLarge(LedgerError):
     status, slug, title = 413, "body-too-large", "Request body too large"
 
 
-class MissingHost(LedgerError):
-    status, slug, title = 400, "bad-request", "Bad request"
-
-
 class Forbidden(LedgerError):
     status, slug, title = 403, "forbidden", "Forbidden"
 
@@ -104,6 +100,22 @@ class UnsupportedMediaType(LedgerError):
     status, slug, title = 415, "unsupported-media-type", "Unsupported media type"
 
 
+class HeadTooLarge(LedgerError):
+    status, slug, title = 431, "head-too-large", "Request header fields too large"
+
+
+class BadRequest(LedgerError):
+    """Not a request that can be read. Nothing was recorded."""
+
+    status, slug, title = 400, "bad-request", "Bad request"
+
+
+class RequestTimeout(LedgerError):
+    """The client took too long to send it. Nothing was recorded."""
+
+    status, slug, title = 408, "request-timeout", "Request timeout"
+
+
 class NotFound(LedgerError):
     status, slug, title = 404, "not-found", "Not found"
 
@@ -117,7 +129,7 @@ class IdempotencyKeyReused(LedgerError):
 class Overloaded(LedgerError):
     """Refused before anything was done."""
 
-    status, slug, title = 503, "overloaded", "Too many commands are waiting"
+    status, slug, title = 503, "overloaded", "Overloaded"
     retry_after_seconds = 1
 
 

@@ -5,14 +5,15 @@ import gc
 import socket
 from collections.abc import Callable, Coroutine, Sequence
 from types import FrameType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import structlog
 import typer
 import uvicorn
+from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from shared.http_protocol import Connections, Limits
 from shared.problems import LedgerError
 from shared.settings import ServiceSettings, describe_settings, read_settings
 from shared.telemetry import configure_logs
@@ -22,41 +23,6 @@ S = TypeVar("S", bound=ServiceSettings)
 SHUTDOWN_SECONDS = 20
 
 log = structlog.get_logger()
-
-
-class _OneWrite:
-    """A transport that writes what one turn of the event loop gives it together.
-
-    uvicorn writes head and body of an answer one by one. As one write, that is a tenth more deposits a second.
-    """
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._loop = asyncio.get_running_loop()
-        self._pending: list[bytes] = []
-
-    def write(self, data: bytes) -> None:
-        if not self._pending:
-            self._loop.call_soon(self._flush)
-        self._pending.append(data)
-
-    def close(self) -> None:
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        # The client may have gone away since, and uvloop raises at what is written to a closed transport.
-        if self._pending and not self._transport.is_closing():
-            self._transport.write(b"".join(self._pending))
-        self._pending.clear()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-
-class _Protocol(HttpToolsProtocol):
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(_OneWrite(transport))  # type: ignore[arg-type]
 
 
 class _Server(uvicorn.Server):
@@ -85,6 +51,8 @@ def bind(settings: ServiceSettings) -> socket.socket:
 async def serve(
     app: ASGIApp,
     listener: socket.socket,
+    settings: ServiceSettings,
+    registry: CollectorRegistry,
     background: Sequence[Coroutine[None, None, None]],
     on_stop: Callable[[], None],
 ) -> None:
@@ -93,14 +61,19 @@ async def serve(
     `on_stop` is called when the signal comes, to release requests that wait. A background task that
     fails takes the process with it: half a service would be worse than one that is restarted.
     """
+    connections = Connections(Limits.of(settings), registry)
     config = uvicorn.Config(
         app,
         loop="none",
-        http=_Protocol,
+        http=connections.protocol,  # type: ignore[arg-type]
+        ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # nothing here asks who the client is
+        # A browser takes an answer for what its Content-Type says, and for nothing else.
+        headers=[("X-Content-Type-Options", "nosniff")],
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
     server = _Server(config, on_stop)
@@ -108,7 +81,7 @@ async def serve(
     gc.collect()
     gc.freeze()
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(work) for work in background]
+        tasks = [group.create_task(work) for work in [*background, connections.sweep()]]
         host, port = listener.getsockname()[:2]
         log.info("listening", url=f"http://{f'[{host}]' if ':' in host else host}:{port}")
         await server.serve(sockets=[listener])

@@ -32,6 +32,21 @@ class ServiceSettings(BaseSettings):
     amqp_url: AmqpDsn | None = Field(
         None, description="RabbitMQ, as amqp://user:password@host/vhost; without it no broker is used."
     )
+    header_bytes_max: int = Field(
+        65536,
+        ge=1024,
+        description="Bytes of a request's line and headers, or trailers, at most; each header counts 32 more.",
+    )
+    header_seconds: float = Field(10, gt=0, description="Seconds for a request's line and headers.")
+    body_seconds: float = Field(30, gt=0, description="Seconds for a request's whole body.")
+    idle_seconds: float = Field(30, gt=0, description="Seconds that a connection stays open without a request.")
+    write_seconds: float = Field(30, gt=0, description="Seconds that a client may stop reading its answer.")
+    connections_max: int | None = Field(
+        None,
+        ge=1,
+        description="Open connections at most; one more gets a 503. Not set: what the limit on open files allows, "
+        "at most 10000.",
+    )
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], BeforeValidator(lambda level: str(level).lower())
     ] = Field("info", description="Least severe level that is logged: debug, info, warning or error.")

@@ -1,0 +1,388 @@
+"""HTTP/1.1 on one connection: uvicorn's protocol with limits on what a client may send, and on how long it may take."""
+
+import asyncio
+import resource
+from dataclasses import dataclass
+from typing import Any
+
+import httptools
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from uvicorn import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from shared.problems import BadRequest, HeadTooLarge, LedgerError, Overloaded, RequestTimeout, problem_response
+from shared.settings import ServiceSettings
+from shared.watermark import Peer
+
+CONNECTIONS_MAX = 10_000
+DESCRIPTORS_RESERVED = 128
+"""Of the process's limit on open files: for databases, the broker, the feed, and connections that are turned away."""
+TURNED_AWAY_MAX = 32
+"""Connections over the limit that wait for their 503; one more is cut off without a word."""
+FIELD_BYTES = 32
+"""What each header counts beyond its bytes, as in RFC 9113, section 6.5.2: so much and more it costs to keep."""
+LINGER_BYTES_MAX = 256 * 1024
+LINGER_SECONDS = 2.0
+"""A client that is still sending is read so far, or it would lose the answer that says why it is hung up on."""
+SWEEP_SECONDS = 0.5
+
+# What a connection is in the middle of.
+_IDLE, _HEAD, _BODY, _DEAF, _TURNED_AWAY = range(5)
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What each connection may take; the settings say what each one means."""
+
+    header_bytes_max: int
+    header_seconds: float
+    body_seconds: float
+    idle_seconds: float
+    write_seconds: float
+    connections_max: int
+
+    @classmethod
+    def of(cls, settings: ServiceSettings) -> "Limits":
+        return cls(
+            settings.header_bytes_max,
+            settings.header_seconds,
+            settings.body_seconds,
+            settings.idle_seconds,
+            settings.write_seconds,
+            _connections_max(settings.connections_max),
+        )
+
+
+def _connections_max(asked: int | None) -> int:
+    files_max, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files_max == resource.RLIM_INFINITY:
+        return asked or CONNECTIONS_MAX
+    room = max(1, files_max - DESCRIPTORS_RESERVED, files_max // 4)
+    if asked is not None and asked > room:
+        log.warning(
+            "CONNECTIONS_MAX is lowered: raise the limit on open files (ulimit -n) for more",
+            asked=asked,
+            connections_max=room,
+            open_files_max=files_max,
+        )
+    return min(asked or CONNECTIONS_MAX, room)
+
+
+class Connections:
+    """All connections of a server: how many there may be, and the end of those that wait too long for their client.
+
+    One sweep looks at all of them, so that a request costs no timer.
+    """
+
+    def __init__(self, limits: Limits, registry: CollectorRegistry) -> None:
+        self.limits = limits
+        self.open: set[Any] = set()
+        self.turned_away: set[Protocol] = set()
+        self.seconds = {
+            "write": limits.write_seconds,
+            "linger": LINGER_SECONDS,
+            "body": limits.body_seconds,
+            "header": limits.header_seconds,
+            "idle": limits.idle_seconds,
+            "turned away": 0.0,
+        }
+        self._full = False
+        count = Gauge("http_connections", "Open connections.", registry=registry)
+        count.set_function(lambda: len(self.open) + len(self.turned_away))
+        Gauge("http_connections_max", "Connections from which on more are refused.", registry=registry).set(
+            limits.connections_max
+        )
+        self._refused = Counter("http_connections_refused", "Connections over CONNECTIONS_MAX.", registry=registry)
+        self.cut_off = Counter(
+            "http_cut_off", "Connections ended by a limit, or malformed.", ["cause"], registry=registry
+        )
+        for cause in ("header-bytes", "header", "body", "idle", "write", "malformed", "ended-early"):
+            self.cut_off.labels(cause)
+
+    def protocol(self, config: Config, server_state: ServerState, **options: Any) -> "Protocol":
+        """What uvicorn makes for each connection."""
+        self.open = server_state.connections
+        return Protocol(self, config, server_state, **options)
+
+    def is_full(self) -> bool:
+        """Is there no room for one more? To be asked for each new connection; the log says it once."""
+        if len(self.open) < self.limits.connections_max:
+            return False
+        self._refused.inc()
+        if not self._full:
+            self._full = True
+            log.warning("connections are refused: raise CONNECTIONS_MAX, or see who holds them", open=len(self.open))
+        return True
+
+    async def sweep(self) -> None:
+        """For ever: end what is overdue."""
+        loop = asyncio.get_running_loop()
+        elapsed, last = 0.0, loop.time()
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            # Time that this process was stopped, or too busy to read, is not the clients' fault.
+            now = loop.time()
+            elapsed, last = elapsed + min(now - last, 2 * SWEEP_SECONDS), now
+            for connection in [*self.open, *self.turned_away]:
+                connection.check(elapsed)
+            if self._full and len(self.open) < self.limits.connections_max * 0.9:
+                self._full = False
+                log.info("connections are taken again", open=len(self.open))
+
+
+class OneWrite:
+    """A transport that writes what one turn of the event loop gives it together.
+
+    uvicorn writes head and body of an answer one by one. As one write, that is a tenth more deposits a second.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._loop = asyncio.get_running_loop()
+        self._pending: list[bytes] = []
+        self.is_closing = transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        if not self._pending:
+            self._loop.call_soon(self._flush)
+        self._pending.append(data)
+
+    def write_eof(self) -> None:
+        self._flush()
+        self._transport.write_eof()
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        # The client may have gone away since, and uvloop raises at what is written to a closed transport.
+        if self._pending and not self._transport.is_closing():
+            self._transport.write(b"".join(self._pending))
+        self._pending.clear()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection.
+
+    Whatever is wrong with a request is answered after the requests before it, and is the connection's end.
+    """
+
+    def __init__(self, connections: Connections, config: Config, server_state: ServerState, **options: Any) -> None:
+        super().__init__(config, server_state, **options)
+        self._all = connections
+        self._header_bytes_max = connections.limits.header_bytes_max
+        self._peer = Peer()
+        # uvicorn copies it into the scope of each request.
+        self.app_state = {"peer": self._peer}
+        self._stage = _IDLE
+        self._unanswered = 0
+        self._head_bytes = 0
+        self._unparsed_bytes = 0
+        """Given to the parser since it last had something to tell: part of a header, a trailer, a chunk's extension."""
+        self._refusal: LedgerError | None = None
+        self._progress = 0
+        self._seen: tuple[str | None, int] = (None, 0)
+        self._seen_since = 0.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        full = self._all.is_full()
+        super().connection_made(OneWrite(transport))  # type: ignore[arg-type]
+        if full:
+            self.connections.discard(self)
+            self._stage = _TURNED_AWAY
+            self._refusal = Overloaded(f"{len(self.connections)} connections are open. Try again later.")
+            if len(self._all.turned_away) < TURNED_AWAY_MAX:
+                self._all.turned_away.add(self)
+            else:
+                transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._all.turned_away.discard(self)
+        self._peer.leave()
+        super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """A client may end its side and read on: the connection stays until it has its answers."""
+        self._peer.leave()
+        if self._stage in (_HEAD, _BODY):
+            self._refuse("ended-early", BadRequest("The connection ended in the middle of the request."))
+        if not self._unanswered:
+            self.transport.close()
+        elif self._refusal is None:
+            self.cycle.keep_alive = False
+        return True  # or it would be closed now, with what is not written yet
+
+    def data_received(self, data: bytes) -> None:
+        self._unparsed_bytes += len(data)
+        if self._stage >= _DEAF:
+            self._discard()
+            return
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # Answered as if it had not asked; what follows may be in another protocol.
+            self.cycle.keep_alive = False
+            self._stage = _DEAF
+        except httptools.HttpParserError as error:
+            # What a callback raises is the context of what the parser raises then.
+            known = error.__context__
+            if isinstance(known, HeadTooLarge):
+                self._refuse("header-bytes", known)
+            elif isinstance(known, BadRequest):
+                self._refuse("malformed", known)
+            else:
+                reason = "the request's target cannot be read" if known else str(error)
+                self._refuse("malformed", BadRequest(f"This is not HTTP/1.1: {reason}."))
+        else:
+            if self._unparsed_bytes > self._header_bytes_max:
+                self._refuse("header-bytes", self._head_too_large())
+
+    def on_message_begin(self) -> None:
+        self._stage = _HEAD
+        self._progress += 1
+        self._head_bytes = 0
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_bytes += len(name) + len(value) + FIELD_BYTES
+        if self._head_bytes > self._header_bytes_max:
+            raise self._head_too_large()
+        # A trailer is counted and dropped: nothing may slip in behind what has been looked at.
+        if self._stage == _HEAD:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if self._head_bytes + len(self.url) > self._header_bytes_max:
+            raise self._head_too_large()
+        if self.parser.should_upgrade() and any(
+            name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0"))
+            for name, value in self.headers
+        ):
+            raise BadRequest("A body that comes with Upgrade cannot be read. Send the request without Upgrade.")
+        super().on_headers_complete()
+        self._unanswered += 1
+        self._stage = _BODY
+        self._progress += 1
+        self._unparsed_bytes = 0
+
+    def on_body(self, body: bytes) -> None:
+        self._unparsed_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._stage = _IDLE
+        self._progress += 1
+        self._unparsed_bytes = 0
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        # As uvicorn has it, without its timer: the sweep looks after what is idle.
+        self._unanswered -= 1
+        self._progress += 1
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self._stage == _DEAF:
+            self._hang_up()
+
+    def resume_writing(self) -> None:
+        self._progress += 1
+        super().resume_writing()
+
+    def check(self, now: float) -> None:
+        """End the connection if it has been waiting for its client for too long; `now` in seconds."""
+        awaited = self._awaited()
+        if self._seen != (awaited, self._progress):
+            self._seen, self._seen_since = (awaited, self._progress), now
+            return
+        if awaited is None or now - self._seen_since < self._all.seconds[awaited]:
+            return
+        match awaited:
+            case "turned away":
+                self._hang_up()
+            case "linger":
+                self.transport.abort()
+            case "write":
+                self._all.cut_off.labels("write").inc()
+                self.transport.abort()
+            case "idle":
+                self._all.cut_off.labels("idle").inc()
+                self.transport.close()
+            case _:
+                error = RequestTimeout(f"The {awaited} was not complete after {self._all.seconds[awaited]:g} seconds.")
+                self._refuse(awaited, error)
+
+    def _awaited(self) -> str | None:
+        """What the client has to do next; None when it is our turn."""
+        if self.transport.is_closing() or self.flow.write_paused:
+            return "write"
+        if self._stage == _TURNED_AWAY:
+            return "turned away"
+        if self._stage == _BODY:
+            # While earlier requests are being answered, or what has come is not yet taken, nothing more is read.
+            return None if self.pipeline or self.flow.read_paused else "body"
+        if self._unanswered:
+            return None
+        return {_DEAF: "linger", _HEAD: "header", _IDLE: "idle"}[self._stage]
+
+    def _head_too_large(self) -> HeadTooLarge:
+        return HeadTooLarge(
+            f"Request line and headers, or trailers, are limited to {self._header_bytes_max} bytes, "
+            f"of which each header takes {FIELD_BYTES} beyond its own."
+        )
+
+    def _refuse(self, cause: str, error: LedgerError) -> None:
+        """Take nothing more from this client, and tell it why."""
+        self._all.cut_off.labels(cause).inc()
+        in_body = self._stage == _BODY
+        self._stage = _DEAF
+        self._progress += 1
+        self._unparsed_bytes = 0
+        self._refusal = error
+        if in_body and self.cycle.response_complete:
+            self._refusal = None  # it has its answer, which did not need the body
+        elif in_body and self.cycle.response_started:
+            self.transport.abort()
+            return
+        elif in_body:
+            self._unanswered -= 1
+            if self.pipeline:
+                self.pipeline.popleft()  # the newest, which has not been started
+            else:
+                self.cycle.disconnected = True
+                self.cycle.message_event.set()
+        if not self._unanswered:
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Say what is to be said last, and close once the client has had a chance to read it."""
+        if self.transport.is_closing():
+            return
+        self._stage = _DEAF
+        self._progress += 1
+        if self._refusal is not None:
+            answer = problem_response(self._refusal)
+            headers = [*self.server_state.default_headers, *answer.raw_headers, (b"connection", b"close")]
+            lines = [name + b": " + value + b"\r\n" for name, value in headers]
+            self.transport.write(b"".join([STATUS_LINE[answer.status_code], *lines, b"\r\n", bytes(answer.body)]))
+        if self._peer.gone:
+            self.transport.close()
+        else:
+            self.transport.write_eof()
+
+    def _discard(self) -> None:
+        if self._stage == _TURNED_AWAY:
+            self._hang_up()
+        elif not self._unanswered and self._unparsed_bytes > LINGER_BYTES_MAX:
+            self.transport.abort()
