@@ -9,14 +9,19 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from scripts.ports import free_ports, is_open
 
 START_SECONDS = 60
 STOP_SECONDS = 30
+OUTPUT_CHARS_MAX = 3_000
 AMQP_PORT = 5672
 MANAGEMENT_PORT = 15672
+DEFINITIONS = Path(__file__).with_name("rabbitmq-definitions.json")
+"""The users of the broker with their rights, for this node and for the containers."""
+COMMAND_USER, PROJECTION_USER = "command-service", "projection-service"
 
 # The commands beside the server's own files: those on the PATH of a Debian system switch user and folder.
 BINARY_FOLDERS = (
@@ -34,18 +39,19 @@ class RabbitMQNode:
 
     def __init__(self, folder: Path, port: int | None = None, management_port: int | None = None) -> None:
         self.folder = folder
-        free_port, self._distribution_port, self._epmd_port = free_ports(3)
+        free_port, self._distribution_port, self.epmd_port = free_ports(3)
         self.port = port or free_port
         self.amqp_url = f"amqp://guest:guest@127.0.0.1:{self.port}/"
         self._binaries = find_binaries()
         self._management_port = management_port
         self._process: subprocess.Popen[bytes] | None = None
         self._epmd: subprocess.Popen[bytes] | None = None
+        self._output_start = 0
         self._environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(folder),
             "LANG": "C.UTF-8",
-            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_EPMD_PORT": str(self.epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             # The node must not start a name service of its own, which would outlive it.
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-start_epmd false -kernel inet_dist_use_interface {127,0,0,1}",
@@ -60,18 +66,39 @@ class RabbitMQNode:
             "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
             "RABBITMQ_LOG_BASE": str(folder / "log"),
             "RABBITMQ_GENERATED_CONFIG_DIR": str(folder / "generated"),
+            "ERL_CRASH_DUMP": str(folder / "erl_crash.dump"),
         }
 
     def start(self) -> None:
-        """Returns when it accepts AMQP connections. Raises `RuntimeError` with the end of its output if it doesn't."""
+        """Returns when it accepts AMQP connections. Raises `RuntimeError` with what it said if it doesn't,
+        `OSError` when its folder or its programs can't be had; nothing of it runs then."""
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def user_url(self, user: str) -> str:
+        """For a user of `DEFINITIONS`."""
+        return f"amqp://{user}:{user}@127.0.0.1:{self.port}/"
+
+    def import_users(self) -> None:
+        """Make the users of `DEFINITIONS`, with rights in the virtual host `/`."""
+        self.ctl("import_definitions", str(DEFINITIONS))
+
+    def _start(self) -> None:
+        for port in filter(None, (self.port, self._management_port)):
+            if is_open(port):
+                raise RuntimeError(f"RabbitMQ can't start: another program listens on port {port}.")
         self.folder.mkdir(parents=True, exist_ok=True)
         self._configure()
         if self._epmd is None:
             self._epmd = subprocess.Popen(
                 ["epmd"], env=self._environment, stderr=subprocess.DEVNULL, start_new_session=True
             )
-            self._wait_for_port(self._epmd_port, self._epmd)
+            self._wait_for_port(self.epmd_port, self._epmd)
         with (self.folder / "output.log").open("ab") as output:
+            self._output_start = output.tell()
             self._process = subprocess.Popen(
                 [str(self._binaries / "rabbitmq-server")],
                 env=self._environment,
@@ -84,10 +111,11 @@ class RabbitMQNode:
             self._wait_for_port(port, self._process)
 
     def send(self, signal_number: signal.Signals) -> None:
-        """Send it to the server and every process of it."""
+        """Send it to the server and every process of it, as far as they are there."""
         assert self._process is not None
         # The server runs below a shell; the whole group is ours, and nobody else's.
-        os.killpg(self._process.pid, signal_number)
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal_number)
 
     def stop(self) -> None:
         """A clean stop; queues and persistent messages are kept."""
@@ -99,11 +127,13 @@ class RabbitMQNode:
 
     def close(self) -> None:
         """End everything that was started. The data stays."""
-        self._end(signal.SIGTERM)
-        if self._epmd is not None:
-            self._epmd.kill()
-            self._epmd.wait()
-            self._epmd = None
+        try:
+            self._end(signal.SIGTERM)
+        finally:
+            if self._epmd is not None:
+                self._epmd.kill()
+                self._epmd.wait()
+                self._epmd = None
 
     def ctl(self, *arguments: str) -> str:
         """What `rabbitmqctl` prints. Raises `RuntimeError` with it when that fails."""
@@ -141,25 +171,32 @@ class RabbitMQNode:
             if is_open(port):
                 return
             if process.poll() is not None or time.monotonic() > deadline:
-                output = self.folder / "output.log"
-                tail = output.read_text(errors="replace")[-3000:] if output.exists() else ""
-                self.close()
-                raise RuntimeError(f"RabbitMQ did not start in {START_SECONDS} s (data in {self.folder}):\n{tail}")
+                status = process.poll()
+                how = f"took over {START_SECONDS} s" if status is None else f"ended with {status}"
+                raise RuntimeError(f"RabbitMQ did not start: it {how} (data in {self.folder}):\n{self._why()}")
             time.sleep(0.05)
+
+    def _why(self) -> str:
+        """What it said of the failure: the first errors, since pages of consequences follow; else its last words."""
+        output = self.folder / "output.log"
+        said = output.read_bytes()[self._output_start :].decode(errors="replace") if output.exists() else ""
+        lines = said.splitlines(keepends=True)
+        first = next((number for number, line in enumerate(lines) if "[error]" in line), None)
+        return said[-OUTPUT_CHARS_MAX:] if first is None else "".join(lines[first:])[:OUTPUT_CHARS_MAX]
 
     def _end(self, signal_number: signal.Signals) -> None:
         if self._process is None:
             return
         self.send(signal_number)
-        try:
-            self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.send(signal.SIGKILL)
-            self._process.wait()
-        self._process = None
-        # The shell is gone; the server, its child, is once nobody listens any more.
-        while is_open(self.port):
+        deadline = time.monotonic() + STOP_SECONDS
+        # Once the shell is gone, the server, its child, is when nobody listens any more.
+        while self._process.poll() is None or is_open(self.port):
+            if time.monotonic() > deadline:
+                self.send(signal.SIGKILL)
+                self._process.wait()
+                break
             time.sleep(0.01)
+        self._process = None
 
 
 def find_binaries() -> Path:
@@ -185,16 +222,33 @@ def main() -> None:
     if is_open(MANAGEMENT_PORT):
         print(f"Port {MANAGEMENT_PORT} is taken. If a RabbitMQ runs there, set AMQP_URL to it.", file=sys.stderr)
         raise SystemExit(1)
+    # Whoever ends us while the node starts does not leave it behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     folder = Path(os.environ.get("DATA_DIR", ".data")).resolve() / "rabbitmq"
-    node = RabbitMQNode(folder, None if is_open(AMQP_PORT) else AMQP_PORT, MANAGEMENT_PORT)
-    print("RabbitMQ: starting a private node", flush=True)
     try:
+        node = RabbitMQNode(folder, None if is_open(AMQP_PORT) else AMQP_PORT, MANAGEMENT_PORT)
+        print("RabbitMQ: starting a private node", flush=True)
         node.start()
+    except (RuntimeError, OSError) as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(1) from None
+    try:
+        node.import_users()
         print(f"RabbitMQ: {node.amqp_url}, UI on http://127.0.0.1:{MANAGEMENT_PORT} (guest, guest)", flush=True)
-        status = run(command, {**os.environ, "AMQP_URL": node.amqp_url})
+        status = run(command, {**os.environ, **service_users(node)})
     finally:
         node.close()
     raise SystemExit(status)
+
+
+def service_users(node: RabbitMQNode) -> dict[str, str]:
+    """The variables by which each service logs in as its own user, and the projection knows the other's."""
+    return {
+        "AMQP_URL": node.amqp_url,
+        "COMMAND_AMQP_URL": node.user_url(COMMAND_USER),
+        "PROJECTION_AMQP_URL": node.user_url(PROJECTION_USER),
+        "AMQP_PUBLISHER": COMMAND_USER,
+    }
 
 
 def run(command: list[str], environment: dict[str, str]) -> int:
