@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from command_service.event_store import EventStore, Lease
 from shared.events import Position
-from shared.messaging import EXCHANGE, batch_message, declare_exchange, open_channel
+from shared.messaging import EXCHANGE, batch_message, broker_user, declare_exchange, open_channel
 from shared.sessions import keep_running
 from shared.watermark import Watermark
 
@@ -22,6 +22,8 @@ CURSOR_SECONDS = 0.25
 RENEW_SECONDS = 1
 STANDBY_SECONDS = 1
 IDLE_SECONDS = 60
+FIRST_QUEUE_SECONDS = 60
+"""A ledger that starts for the first time is usually ahead of its first projection, by less than this."""
 
 log = structlog.get_logger()
 
@@ -37,12 +39,18 @@ class Relay:
         self._store = store
         self._head = head
         self._amqp_url = amqp_url
+        self._user = broker_user(amqp_url)
         self._confirmed = Position(0)
+        self._publishing = False
+        self._started = time.monotonic()
         self.status = "connecting"
         """For people: "publishing", or why not."""
         Gauge(
             "ledger_relay_confirmed_position", "Everything up to here was confirmed.", registry=registry
         ).set_function(lambda: self._confirmed)
+        Gauge("relay_publishing", "1 while this replica is the one that publishes.", registry=registry).set_function(
+            lambda: self._publishing
+        )
 
     async def run(self) -> None:
         """Publish for ever, in sessions: a new connection after every failure, resumed from the cursor."""
@@ -57,9 +65,17 @@ class Relay:
             case _:
                 reason = str(error) or repr(error)
         self.status = f"not publishing: {reason}"
-        log.warning("relay session ended", reason=reason, retry_seconds=round(backoff_seconds, 2))
+        retry_seconds = round(backoff_seconds, 2)
+        if isinstance(error, PublishError) and self._waits_for_its_first_queue():
+            log.info("relay waits for a first queue", reason=reason, retry_seconds=retry_seconds)
+        else:
+            log.warning("relay session ended", reason=reason, retry_seconds=retry_seconds)
+
+    def _waits_for_its_first_queue(self) -> bool:
+        return self._confirmed == 0 and time.monotonic() - self._started < FIRST_QUEUE_SECONDS
 
     async def _session(self) -> None:
+        self._confirmed = await self._store.published()
         # A message that no queue takes comes back as a failure: with nobody bound yet, events wait in the log.
         async with open_channel(self._amqp_url, "counting-house relay", publisher_confirms=True) as channel:
             exchange = await declare_exchange(channel)
@@ -71,8 +87,9 @@ class Relay:
         while (lease := await self._store.acquire_lease()) is None:
             self.status = "standing by: another replica publishes"
             await asyncio.sleep(STANDBY_SECONDS)
+            self._confirmed = await self._store.published()
         self._confirmed = lease.published
-        self.status = "publishing"
+        self._publishing, self.status = True, "publishing"
         log.info("relay publishes", exchange=exchange.name, after=self._confirmed)
         window: asyncio.Queue[tuple[Position, asyncio.Task[object]]] = asyncio.Queue(WINDOW_MESSAGES_MAX)
         try:
@@ -81,6 +98,7 @@ class Relay:
                 group.create_task(self._confirm(window))
                 group.create_task(self._save_cursor(lease))
         finally:
+            self._publishing = False
             await self._store.end_lease(lease, self._confirmed)
 
     async def _publish(
@@ -95,7 +113,7 @@ class Relay:
             events = await self._store.read(sent, MESSAGE_EVENTS_MAX, MESSAGE_BYTES_MAX)
             if not events:
                 continue
-            message = batch_message(Position(sent + 1), events)
+            message = batch_message(Position(sent + 1), events, self._user)
             sent = Position(sent + len(events))
             # Tasks start in the order in which they are made, and each takes the channel's lock first.
             publication = group.create_task(

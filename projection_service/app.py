@@ -14,6 +14,7 @@ from projection_service.view_store import ViewStore
 from projection_service.view_store.postgres import PostgresViewStore
 from projection_service.view_store.sqlite import SqliteViewStore
 from shared.gate import Gate
+from shared.messaging import broker_user
 from shared.server import bind, serve
 from shared.settings import ServiceSettings
 from shared.watermark import follow
@@ -29,6 +30,13 @@ class ProjectionSettings(ServiceSettings):
         # With its prefix it names a schema, and PostgreSQL cuts off names after 63 bytes.
         pattern=r"^[A-Za-z0-9._-]{1,50}$",
         description="Names this projection's queue and its file or schema: each projection has its own.",
+    )
+    amqp_publisher: str | None = Field(
+        None,
+        min_length=1,
+        max_length=255,
+        description="The command service's user at the broker: messages of any other are parked in ledger.parked. "
+        "Without it, the user in AMQP_URL.",
     )
 
 
@@ -51,10 +59,12 @@ async def run(settings: ProjectionSettings) -> None:
         registry = CollectorRegistry()
         projection = Projection(store, await store.checkpoint(), registry)
         async with aiohttp.ClientSession() as session:
+            amqp_url = str(settings.amqp_url) if settings.amqp_url else None
             subscription = Subscription(
                 projection,
                 Feed(session, settings.ledger_url.rstrip("/")),
-                str(settings.amqp_url) if settings.amqp_url else None,
+                amqp_url,
+                settings.amqp_publisher or broker_user(amqp_url or ""),
                 settings.projection_name,
                 registry,
             )

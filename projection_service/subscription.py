@@ -8,12 +8,14 @@ from typing import TypeVar
 
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
+from aio_pika.exceptions import ChannelPreconditionFailed
 from prometheus_client import CollectorRegistry, Gauge
 
 from projection_service.feed import Feed, FeedUnavailable
+from projection_service.parking import Misfit, Parking, read_message
 from projection_service.projection import Projection
-from shared.events import RecordedEvent, UnreadableEvent, decode_events
-from shared.messaging import CONNECT_SECONDS, declare_exchange, open_channel
+from shared.events import RecordedEvent
+from shared.messaging import CONNECT_SECONDS, DELIVERIES_MAX, declare_exchange, open_channel
 from shared.problems import CorruptStore, LedgerError, NotReady
 from shared.sessions import keep_running
 
@@ -21,6 +23,8 @@ QUEUE_PREFIX = "ledger.projection."
 PREFETCH_MESSAGES = 100
 TRANSACTION_EVENTS_MAX = 5_000
 HEAD_CHECK_SECONDS = 5
+MEND_SECONDS = 0.5
+"""So long after a message was parked the head is compared, once for all that were parked meanwhile."""
 LONG_POLL_SECONDS = 20
 STAND_IN_SECONDS = 0.5
 """A page of the feed takes up to this long while the broker is awaited: so late is its coming noticed."""
@@ -30,10 +34,6 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 
-class PoisonMessage(CorruptStore):
-    """A message on the queue that is no message of this ledger."""
-
-
 class SubscriptionLost(LedgerError):
     """The broker closed the channel or took the queue away."""
 
@@ -41,16 +41,25 @@ class SubscriptionLost(LedgerError):
 class Subscription:
     """Keeps a projection up to date, in sessions: after any trouble, from the checkpoint again.
 
-    Nothing is acknowledged before it is committed, nothing is skipped, and nothing is sent back to the queue.
+    Nothing is acknowledged before it is committed or parked, nothing is skipped, and nothing is sent back to the
+    queue. The checkpoint moves by events of the feed and of messages by `publisher`, a user of the broker, alone.
     """
 
     def __init__(
-        self, projection: Projection, feed: Feed, amqp_url: str | None, name: str, registry: CollectorRegistry
+        self,
+        projection: Projection,
+        feed: Feed,
+        amqp_url: str | None,
+        publisher: str,
+        name: str,
+        registry: CollectorRegistry,
     ) -> None:
         self._projection = projection
         self._feed = feed
         self._amqp_url = amqp_url
+        self._publisher = publisher
         self._queue_name = QUEUE_PREFIX + name
+        self._parking = Parking(self._queue_name, registry)
         self._caught_up = False
         self._status = "starting"
         self._trouble = ""
@@ -62,7 +71,7 @@ class Subscription:
         """What the subscription is doing. Raises `NotReady` with the reason before it has caught up."""
         if self._stopped or not self._caught_up:
             raise NotReady(f"at position {self._projection.position}: {self._status}")
-        return self._status
+        return self._status + self._parking.note
 
     async def run(self) -> None:
         """Follow the ledger for ever; stop, and keep the reason, at what can't be read or is of another ledger."""
@@ -99,11 +108,15 @@ class Subscription:
     async def _follow_broker(self, amqp_url: str) -> None:
         await self._projection.reload()
         async with AsyncExitStack() as stack:
-            opening = open_channel(amqp_url, f"counting-house {self._queue_name}", publisher_confirms=False)
+            opening = open_channel(amqp_url, f"counting-house {self._queue_name}", publisher_confirms=True)
             channel = await self._follow_feed_until(stack.enter_async_context(opening))
             await channel.set_qos(prefetch_count=PREFETCH_MESSAGES, timeout=CONNECT_SECONDS)
             # Bound before the feed is read, consumed after it: what happens in between waits at the broker.
-            queue = await self._declare_queue(channel)
+            try:
+                queue = await self._declare_queue(channel)
+            except ChannelPreconditionFailed as error:
+                await self._remove_queue(amqp_url, str(error))
+                raise SubscriptionLost(f"the queue {self._queue_name} was not what it has to be: removed") from error
             await self._catch_up()
             await self._follow_queue(channel, queue)
 
@@ -130,11 +143,26 @@ class Subscription:
         queue = await channel.declare_queue(
             self._queue_name,
             durable=True,
-            arguments={"x-queue-type": "quorum", "x-single-active-consumer": True},
+            arguments={
+                "x-queue-type": "quorum",
+                "x-single-active-consumer": True,
+                "x-delivery-limit": DELIVERIES_MAX,
+            },
             timeout=CONNECT_SECONDS,
         )
         await queue.bind(await declare_exchange(channel), timeout=CONNECT_SECONDS)
         return queue
+
+    async def _remove_queue(self, amqp_url: str, reason: str) -> None:
+        """Make room for our queue where another state of this program has declared it otherwise, which can't be
+        changed. Nothing is lost: its events are in the log."""
+        async with open_channel(amqp_url, f"counting-house {self._queue_name}", publisher_confirms=False) as channel:
+            queue = await channel.declare_queue(self._queue_name, passive=True, timeout=CONNECT_SECONDS)
+            if queue.declaration_result.consumer_count:
+                raise SubscriptionLost(f"another program consumes {self._queue_name}: stop it. The broker: {reason}")
+            log.warning("removing a queue that was declared otherwise", queue=self._queue_name, reason=reason)
+            # A quorum queue can't be told to go only if it is unused.
+            await queue.delete(if_unused=False, if_empty=False, timeout=CONNECT_SECONDS)
 
     async def _catch_up(self) -> None:
         while not await self._read_page():
@@ -174,37 +202,51 @@ class Subscription:
         self._status = f"following {self._queue_name}"
         self._trouble = ""
         log.info("following", queue=self._queue_name, after=self._projection.position)
+        await self._consume(channel, inbox)
+
+    async def _consume(self, channel: AbstractChannel, inbox: "asyncio.Queue[AbstractIncomingMessage | None]") -> None:
         next_check = time.monotonic() + HEAD_CHECK_SECONDS
         while True:
+            if time.monotonic() >= next_check:
+                # A lost last message leaves no gap to see, and a parked one may stand where a good one was: only
+                # the feed knows of it.
+                await self._catch_up()
+                self._parking.report()
+                next_check = time.monotonic() + HEAD_CHECK_SECONDS
             try:
                 async with asyncio.timeout(max(0, next_check - time.monotonic())):
                     message = await inbox.get()
             except TimeoutError:
-                # A lost last message leaves no gap to see: only the feed knows of it.
-                await self._catch_up()
-                next_check = time.monotonic() + HEAD_CHECK_SECONDS
                 continue
-            events = self._read_message(message)
-            while len(events) < TRANSACTION_EVENTS_MAX and not inbox.empty():
+            events: list[RecordedEvent] = []
+            misfits: list[tuple[AbstractIncomingMessage, Misfit]] = []
+            while True:
+                self._read_message(message, events, misfits)
+                if len(events) >= TRANSACTION_EVENTS_MAX or inbox.empty():
+                    break
                 message = inbox.get_nowait()
-                events += self._read_message(message)
             await self._advance(events)
+            if misfits:
+                # If we die before the ack, they are parked twice.
+                await self._parking.park(channel, misfits)
+                next_check = min(next_check, time.monotonic() + MEND_SECONDS)
             if message is not None:
                 await message.ack(multiple=True)
                 self._messages += 1
 
-    def _read_message(self, message: AbstractIncomingMessage | None) -> list[RecordedEvent]:
+    def _read_message(
+        self,
+        message: AbstractIncomingMessage | None,
+        events: list[RecordedEvent],
+        misfits: list[tuple[AbstractIncomingMessage, Misfit]],
+    ) -> None:
+        """Put what is in it to `events`, or itself to `misfits`."""
         if message is None:
             raise SubscriptionLost(f"the broker ended the subscription to {self._queue_name}")
-        advice = f"It is kept: remove it from the queue {self._queue_name} and start this service again."
         try:
-            events = decode_events(message.body)
-        except UnreadableEvent as error:
-            raise PoisonMessage(f"a message can't be read: {error}. {advice}") from error
-        for event in events:
-            if event.source != self._projection.source:
-                raise PoisonMessage(f"a message is of another ledger, {event.source}. {advice}")
-        return events
+            events += read_message(message, self._publisher, self._projection.source)
+        except Misfit as misfit:
+            misfits.append((message, misfit))
 
     async def _advance(self, events: list[RecordedEvent]) -> None:
         """Apply what follows the checkpoint, in whatever order it was delivered, and fill holes from the feed."""

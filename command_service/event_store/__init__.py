@@ -87,6 +87,9 @@ class EventStore(Protocol):
     async def read_stream(self, account_id: AccountId, after: Version, events_max: int, bytes_max: int) -> list[bytes]:
         """Encoded events of one account, from version `after` + 1 on, up to a page's limits as in `read`."""
 
+    async def published(self) -> Position:
+        """The relay's cursor: everything up to here was confirmed by the broker."""
+
     async def acquire_lease(self) -> Lease | None:
         """The right to publish, for `LEASE_SECONDS`; None while another relay has it."""
 

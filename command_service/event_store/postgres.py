@@ -74,6 +74,7 @@ ACQUIRE_LEASE = """
 MOVE_PUBLISHED = """
     UPDATE relay SET published = $2, leased_until = clock_timestamp() + $3 WHERE token = $1 RETURNING token
 """
+READ_PUBLISHED = "SELECT published FROM relay"
 END_LEASE = "UPDATE relay SET published = $2, leased_until = '-infinity' WHERE token = $1"
 
 
@@ -130,6 +131,10 @@ class PostgresEventStore:
         async with self._reader.connection() as connection:
             rows = await connection.fetch(statement, *parameters)
         return [event.encode() for (event,) in rows]
+
+    async def published(self) -> Position:
+        async with self._reader.connection() as connection:
+            return Position(await connection.fetchval(READ_PUBLISHED))
 
     async def acquire_lease(self) -> Lease | None:
         async with self._reader.connection() as connection:
@@ -202,7 +207,7 @@ async def _prepare(connection: "Connection") -> str:
     await connection.execute("SELECT 1 FROM ledger FOR UPDATE")
     source, head = await connection.fetchrow(READ_LEDGER)  # type: ignore[misc]
     last = await connection.fetchval(READ_LAST_POSITION)
-    published = await connection.fetchval("SELECT published FROM relay")
+    published = await connection.fetchval(READ_PUBLISHED)
     if published is None or not published <= head == last:
         raise CorruptStore(
             f"the schema {SCHEMA}: the head is {head}, the last event {last}, and {published} are published. "

@@ -116,9 +116,12 @@ class SqliteEventStore:
         events = await self._reader.run(read_back, account_id, last, after, events_max)
         return _page(events, bytes_max)
 
+    async def published(self) -> Position:
+        return Position((await self._reader.run(_row, READ_LEDGER))[2])
+
     async def acquire_lease(self) -> Lease | None:
         """Always: no other process has the file open."""
-        return Lease(0, Position((await self._reader.run(_row, READ_LEDGER))[2]))
+        return Lease(0, await self.published())
 
     async def save_published(self, lease: Lease, position: Position) -> None:  # noqa: ARG002
         async with self._appending:

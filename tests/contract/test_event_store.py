@@ -307,6 +307,7 @@ async def test_the_cursor_of_the_relay_is_kept(event_store: EventStore) -> None:
     await event_store.save_published(lease, Position(3))
     await event_store.save_published(lease, Position(4))
     await event_store.end_lease(lease, Position(5))
+    assert await event_store.published() == 5
     assert await published(event_store) == 5
     assert await event_store.head() == 5
 

@@ -7,10 +7,11 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
-from aio_pika.exceptions import CONNECTION_EXCEPTIONS
+from aio_pika.exceptions import CONNECTION_EXCEPTIONS, ChannelNotFoundEntity
 
 from scripts.rabbitmq import RabbitMQNode
 from tests.bank import Bank, Service
@@ -18,6 +19,8 @@ from tests.bank import Bank, Service
 T = TypeVar("T")
 
 EXCHANGE = "ledger.events"
+PARKED = "ledger.parked"
+CONTENT_TYPE = "application/cloudevents-batch+json"
 FOLLOWING = "following ledger.projection."
 QUORUM = {"x-queue-type": "quorum"}
 LIMIT_SECONDS = 60
@@ -96,11 +99,34 @@ async def declare_exchange(channel: AbstractChannel) -> aio_pika.abc.AbstractExc
 
 
 async def publish(amqp_url: str, bodies: Iterable[bytes], queue_name: str | None = None) -> None:
-    """Send messages to everybody, or to one queue, as a broker that repeats itself would."""
+    """Send messages to everybody, or to one queue, as a broker that repeats itself would: with the relay's user."""
+    user = urlsplit(amqp_url).username
+    messages = [aio_pika.Message(body, content_type=CONTENT_TYPE, user_id=user) for body in bodies]
+    await publish_messages(amqp_url, messages, queue_name)
+
+
+async def publish_messages(amqp_url: str, messages: Iterable[aio_pika.Message], queue_name: str | None = None) -> None:
     async with open_channel(amqp_url) as channel:
-        exchange = channel.default_exchange if queue_name else await declare_exchange(channel)
-        for body in bodies:
-            await exchange.publish(aio_pika.Message(body), routing_key=queue_name or "")
+        exchange = channel.default_exchange if queue_name else await channel.get_exchange(EXCHANGE)
+        for message in messages:
+            await exchange.publish(message, routing_key=queue_name or "")
+
+
+async def take_parked(amqp_url: str, number: int) -> list[AbstractIncomingMessage]:
+    """The messages in `ledger.parked`, once there are so many of them; they are gone from there then."""
+
+    async def waiting() -> int:
+        with suppress(ChannelNotFoundEntity):
+            return await messages_in(amqp_url, PARKED)
+        return 0
+
+    await eventually(waiting, lambda parked: parked >= number, f"{number} parked messages")
+    taken = []
+    async with open_channel(amqp_url) as channel:
+        queue = await channel.get_queue(PARKED)
+        while (message := await queue.get(no_ack=True, fail=False)) is not None:
+            taken.append(message)
+    return taken
 
 
 def first_seen(positions: Iterable[int]) -> list[int]:
@@ -163,12 +189,16 @@ def value_of(metric: str, metrics: str) -> float:
     return next(float(line.split()[1]) for line in metrics.splitlines() if line.startswith(f"{metric} "))
 
 
+async def metric(bank: Bank, service: Service, name: str) -> float:
+    async with bank.http.get(f"{service.url}/metrics") as response:
+        return value_of(name, await response.text())
+
+
 async def until_confirmed(bank: Bank, position: int) -> None:
     """Until the broker has confirmed everything up to `position`."""
 
     async def confirmed() -> float:
-        async with bank.http.get(f"{bank.command.url}/metrics") as response:
-            return value_of("ledger_relay_confirmed_position", await response.text())
+        return await metric(bank, bank.command, "ledger_relay_confirmed_position")
 
     await eventually(confirmed, lambda reached: reached >= position, f"position {position} to be confirmed")
 

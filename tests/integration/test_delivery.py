@@ -1,26 +1,36 @@
-"""Messages lost, doubled, reordered, unreadable: the views stay the fold of the log."""
+"""Messages lost, doubled, reordered, unreadable, forged: the views stay the fold of the log."""
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
+import aio_pika
 import pytest
 
 from tests.bank import Bank
 from tests.integration.broker import (
+    CONTENT_TYPE,
     EXCHANGE,
     FOLLOWING,
+    LIMIT_SECONDS,
+    PARKED,
     bind,
-    consumers_of,
     eventually,
     first_seen,
     messages_in,
+    metric,
     observe,
     open_channel,
     publish,
+    publish_messages,
     queue_of,
     relay_status,
+    take_parked,
     until_confirmed,
     until_subscription,
 )
@@ -180,48 +190,155 @@ async def test_a_backlog_of_10_000_events_is_caught_up(amqp_url: str, bank_on: O
         await eventually(waiting, lambda messages: messages == 0, "the queue to be empty")
 
 
-POISON = [
-    b"not JSON",
-    b'[{"specversion": "1.0", "type": "account-closed"}]',
-    "another ledger's",
-]
+def forged(event: dict[str, Any], position: int, **changes: object) -> bytes:
+    """A message with one event, in everything else like `event`."""
+    return json.dumps([{**event, "sequence": f"{position:020d}", "accountversion": position, **changes}]).encode()
 
 
-@pytest.mark.parametrize("poison", POISON, ids=["not JSON", "unknown", "another ledger's"])
-async def test_a_message_that_cannot_be_read_stops_the_projection_and_is_kept(
-    amqp_url: str, bank_on: OpenBank, poison: bytes | str
+MISFITS: dict[str, tuple[Callable[[dict[str, Any]], bytes], dict[str, Any]]] = {
+    "not JSON": (lambda _: b"not JSON", {}),
+    "unknown": (lambda event: forged(event, 2, type="account-melted"), {}),
+    "bad types": (lambda event: forged(event, 2, type="amount-deposited", data={"amount": "1"}), {}),
+    "another ledger's": (lambda event: forged(event, 2, source="/ledgers/another"), {}),
+    "too large": (lambda _: b"[" + b" " * 1024 * 1024 + b"]", {}),
+    "content type": (lambda event: forged(event, 2), {"content_type": "application/json"}),
+    "encoding": (lambda event: forged(event, 2), {"content_encoding": "gzip"}),
+    "no user": (lambda event: forged(event, 2), {"user_id": None}),
+    "hostile properties": (
+        lambda _: b"",
+        {"reply_to": "amq.rabbitmq.reply-to.nobody", "headers": {"CC": ["ledger.parked"], "large": "x" * 100_000}},
+    ),
+}
+
+
+@pytest.mark.parametrize("misfit", MISFITS)
+async def test_a_message_that_is_not_the_ledgers_is_parked_and_the_projection_goes_on(
+    amqp_url: str, bank_on: OpenBank, misfit: str
 ) -> None:
     async with bank_on(amqp_url) as bank:
         await bank.create("alice")
         await until_subscription(bank, FOLLOWING)
-        await bank.check_views()
-        if isinstance(poison, str):
-            (event,) = await bank.log()
-            poison = json.dumps([{**event, "source": "/ledgers/another", "sequence": f"{2:020d}"}]).encode()
+        (event,) = await bank.check_views()
+        make, properties = MISFITS[misfit]
+        user = urlsplit(amqp_url).username
+        message = aio_pika.Message(make(event), **{"content_type": CONTENT_TYPE, "user_id": user, **properties})
         queue = queue_of(bank.projection)
-        await publish(amqp_url, [poison], queue)
-        problem = await bank.projection.wait_for("/readyz", 503)
-        assert queue in problem["detail"]
+        await publish_messages(amqp_url, [message], queue)
+        (parked,) = await take_parked(amqp_url, 1)
+        assert parked.body == message.body
+        assert parked.content_type == message.content_type
+        assert parked.content_encoding == message.content_encoding
+        assert parked.headers["parked-by"] == queue
+        assert parked.headers["parked-reason"]
+        assert datetime.fromisoformat(str(parked.headers["parked-at"])) <= datetime.now(UTC)
+        assert f"'user_id': {message.user_id!r}" in str(parked.headers["parked-properties"])
         await bank.deposit("alice", 1)
-        await eventually(
-            lambda: messages_in(amqp_url, queue), lambda messages: messages >= 1, "the message to be back in its queue"
-        )
-        assert await bank.query("/reserve") == (200, {"amount": 0, "last_updated": None})
-        # A restart does not step over it either.
-        await bank.projection.kill()
-        await bank.projection.start()
-        await bank.projection.wait_for("/readyz", 503)
-        # The operator takes it out, as the message says.
-        await bank.projection.stop()
-
-        async def free() -> int:
-            return await consumers_of(amqp_url, queue)
-
-        await eventually(free, lambda consumers: consumers == 0, "the queue to be free")
-        async with open_channel(amqp_url) as channel:
-            await (await channel.get_queue(queue)).purge()
-        await bank.projection.start()
         await bank.check_views()
+        assert await metric(bank, bank.projection, "projection_parked_messages_total") == 1
+        ready = await bank.projection.wait_for("/readyz")
+        assert ready["subscription"] == f"following {queue}; 1 messages parked in {PARKED}"
+
+        async def unacknowledged() -> int:
+            return await messages_in(amqp_url, queue)
+
+        await bank.projection.stop()
+        await eventually(unacknowledged, lambda messages: messages == 0, "the message to be gone from its queue")
+
+
+async def test_an_event_whose_message_was_garbled_comes_from_the_feed(amqp_url: str, bank_on: OpenBank) -> None:
+    async with bank_on(amqp_url) as bank:
+        await bank.create("alice")
+        await until_subscription(bank, FOLLOWING)
+        async with unbound(bank, amqp_url):
+            await batch(bank, 3)
+            await publish(amqp_url, [b"[garbled"], queue_of(bank.projection))
+            await bank.check_views()
+        assert len(await take_parked(amqp_url, 1)) == 1
+
+
+async def test_a_flood_of_garbage_neither_stops_a_projection_nor_makes_it_hammer_the_feed(
+    amqp_url: str, bank_on: OpenBank
+) -> None:
+    garbage = 3000
+    async with bank_on(amqp_url) as bank:
+        await until_subscription(bank, FOLLOWING)
+        async with load(bank) as clients:
+            for _ in range(3):
+                await publish(amqp_url, [b"garbage"] * (garbage // 3))
+                await clients.go_on(20)
+            await take_parked(amqp_url, garbage)
+        await until_subscription(bank, FOLLOWING)
+
+        async def reported() -> list[int]:
+            lines = [json.loads(line) for line in bank.projection.log.read_text().splitlines()]
+            return [line["messages"] for line in lines if line["event"] == "messages parked"]
+
+        # The head is compared before each report: not a thousand times.
+        reports = await eventually(reported, lambda reports: sum(reports) == garbage, "all to be reported")
+        assert len(reports) < garbage / 30
+
+
+async def test_a_projection_that_dies_again_and_again_loses_no_message_to_a_delivery_limit(
+    amqp_url: str, bank_on: OpenBank
+) -> None:
+    """RabbitMQ 4 drops what was delivered 20 times, unless it is told otherwise."""
+    async with bank_on(amqp_url) as bank:
+        await until_subscription(bank, FOLLOWING)
+        await bank.projection.stop()
+        queue_name = queue_of(bank.projection)
+        await publish(amqp_url, [b"[]"], queue_name)
+
+        for _ in range(25):
+            delivered = asyncio.Event()
+
+            async def receive(_: object, delivered: asyncio.Event = delivered) -> None:
+                delivered.set()
+
+            async with open_channel(amqp_url) as channel, asyncio.timeout(LIMIT_SECONDS):
+                await (await channel.get_queue(queue_name)).consume(receive)
+                await delivered.wait()
+
+
+async def test_a_queue_that_an_earlier_state_declared_otherwise_is_made_anew(amqp_url: str, bank_on: OpenBank) -> None:
+    async with bank_on(amqp_url) as bank:
+        await until_subscription(bank, FOLLOWING)
+        await bank.projection.stop()
+        async with open_channel(amqp_url) as channel:
+            await channel.queue_delete(queue_of(bank.projection))
+            await channel.declare_queue(
+                queue_of(bank.projection),
+                durable=True,
+                arguments={"x-queue-type": "quorum", "x-single-active-consumer": True},
+            )
+        await bank.projection.start()
+        await bank.create("alice")
+        await until_subscription(bank, FOLLOWING)
+        await bank.check_views()
+        assert "removing a queue that was declared otherwise" in bank.projection.log.read_text()
+
+
+async def test_a_first_start_warns_of_nothing(vhost_url: str, bank_on: OpenBank) -> None:
+    async with bank_on(vhost_url, projections=0) as bank:
+        await bank.create("alice")
+        await eventually(
+            lambda: relay_status(bank), lambda status: "no queue is bound" in status, "the relay to say why it waits"
+        )
+        await bind(vhost_url, "collector")
+        await until_confirmed(bank, 1)
+        assert levels(bank) == {"info"}
+        # Once something was published, nobody there to take it is a warning.
+        async with open_channel(vhost_url) as channel:
+            await channel.queue_delete("collector")
+        await bank.deposit("alice", 1)
+
+        async def warned() -> set[str]:
+            return levels(bank)
+
+        await eventually(warned, lambda levels: "warning" in levels, "a warning")
+
+
+def levels(bank: Bank) -> set[str]:
+    return {json.loads(line)["level"] for line in bank.command.log.read_text().splitlines()}
 
 
 async def test_a_spare_projection_takes_over_when_the_active_one_is_killed(amqp_url: str, bank_on: OpenBank) -> None:

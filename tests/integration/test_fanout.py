@@ -4,6 +4,7 @@ import asyncio
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import aio_pika
@@ -23,6 +24,7 @@ from tests.integration.broker import (
 from tests.integration.conftest import OpenBank
 from tests.integration.load import load
 
+QUEUE = {"x-queue-type": "quorum", "x-single-active-consumer": True, "x-delivery-limit": 2**31 - 1}
 EXAMPLE = Path(__file__).parents[2] / "examples" / "third_program.py"
 
 
@@ -59,13 +61,14 @@ async def test_the_exchange_is_a_durable_fanout(amqp_url: str, bank_on: OpenBank
 @pytest.mark.parametrize(
     ("arguments", "is_the_same"),
     [
-        ({"x-queue-type": "quorum", "x-single-active-consumer": True}, True),
-        ({"x-queue-type": "quorum"}, False),
+        (QUEUE, True),
+        ({**QUEUE, "x-single-active-consumer": False}, False),
+        ({**QUEUE, "x-delivery-limit": 20}, False),
         ({"x-queue-type": "classic", "x-single-active-consumer": True}, False),
     ],
 )
-async def test_a_projections_queue_is_a_durable_quorum_queue_with_a_single_active_consumer(
-    amqp_url: str, bank_on: OpenBank, arguments: dict[str, str | bool], is_the_same: bool
+async def test_a_projections_queue_is_a_durable_quorum_queue_with_a_single_active_consumer_and_endless_deliveries(
+    amqp_url: str, bank_on: OpenBank, arguments: dict[str, str | bool | int], is_the_same: bool
 ) -> None:
     async with bank_on(amqp_url) as bank, open_channel(amqp_url) as channel:
         await until_subscription(bank, FOLLOWING)
@@ -91,6 +94,7 @@ async def test_a_message_has_the_properties_and_headers_of_the_contract(amqp_url
             assert UUID(message.message_id).version == 7
             assert message.type == "ledger.events"
             assert message.app_id == "command-service"
+            assert message.user_id == urlsplit(amqp_url).username
             assert message.timestamp is not None
             assert started <= message.timestamp.replace(tzinfo=UTC) <= datetime.now(UTC)
             assert message.headers.keys() == {"first_position", "last_position"}

@@ -6,7 +6,7 @@ from collections import Counter
 
 from tests.bank import Bank, Service
 from tests.faults.link import Link
-from tests.integration.broker import FOLLOWING, eventually, first_seen, get_json, observe, until_subscription
+from tests.integration.broker import FOLLOWING, eventually, first_seen, get_json, metric, observe, until_subscription
 from tests.integration.conftest import OpenBank
 from tests.integration.load import load, seeded
 
@@ -92,6 +92,22 @@ async def test_the_feed_of_one_replica_is_woken_by_a_commit_of_another(
         async with asyncio.timeout(30):
             status, events = await polling
         assert (status, len(events)) == (200, 1)
+
+
+async def test_a_relay_that_stands_by_reports_how_far_the_ledger_is_published(
+    amqp_url: str, database_url: str, bank_on: OpenBank
+) -> None:
+    async with bank_on(amqp_url, 1, database_url, replicas=2) as bank:
+        first = await leader(bank, bank.commands)
+        (other,) = (replica for replica in bank.commands if replica is not first)
+        await bank.create("alice")
+        for replica, publishing in (first, 1), (other, 0):
+            await eventually(
+                lambda replica=replica: metric(bank, replica, "ledger_relay_confirmed_position"),  # type: ignore[misc]
+                lambda position: position == 1,
+                "the relay's cursor",
+            )
+            assert await metric(bank, replica, "relay_publishing") == publishing
 
 
 async def test_another_relay_takes_over_from_one_that_is_killed(
