@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
-from aio_pika.exceptions import ChannelPreconditionFailed
+from aio_pika.exceptions import ChannelPreconditionFailed, InvalidFrameError
 from prometheus_client import CollectorRegistry, Gauge
 
 from projection_service.feed import Feed, FeedUnavailable
@@ -36,6 +36,10 @@ log = structlog.get_logger()
 
 class SubscriptionLost(LedgerError):
     """The broker closed the channel or took the queue away."""
+
+
+class UnreadableFrame(LedgerError):
+    """The AMQP library fails at a message before we see it: it can't be parked, nor what waits behind it read."""
 
 
 class Subscription:
@@ -115,10 +119,14 @@ class Subscription:
             try:
                 queue = await self._declare_queue(channel)
             except ChannelPreconditionFailed as error:
-                await self._remove_queue(amqp_url, str(error))
+                await self._remove_queue(amqp_url, str(error), if_unused=True)
                 raise SubscriptionLost(f"the queue {self._queue_name} was not what it has to be: removed") from error
             await self._catch_up()
-            await self._follow_queue(channel, queue)
+            try:
+                await self._follow_queue(channel, queue)
+            except UnreadableFrame as error:
+                await self._remove_queue(amqp_url, str(error), if_unused=False)
+                raise
 
     async def _follow_feed_until(self, awaited: Awaitable[T]) -> T:
         """Let the feed stand in for a broker that is away or slow to answer, until `awaited` is done."""
@@ -153,14 +161,14 @@ class Subscription:
         await queue.bind(await declare_exchange(channel), timeout=CONNECT_SECONDS)
         return queue
 
-    async def _remove_queue(self, amqp_url: str, reason: str) -> None:
-        """Make room for our queue where another state of this program has declared it otherwise, which can't be
-        changed. Nothing is lost: its events are in the log."""
+    async def _remove_queue(self, amqp_url: str, reason: str, if_unused: bool) -> None:
+        """Make room for a new one where ours was declared otherwise by another state of this program, which can't be
+        changed, or holds what can't be received. Nothing is lost: its events are in the log."""
         async with open_channel(amqp_url, f"counting-house {self._queue_name}", publisher_confirms=False) as channel:
             queue = await channel.declare_queue(self._queue_name, passive=True, timeout=CONNECT_SECONDS)
-            if queue.declaration_result.consumer_count:
+            if if_unused and queue.declaration_result.consumer_count:
                 raise SubscriptionLost(f"another program consumes {self._queue_name}: stop it. The broker: {reason}")
-            log.warning("removing a queue that was declared otherwise", queue=self._queue_name, reason=reason)
+            log.error("removing the queue, to make it anew", queue=self._queue_name, reason=reason)
             # A quorum queue can't be told to go only if it is unused.
             await queue.delete(if_unused=False, if_empty=False, timeout=CONNECT_SECONDS)
 
@@ -183,16 +191,22 @@ class Subscription:
         return True
 
     async def _follow_queue(self, channel: AbstractChannel, queue: AbstractQueue) -> None:
-        inbox: asyncio.Queue[AbstractIncomingMessage | None] = asyncio.Queue()
+        inbox: asyncio.Queue[AbstractIncomingMessage | LedgerError] = asyncio.Queue()
 
         async def receive(message: AbstractIncomingMessage) -> None:
             inbox.put_nowait(message)
 
-        def lost(*_: object) -> None:
-            inbox.put_nowait(None)
+        def closed(_: object, error: object) -> None:
+            if isinstance(error, (InvalidFrameError, RecursionError)):
+                inbox.put_nowait(UnreadableFrame(f"a message can't be received: {error}"))
+            else:
+                inbox.put_nowait(SubscriptionLost(f"the broker closed the channel to {self._queue_name}"))
 
-        channel.close_callbacks.add(lost)
-        (await channel.get_underlay_channel()).on_consumer_cancel_callbacks.add(lost)
+        def cancelled(_: object) -> None:
+            inbox.put_nowait(SubscriptionLost(f"the broker ended the subscription to {self._queue_name}"))
+
+        channel.close_callbacks.add(closed)
+        (await channel.get_underlay_channel()).on_consumer_cancel_callbacks.add(cancelled)
         try:
             await queue.consume(receive, timeout=CONNECT_SECONDS)
         except TimeoutError:
@@ -204,7 +218,9 @@ class Subscription:
         log.info("following", queue=self._queue_name, after=self._projection.position)
         await self._consume(channel, inbox)
 
-    async def _consume(self, channel: AbstractChannel, inbox: "asyncio.Queue[AbstractIncomingMessage | None]") -> None:
+    async def _consume(
+        self, channel: AbstractChannel, inbox: "asyncio.Queue[AbstractIncomingMessage | LedgerError]"
+    ) -> None:
         next_check = time.monotonic() + HEAD_CHECK_SECONDS
         while True:
             if time.monotonic() >= next_check:
@@ -221,6 +237,8 @@ class Subscription:
             events: list[RecordedEvent] = []
             misfits: list[tuple[AbstractIncomingMessage, Misfit]] = []
             while True:
+                if isinstance(message, LedgerError):
+                    raise message
                 self._read_message(message, events, misfits)
                 if len(events) >= TRANSACTION_EVENTS_MAX or inbox.empty():
                     break
@@ -230,19 +248,16 @@ class Subscription:
                 # If we die before the ack, they are parked twice.
                 await self._parking.park(channel, misfits)
                 next_check = min(next_check, time.monotonic() + MEND_SECONDS)
-            if message is not None:
-                await message.ack(multiple=True)
-                self._messages += 1
+            await message.ack(multiple=True)
+            self._messages += 1
 
     def _read_message(
         self,
-        message: AbstractIncomingMessage | None,
+        message: AbstractIncomingMessage,
         events: list[RecordedEvent],
         misfits: list[tuple[AbstractIncomingMessage, Misfit]],
     ) -> None:
         """Put what is in it to `events`, or itself to `misfits`."""
-        if message is None:
-            raise SubscriptionLost(f"the broker ended the subscription to {self._queue_name}")
         try:
             events += read_message(message, self._publisher, self._projection.source)
         except Misfit as misfit:

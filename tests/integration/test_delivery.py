@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -245,6 +246,31 @@ async def test_a_message_that_is_not_the_ledgers_is_parked_and_the_projection_go
         await eventually(unacknowledged, lambda messages: messages == 0, "the message to be gone from its queue")
 
 
+async def test_a_message_that_the_amqp_library_fails_at_costs_the_queue_and_no_event(
+    amqp_url: str, bank_on: OpenBank
+) -> None:
+    nested: dict[str, Any] = {}
+    for _ in range(5000):
+        nested = {"a": nested}
+    async with bank_on(amqp_url) as bank:
+        await bank.create("alice")
+        await until_subscription(bank, FOLLOWING)
+        limit = sys.getrecursionlimit()
+        sys.setrecursionlimit(100_000)  # to write it down
+        try:
+            await publish_messages(amqp_url, [aio_pika.Message(b"[]", headers=nested)], queue_of(bank.projection))
+        finally:
+            sys.setrecursionlimit(limit)
+
+        async def removed() -> str:
+            return bank.projection.log.read_text()
+
+        await eventually(removed, lambda log: "removing the queue, to make it anew" in log, "the queue to be removed")
+        await bank.deposit("alice", 1)
+        await until_subscription(bank, FOLLOWING)
+        await bank.check_views()
+
+
 async def test_an_event_whose_message_was_garbled_comes_from_the_feed(amqp_url: str, bank_on: OpenBank) -> None:
     async with bank_on(amqp_url) as bank:
         await bank.create("alice")
@@ -314,7 +340,7 @@ async def test_a_queue_that_an_earlier_state_declared_otherwise_is_made_anew(amq
         await bank.create("alice")
         await until_subscription(bank, FOLLOWING)
         await bank.check_views()
-        assert "removing a queue that was declared otherwise" in bank.projection.log.read_text()
+        assert "removing the queue, to make it anew" in bank.projection.log.read_text()
 
 
 async def test_a_first_start_warns_of_nothing(vhost_url: str, bank_on: OpenBank) -> None:
