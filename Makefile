@@ -51,9 +51,8 @@ lock: $(VENV)/dev  ## Pin the newest versions that pyproject.toml allows
 	@$(BIN)/$(COMPILE) --extra run --output-file requirements.txt
 	@$(BIN)/$(COMPILE) --extra run --extra dev --constraint requirements.txt --output-file requirements-dev.txt
 
-clean-data:  ## Remove .data/, the event log included, after asking
-	@printf 'Remove %s and every event in it? [y/N] ' "$(CURDIR)/.data"; read answer; \
-		if [ "$$answer" = y ]; then rm -rf .data; echo Removed.; else echo Kept.; fi
+clean-data: $(VENV)/run  ## Remove .data/, the event log included, after asking; not while a service runs
+	@$(BIN)/python -m scripts.clean_data
 
 clean:  ## Remove what was built, but no data
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -39,7 +39,9 @@ async def run(settings: CommandSettings) -> None:
         registry = CollectorRegistry()
         writer = LedgerWriter(store, head, registry)
         background = [writer.run()]
-        if settings.database_url is not None:
+        if isinstance(store, SqliteEventStore):
+            background.append(store.files.watch())
+        else:
             background.append(follow(store.head, head))
         relay = None
         if settings.amqp_url is not None:

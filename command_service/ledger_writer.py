@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -25,15 +26,19 @@ from shared.events import (
     Version,
     encode_event,
 )
-from shared.problems import IdempotencyKeyReused, LedgerError, Overloaded
+from shared.problems import CorruptStore, IdempotencyKeyReused, LedgerError, NotReady, Overloaded
 from shared.watermark import Watermark
 
 COMMANDS_WAITING_MAX = 20_000
 TRANSACTION_COMMANDS_MAX = 10_000
 QUIET_TURNS = 2
 """One turn of the event loop reads requests, and the next one handles them."""
+GATHER_SECONDS_MAX = 0.1
+"""Nobody waits longer for others that come."""
 FAILURE_PAUSE_SECONDS = 0.1
 """A store that is away is not asked, nor complained about, more often than this."""
+PROBE_SECONDS = 1
+"""After a failure, while nobody asks, so often is found out whether the store can write again."""
 
 NO_STREAM = Stream(Version(0), None)
 
@@ -100,6 +105,16 @@ class LedgerWriter:
         self._wake = asyncio.Event()
         self._events = CounterMetric("ledger_events", "Events appended, by type.", ["type"], registry=registry)
         self._commits = Histogram("ledger_commit_seconds", "Time of one append transaction.", registry=registry)
+        self._failure = ""
+        """Why the last append failed; empty when it did not."""
+        self._failures = CounterMetric(
+            "ledger_append_failures",
+            "Append transactions that failed, each second's probe after it too.",
+            registry=registry,
+        )
+        Gauge("ledger_appending", "Did the last append succeed? 1 or 0.", registry=registry).set_function(
+            lambda: not self._failure
+        )
         Gauge("ledger_commands_waiting", "Commands not yet decided.", registry=registry).set_function(
             lambda: self._commands_waiting
         )
@@ -121,27 +136,54 @@ class LedgerWriter:
         self._wake.set()
         return await outcomes
 
+    def check_ready(self) -> None:
+        """Raises `NotReady` with the reason when the last append failed."""
+        if self._failure:
+            raise NotReady(f"no command can be recorded: {self._failure}")
+
     async def run(self) -> None:
-        """Append what is waiting, for ever. A failure that is not the store's is a bug, and ends the service."""
+        """Append what is waiting, for ever. A failure that is not the store's is a bug, and ends the service; so does
+        a store that is corrupt."""
         while True:
-            await self._wake.wait()
+            await self._wait()
             await self._gather()
+            # Of nothing, after a failure: it writes as much as shows whether the store can.
             batch = self._take()
             try:
                 with self._commits.time():
                     await self._append(batch)
+            except CorruptStore as error:
+                _fail(batch, error)
+                raise
             except LedgerError as error:
-                log.warning("append failed", reason=str(error), requests=len(batch))
+                self._failures.inc()
+                if batch or str(error) != self._failure:
+                    log.warning("append failed", reason=str(error), requests=len(batch))
+                self._failure = str(error)
                 _fail(batch, error)
                 await asyncio.sleep(FAILURE_PAUSE_SECONDS)
             except BaseException as error:
                 _fail(batch, LedgerError(f"the command service stopped: {error!r}"))
                 raise
+            else:
+                if self._failure:
+                    log.info("appends succeed again")
+                self._failure = ""
+
+    async def _wait(self) -> None:
+        """For commands; after a failure no longer than `PROBE_SECONDS`."""
+        try:
+            async with asyncio.timeout(PROBE_SECONDS if self._failure else None):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
 
     async def _gather(self) -> None:
         """Let in what the event loop has at hand: a transaction costs as much as some twenty commands in it."""
-        quiet_turns = 0
+        quiet_turns, deadline = 0, time.monotonic() + GATHER_SECONDS_MAX
         while quiet_turns < QUIET_TURNS and self._commands_waiting < TRANSACTION_COMMANDS_MAX:
+            if time.monotonic() > deadline:
+                break
             before = self._commands_waiting
             await asyncio.sleep(0)
             quiet_turns = quiet_turns + 1 if self._commands_waiting == before else 0
@@ -185,9 +227,10 @@ class LedgerWriter:
                             f"{request.idempotency_key!r} belongs to another request. Use a new key for a new one."
                         )
                     )
-            if decided.events:
-                new_answers = {key: answers[key] for key in answers.keys() - append.answers.keys()}
-                await append.commit(decided.events, {id_: decided.streams[id_] for id_ in decided.changed}, new_answers)
+            # Without events too: an answer that was only read may be of a commit that is not safe yet, and whoever
+            # hears it must not lose it. A commit after it waits for both.
+            new_answers = {key: answers[key] for key in answers.keys() - append.answers.keys()}
+            await append.commit(decided.events, {id_: decided.streams[id_] for id_ in decided.changed}, new_answers)
         # The commit is on disk from here on: wake the relay and the feed, and answer.
         self._head.advance(Position(append.head + len(decided.events)))
         for event_type, number in Counter(decided.types).items():

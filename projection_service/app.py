@@ -70,7 +70,9 @@ async def run(settings: ProjectionSettings) -> None:
             )
             app = create_api(store, projection, subscription, registry)
             background = [subscription.run()]
-            if settings.database_url is not None:
+            if isinstance(store, SqliteViewStore):
+                background.append(store.files.watch())
+            else:
                 background.append(follow(projection.refresh, projection.watermark))
             gate = Gate(app, endpoints(store, projection), settings.hosts(settings.ledger_url))
             await serve(gate, listener, settings, registry, background, on_stop=projection.watermark.close)

@@ -97,7 +97,12 @@ async def _keep_session(connection: object) -> None:
 def _problem(error: Exception) -> LedgerError:
     if isinstance(error, (asyncpg.DataCorruptedError, asyncpg.IndexCorruptedError)):
         return CorruptStore(f"PostgreSQL: {error}.")
-    return StoreUnavailable(f"PostgreSQL: {str(error) or 'no answer in time'}.")
+    return StoreUnavailable(f"PostgreSQL: {reason(error)}.")
+
+
+def reason(error: Exception) -> str:
+    """What happened, for people: some of these errors have no words of their own."""
+    return str(error) or ("no answer in time" if isinstance(error, TimeoutError) else repr(error))
 
 
 async def migrate(connection: "Connection", schema: str, package: str) -> None:

@@ -152,6 +152,12 @@ class CorruptStore(LedgerError):
     slug, title = "corrupt-store", "The store is corrupt"
 
 
+class FilesGone(CorruptStore):
+    """The files of an open store were removed or replaced, and nobody may find again what is committed to them."""
+
+    slug, title = "files-gone", "The store's files are gone"
+
+
 class ProjectionBehind(LedgerError):
     """The view has not reached the position that the client asked for."""
 

@@ -5,7 +5,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Concatenate, Literal, ParamSpec, TypeVar
@@ -21,9 +21,13 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 BUSY_SECONDS = 5
+BUSY_RETRY_SECONDS = 0.01
 PAGE_BYTES = 8192
 CHECKPOINT_PAGES = 8192
 CACHE_KIBIBYTES = 64 * 1024
+
+ACCESS = " This user must be able to write to it and to its folder."
+ADVICE = {"SQLITE_FULL": " Make room on its disk.", "SQLITE_CANTOPEN": ACCESS, "SQLITE_READONLY": ACCESS}
 
 
 class SqliteConnection:
@@ -43,10 +47,11 @@ class SqliteConnection:
     ) -> None:
         """Raises `CorruptStore` when the file is no SQLite database, `StoreUnavailable` when it can't be opened."""
         self.path = path
-        with self._translated_errors():
+        with self._translated_errors(), ExitStack() as opened:
             self._connection = sqlite3.connect(
                 path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
+            opened.callback(self._connection.close)
             self._connection.text_factory = text_factory
             # Of a new file. A commit costs by the page, and events are written one after the other.
             self._connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
@@ -56,6 +61,7 @@ class SqliteConnection:
             # file once, and the index of streams stays in memory. The log of changes grows to about 64 MB for it.
             self._connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
             self._connection.execute(f"PRAGMA cache_size = -{cache_kibibytes}")
+            opened.pop_all()
 
     def run(
         self,
@@ -80,7 +86,7 @@ class SqliteConnection:
                 raise CorruptStore(
                     f"{self.path}: {error}. Nothing was written to it; put a good copy in its place."
                 ) from error
-            raise StoreUnavailable(f"{self.path}: {error}.") from error
+            raise StoreUnavailable(f"{self.path}: {error}.{ADVICE.get(error.sqlite_errorname, '')}") from error
 
 
 class SqliteThread:
@@ -106,6 +112,17 @@ class SqliteThread:
             self._executor.shutdown()
             raise
 
+    async def begin(self) -> None:
+        """Lock the file for a transaction, on the event loop, which goes on while another process has the lock.
+
+        Raises `StoreUnavailable` when that one keeps it for `BUSY_SECONDS`.
+        """
+        deadline = time.monotonic() + BUSY_SECONDS
+        while not self.connection.run(_try_to_begin):
+            if time.monotonic() > deadline:
+                raise StoreUnavailable(f"{self.connection.path}: another program has locked it for {BUSY_SECONDS} s.")
+            await asyncio.sleep(BUSY_RETRY_SECONDS)
+
     async def run(
         self,
         function: Callable[Concatenate[sqlite3.Connection, P], T],
@@ -127,6 +144,22 @@ class SqliteThread:
     async def close(self) -> None:
         await self._submit(lambda: self.connection.close())
         self._executor.shutdown()
+
+
+def _try_to_begin(connection: sqlite3.Connection) -> bool:
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError as error:
+        # https://www.sqlite.org/rescode.html#primary_result_codes_versus_extended_result_codes
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            raise
+        return False
+    return True
+
+
+def never_wait(connection: sqlite3.Connection) -> None:
+    """For other programs' locks, on a connection that the event loop uses: `SqliteThread.begin` waits for them."""
+    connection.execute("PRAGMA busy_timeout = 0")
 
 
 def _use_write_ahead_log(connection: sqlite3.Connection) -> None:

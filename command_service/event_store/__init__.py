@@ -58,10 +58,11 @@ class Append(Protocol):
         streams: Mapping[AccountId, Stream],
         answers: Mapping[str, Answer],
     ) -> None:
-        """Write all of it, on disk when this returns.
+        """Write all of it, on disk when this returns; what was read too, if another's commit was not there yet.
 
-        `events` go on from `head` without a hole; `streams` are the new states of their accounts.
-        Raises `StoreUnavailable` when nothing was written, `OutcomeUnknown` when that is not sure.
+        `events` go on from `head` without a hole, and may be none; `streams` are the new states of their accounts.
+        Raises `StoreUnavailable` when nothing was written, `OutcomeUnknown` when that is not sure, and `ValueError`,
+        with nothing written, when they do not go on from what is there: a bug.
         """
 
 

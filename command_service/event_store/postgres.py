@@ -11,7 +11,7 @@ import uuid_utils
 from command_service.account import Account
 from command_service.event_store import LEASE_SECONDS, Answer, Append, Lease, LeaseLost, NewEvent, Stream
 from shared.events import AccountId, Position, Version
-from shared.postgres import DATABASE_ERRORS, PostgresPool, migrate
+from shared.postgres import DATABASE_ERRORS, PostgresPool, migrate, reason
 from shared.problems import CorruptStore, OutcomeUnknown
 
 if TYPE_CHECKING:
@@ -177,26 +177,30 @@ class _PostgresAppend:
         answers: Mapping[str, Answer],
     ) -> None:
         accounts = [stream.account for stream in streams.values()]
-        await self._connection.execute(
-            WRITE,
-            self.head + len(events),
-            [event.position for event in events],
-            [event.account_id for event in events],
-            [event.version for event in events],
-            [event.event for event in events],
-            list(streams),
-            [stream.version for stream in streams.values()],
-            [account and account.name for account in accounts],
-            [account and account.balance for account in accounts],
-            list(answers),
-            [answer.fingerprint for answer in answers.values()],
-            [answer.outcomes for answer in answers.values()],
-        )
         try:
+            await self._connection.execute(
+                WRITE,
+                self.head + len(events),
+                [event.position for event in events],
+                [event.account_id for event in events],
+                [event.version for event in events],
+                [event.event for event in events],
+                list(streams),
+                [stream.version for stream in streams.values()],
+                [account and account.name for account in accounts],
+                [account and account.balance for account in accounts],
+                list(answers),
+                [answer.fingerprint for answer in answers.values()],
+                [answer.outcomes for answer in answers.values()],
+            )
+        except asyncpg.IntegrityConstraintViolationError as error:
+            raise ValueError(str(error)) from error
+        try:
+            # The head was written, if only as it was: a commit that wrote nothing would wait for no standby.
             await self._connection.execute("COMMIT")
         except DATABASE_ERRORS as error:
             # The server may have done it before the connection broke.
-            raise OutcomeUnknown(f"the commit failed: {error}. Retry with the same Idempotency-Key.") from error
+            raise OutcomeUnknown(f"the commit failed: {reason(error)}. Retry with the same Idempotency-Key.") from error
         self.ended = True
 
 

@@ -1,23 +1,31 @@
 """The event store in one SQLite file, for one command service at a time."""
 
 import asyncio
-import fcntl
-import os
 import sqlite3
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import msgspec
 import uuid_utils
 
 from command_service.event_store import Answer, Append, Lease, NewEvent, Stream
-from command_service.event_store.sqlite_streams import READ_RUNS, RecentStreams, StreamEnd, lead_back, put, read_back
+from command_service.event_store.sqlite_streams import (
+    READ_RUNS,
+    Link,
+    RecentStreams,
+    StreamEnd,
+    WayBack,
+    lead_back,
+    put,
+    read_back,
+)
+from shared.data_files import DataFiles, held_lock, make_file
 from shared.events import AccountId, Position, Version
-from shared.problems import CorruptStore, LedgerError, OutcomeUnknown, StoreUnavailable
-from shared.sqlite import SqliteThread, migrate, roll_back_leftover
+from shared.problems import CorruptStore, LedgerError, OutcomeUnknown
+from shared.sqlite import SqliteThread, migrate, never_wait, roll_back_leftover
 
 RUN_EVENTS = 32
 """In a row of the log, at most: a row for each event took a fifth of a batch's time."""
@@ -66,9 +74,11 @@ class SqliteEventStore:
         recent: RecentStreams,
         writer: SqliteThread,
         reader: SqliteThread,
+        files: DataFiles,
         resources: AsyncExitStack,
     ) -> None:
         self.source = source
+        self.files = files
         self._recent = recent
         self._resources = resources
         self._appending = asyncio.Lock()
@@ -82,23 +92,25 @@ class SqliteEventStore:
 
         Raises `StoreUnavailable` while another process has it open, `CorruptStore` when it can't be trusted.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_file(path)
         writer, reader = SqliteThread(path), SqliteThread(path, bytes, cache_kibibytes=READER_CACHE_KIBIBYTES)
         async with AsyncExitStack() as resources:
-            resources.enter_context(_lock(path))
+            resources.enter_context(held_lock(path, sole=True))
             await writer.open()
             resources.push_async_callback(writer.close)
             source, recent = await writer.run(_prepare, path)
+            await writer.run(never_wait)
             await reader.open()
             resources.push_async_callback(reader.close)
-            return cls(source, recent, writer, reader, resources.pop_all())
+            return cls(source, recent, writer, reader, DataFiles(path), resources.pop_all())
 
     @asynccontextmanager
     async def append(self, account_ids: Collection[AccountId], keys: Collection[str]) -> AsyncIterator[Append]:
         async with self._appending:
             connection = self._writer.connection
             try:
-                yield connection.run(_begin, self._writer, self._tail, self._recent, account_ids, keys)
+                await self._writer.begin()
+                yield connection.run(_begin, self._writer, self.files, self._tail, self._recent, account_ids, keys)
             finally:
                 connection.run(roll_back_leftover)
 
@@ -113,7 +125,10 @@ class SqliteEventStore:
     async def read_stream(self, account_id: AccountId, after: Version, events_max: int, bytes_max: int) -> list[bytes]:
         end = self._recent.ends.get(account_id)
         last = end.last if end else None
-        events = await self._reader.run(read_back, account_id, last, after, events_max)
+        # Others read in between: the events of one account can lie far apart, each in a row with large ones.
+        way, events = await self._reader.run(_start_back, account_id, last, after, events_max, bytes_max)
+        while events is None:
+            events = await self._reader.run(_go_on, way)
         return _page(events, bytes_max)
 
     async def published(self) -> Position:
@@ -125,6 +140,7 @@ class SqliteEventStore:
 
     async def save_published(self, lease: Lease, position: Position) -> None:  # noqa: ARG002
         async with self._appending:
+            await self._writer.begin()
             await self._writer.run(_save_published, position)
 
     async def end_lease(self, lease: Lease, position: Position) -> None:
@@ -134,6 +150,8 @@ class SqliteEventStore:
         try:
             async with self._appending:
                 with suppress(LedgerError):  # the next start reads from the log what could not be written
+                    self.files.check()
+                    await self._writer.begin()
                     await self._writer.run(_write_recent, self._recent)
         finally:
             await self._resources.aclose()
@@ -143,12 +161,14 @@ class _SqliteAppend:
     def __init__(
         self,
         writer: SqliteThread,
+        files: DataFiles,
         tail: _Tail,
         recent: RecentStreams,
         ends: Mapping[AccountId, StreamEnd],
         answers: Mapping[str, Answer],
     ) -> None:
         self._writer = writer
+        self._files = files
         self._tail = tail
         self._recent = recent
         self._ends = ends
@@ -166,27 +186,10 @@ class _SqliteAppend:
     ) -> None:
         moved, written = self._writer.connection.run(_write, self._recent, events, streams, self._ends, answers)
         await self._writer.run(_commit)
+        self._files.check()
         self._recent.committed(Position(self.head + len(events)), moved, written)
-        self._tail.head, self._tail.events = self.head, events
-
-
-def _lock(path: Path) -> IO[str]:
-    """Hold a lock on a file beside the database until this process ends, however it ends."""
-    lock = path.with_suffix(".lock").open("a+")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        with lock:
-            lock.seek(0)
-            owner = lock.read().strip() or "unknown"
-        raise StoreUnavailable(
-            f"{path} is open in another command service (process {owner}). "
-            "One file takes one command service: stop that one, or set DATA_DIR to another folder."
-        ) from None
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
-    return lock
+        if events:
+            self._tail.head, self._tail.events = self.head, events
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> tuple[str, RecentStreams]:
@@ -202,6 +205,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> tuple[str, RecentStr
         )
     recent = RecentStreams(path, streams_position)
     recent.catch_up(connection, head)
+    connection.execute("BEGIN IMMEDIATE")
     _write_recent(connection, recent)
     return str(source), RecentStreams(path, head)
 
@@ -209,21 +213,21 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> tuple[str, RecentStr
 def _begin(
     connection: sqlite3.Connection,
     writer: SqliteThread,
+    files: DataFiles,
     tail: _Tail,
     recent: RecentStreams,
     account_ids: Collection[AccountId],
     keys: Collection[str],
 ) -> _SqliteAppend:
-    _begin_at_head(connection, recent)
+    _catch_up(connection, recent)
     answers = {
         key: Answer(fingerprint, outcomes)
         for key, fingerprint, outcomes in (connection.execute(READ_ANSWERS, (_json(keys),)) if keys else ())
     }
-    return _SqliteAppend(writer, tail, recent, recent.read(connection, account_ids), answers)
+    return _SqliteAppend(writer, files, tail, recent, recent.read(connection, account_ids), answers)
 
 
-def _begin_at_head(connection: sqlite3.Connection, recent: RecentStreams) -> None:
-    connection.execute("BEGIN IMMEDIATE")
+def _catch_up(connection: sqlite3.Connection, recent: RecentStreams) -> None:
     _, head, _, _ = _row(connection, READ_LEDGER)
     recent.catch_up(connection, head)
 
@@ -240,10 +244,16 @@ def _write(
     trails, links = lead_back(recent.head, events, ends)
     moved = {account_id: StreamEnd(stream.account, links[account_id]) for account_id, stream in streams.items()}
     due = recent.next_to_write(2 * len(events))
+    if not events:  # a row that stays as it is would not be written, and the commit wait for no disk
+        connection.execute(MOVE_HEAD, (recent.head + 1, recent.streams_position))
     connection.execute(MOVE_HEAD, (recent.head + len(events), recent.position_after(due)))
-    connection.executemany(ADD_RUN, _runs(recent.head, [event.event for event in events], trails))
-    put(connection, [(account_id, moved.get(account_id) or recent.ends[account_id]) for account_id in due])
-    connection.executemany(ADD_ANSWER, [(key, answer.fingerprint, answer.outcomes) for key, answer in answers.items()])
+    try:
+        connection.executemany(ADD_RUN, _runs(recent.head, [event.event for event in events], trails))
+        put(connection, [(account_id, moved.get(account_id) or recent.ends[account_id]) for account_id in due])
+        rows = [(key, answer.fingerprint, answer.outcomes) for key, answer in answers.items()]
+        connection.executemany(ADD_ANSWER, rows)
+    except sqlite3.IntegrityError as error:
+        raise ValueError(str(error)) from error
     return moved, due
 
 
@@ -265,19 +275,24 @@ def _commit(connection: sqlite3.Connection) -> None:
 
 
 def _write_recent(connection: sqlite3.Connection, recent: RecentStreams) -> None:
-    if not recent.ends:
-        return
+    """In the transaction that has begun, which this ends."""
     try:
-        _begin_at_head(connection, recent)
-        put(connection, sorted(recent.ends.items()))
-        connection.execute(MOVE_HEAD, (recent.head, recent.head))
-        connection.execute("COMMIT")
+        if recent.ends:
+            _catch_up(connection, recent)
+            put(connection, sorted(recent.ends.items()))
+            connection.execute(MOVE_HEAD, (recent.head, recent.head))
+            connection.execute("COMMIT")
     finally:
         roll_back_leftover(connection)
 
 
 def _save_published(connection: sqlite3.Connection, position: Position) -> None:
-    connection.execute(MOVE_PUBLISHED, (position,))
+    """In the transaction that has begun, which this ends."""
+    try:
+        connection.execute(MOVE_PUBLISHED, (position,))
+        connection.execute("COMMIT")
+    finally:
+        roll_back_leftover(connection)
 
 
 def _read(connection: sqlite3.Connection, after: Position, events_max: int, bytes_max: int) -> list[bytes]:
@@ -288,6 +303,22 @@ def _read_runs(connection: sqlite3.Connection, after: Position, events_max: int)
     for position, run in connection.execute(READ_RUNS, (after, events_max)):
         events = run.split(b"\n")
         yield from events[max(0, after - (position - len(events))) :]
+
+
+def _start_back(
+    connection: sqlite3.Connection,
+    account_id: AccountId,
+    last: Link | None,
+    after: Version,
+    events_max: int,
+    bytes_max: int,
+) -> tuple[WayBack, list[bytes] | None]:
+    way = read_back(connection, account_id, last, after, events_max, bytes_max)
+    return way, next(way)
+
+
+def _go_on(_: sqlite3.Connection, way: WayBack) -> list[bytes] | None:
+    return next(way)
 
 
 def _page(events: Iterable[bytes], bytes_max: int) -> list[bytes]:

@@ -1,7 +1,7 @@
 """Where each account's stream ends, and the way back through it from there, in the SQLite event store."""
 
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -9,7 +9,7 @@ import msgspec
 from command_service.account import Account, evolve
 from command_service.event_store import NewEvent
 from shared.events import AccountId, Position, RecordedEvent, UnreadableEvent, Value, Version, decode_events
-from shared.problems import CorruptStore, StoreUnavailable
+from shared.problems import CorruptStore
 
 STRIDE = 32
 """Each event leads to the one before it in its stream; one in 32 also to the one 32 before it, one in 32² also to
@@ -25,6 +25,8 @@ REPLAY_RUNS = 300
 """So many rows of the log are in memory at a time, when it is read again."""
 READ_EVENTS_MAX = 256
 """Of one stream at a time: the way back finds them before it can know how large they are."""
+READ_BYTES = 512 * 1024
+"""After so much of the log has been read on the way back, another reader has its turn: less than 1 ms."""
 ADVICE = "Put a good copy in its place."
 
 READ_RUNS = "SELECT position, events FROM runs WHERE position > ? ORDER BY position LIMIT ?"
@@ -40,6 +42,10 @@ PUT_STREAM = """
     SET version = excluded.version, name = excluded.name, balance = excluded.balance,
         position = excluded.position, marks = excluded.marks
 """
+
+
+WayBack = Iterator[list[bytes] | None]
+"""Its events, once they are found; None before that each time that others may read."""
 
 
 class Link(Value, frozen=True):
@@ -69,7 +75,7 @@ def lead_back(
 ) -> tuple[list[str], dict[AccountId, Link]]:
     """The trails of events that come after `head`, and the last one of each account.
 
-    Raises `StoreUnavailable` when they do not go on from there, or from these ends.
+    Raises `ValueError` when they do not go on from there, or from these ends.
     """
     trails: list[str] = []
     links: dict[AccountId, Link] = {}
@@ -77,7 +83,7 @@ def lead_back(
         account_id, version = event.account_id, event.version
         before = links.get(account_id) or ends.get(account_id, NO_END).last
         if version != before.version + 1 or event.position != position:
-            raise StoreUnavailable(
+            raise ValueError(
                 f"version {version} of {account_id!r} at {event.position} does not follow version {before.version} "
                 f"at {position - 1}."
             )
@@ -208,9 +214,15 @@ def put(connection: sqlite3.Connection, ends: Collection[tuple[AccountId, Stream
 
 
 def read_back(
-    connection: sqlite3.Connection, account_id: AccountId, last: Link | None, after: Version, events_max: int
-) -> list[bytes]:
+    connection: sqlite3.Connection,
+    account_id: AccountId,
+    last: Link | None,
+    after: Version,
+    events_max: int,
+    bytes_max: int,
+) -> WayBack:
     """Events of an account from version `after` + 1 on, `READ_EVENTS_MAX` at most; `last` where it is not the table's.
+    About twice `bytes_max`, if they are of one size.
 
     Goes back from the last one, in great strides first: at most 31 of each size. Raises `CorruptStore` when that leads
     out of the log.
@@ -219,7 +231,8 @@ def read_back(
     if last is not None:
         row = last.version, last.position, last.marks.encode()
     elif (row := connection.execute(READ_LAST, (account_id,)).fetchone()) is None:
-        return []
+        yield []
+        return
     head, position, marks = row
     version = head
     wanted = min(head, after + min(events_max, READ_EVENTS_MAX))
@@ -227,17 +240,23 @@ def read_back(
         if (marked := head - head % STRIDE**level) >= wanted:
             version, position = marked, int(mark)
     found: list[bytes] = []
-    run_end, trails, events = 0, [b""], [b""]
+    run_end, trails, events, bytes_read = 0, [b""], [b""], 0
     while version > after:
         if not run_end - len(events) < position <= run_end:
+            if bytes_read > READ_BYTES:
+                bytes_read = 0
+                yield None
             run_end, *texts = connection.execute(READ_RUN, (position,)).fetchone() or (0, b"", b"")
             trails, events = (text.split(b"\n") for text in texts)
+            bytes_read += len(texts[1])
             if not run_end - len(events) < position <= run_end:
                 raise CorruptStore(f"version {version} of {account_id!r} is not at position {position}. {ADVICE}")
         place = position - run_end - 1
+        if not found:  # the first one tells how many there is room for
+            wanted = min(wanted, after + 1 + 2 * bytes_max // len(events[place]))
         if version <= wanted:
             found.append(events[place])
         trail = trails[place].split(b",")
         level = max((level for level in range(len(trail)) if version - STRIDE**level >= wanted), default=0)
         version, position = version - STRIDE**level, int(trail[level])
-    return found[::-1]
+    yield found[::-1]

@@ -37,6 +37,7 @@ def create_api(
     @app.get("/readyz", tags=["operations"], summary="Can commands be recorded?", responses=problem_responses(503))
     async def readyz() -> dict[str, str]:
         await store.head()
+        writer.check_ready()
         return {"status": "ready", "relay": relay_status()}
 
     install_operator_routes(app, registry)

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated
 
+import structlog
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
@@ -10,7 +11,7 @@ from command_service.event_store import EventStore
 from shared.api import AccountIdPath, E, route
 from shared.events import AccountId, Position, Version
 from shared.messaging import BATCH_CONTENT_TYPE
-from shared.problems import NotFound, problem_responses
+from shared.problems import LedgerError, NotFound, problem_responses
 from shared.watermark import Peer, Watermark
 
 POSITION_MAX = 2**63 - 1
@@ -19,6 +20,8 @@ PAGE_BYTES_MAX = 1024 * 1024
 PIECE_BYTES_MAX = 128 * 1024
 """A page is sent in pieces, so that a thousand clients that read slowly do not hold a thousand pages."""
 WAIT_SECONDS_MAX = 60
+
+log = structlog.get_logger()
 
 Limit = Annotated[int, Query(ge=1, le=PAGE_EVENTS_MAX)]
 
@@ -79,12 +82,17 @@ async def page(
 ) -> AsyncIterator[bytes]:
     """A page of encoded events in the CloudEvents JSON batch format, in pieces.
 
-    After `first`, `read` is asked for those that follow so many events: how many and how many bytes at most.
+    After `first`, `read` is asked for those that follow so many events: how many and how many bytes at most. When the
+    store fails, the page ends where it has got to, as at its limits: the next one says why.
     """
     yield b"[" + b",".join(first)
     count, size = len(first), sum(map(len, first))
     while 0 < count < events_max and size < PAGE_BYTES_MAX:
-        more = await read(count, events_max - count, min(PIECE_BYTES_MAX, PAGE_BYTES_MAX - size))
+        try:
+            more = await read(count, events_max - count, min(PIECE_BYTES_MAX, PAGE_BYTES_MAX - size))
+        except LedgerError as error:
+            log.warning("a page of events ends early", reason=str(error), events=count)
+            break
         if not more:
             break
         count, size = count + len(more), size + sum(map(len, more))

@@ -10,6 +10,7 @@ import msgspec
 
 from projection_service.view_store import Checkpoint, CheckpointMoved
 from projection_service.views import AccountView, ReserveView
+from shared.data_files import DataFiles, held_lock, make_file
 from shared.events import AccountId, Position, Version
 from shared.sqlite import SqliteConnection, SqliteThread, migrate, roll_back_leftover
 
@@ -38,7 +39,10 @@ class SqliteViewStore:
     back takes ten times that.
     """
 
-    def __init__(self, writer: SqliteThread, reader: SqliteConnection, resources: AsyncExitStack) -> None:
+    def __init__(
+        self, writer: SqliteThread, reader: SqliteConnection, files: DataFiles, resources: AsyncExitStack
+    ) -> None:
+        self.files = files
         self._writer = writer
         self._reader = reader
         self._resources = resources
@@ -46,16 +50,17 @@ class SqliteViewStore:
     @classmethod
     async def open(cls, path: Path) -> "SqliteViewStore":
         """Open the views at `path`, making them when they are not there. Raises as `SqliteThread.open` does."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_file(path)
         # What a power cut takes from the views is still in the log: the checkpoint goes back with them.
         writer = SqliteThread(path, synchronous="NORMAL")
         async with AsyncExitStack() as resources:
+            resources.enter_context(held_lock(path, sole=False))
             await writer.open()
             resources.push_async_callback(writer.close)
             await writer.run(migrate, "projection_service.view_store")
             reader = SqliteConnection(path)
             resources.callback(reader.close)
-            return cls(writer, reader, resources.pop_all())
+            return cls(writer, reader, DataFiles(path), resources.pop_all())
 
     async def checkpoint(self) -> Checkpoint:
         return self._reader.run(_read_checkpoint)

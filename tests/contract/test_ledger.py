@@ -1,18 +1,20 @@
 """Writer, store and views together, over every store: what holds after any sequence of commands."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
+from command_service import ledger_writer
 from command_service.account import Command, CreateAccount, Deposit, Withdraw
 from command_service.event_store import EventStore
 from command_service.event_store.sqlite import SqliteEventStore
@@ -20,7 +22,7 @@ from command_service.ledger_writer import COMMANDS_WAITING_MAX, LedgerWriter, Wr
 from projection_service.projection import Projection
 from projection_service.view_store.sqlite import SqliteViewStore
 from shared.events import AccountId, Position, RecordedEvent, decode_events, join_events
-from shared.problems import LedgerError, Overloaded
+from shared.problems import IdempotencyKeyReused, LedgerError, NotReady, Overloaded, StoreUnavailable
 from shared.watermark import Watermark
 from tests.contract.conftest import OpenEventStore, closed_at_the_end
 from tests.examples import ALICE, BOB, CREATE, INT64_MAX, deposit, withdraw
@@ -39,9 +41,13 @@ class Ledger:
 
 
 @asynccontextmanager
-async def running(store: EventStore, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> AsyncIterator[Ledger]:
+async def running(
+    store: EventStore,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    registry: CollectorRegistry | None = None,
+) -> AsyncIterator[Ledger]:
     head = Watermark(await store.head())
-    writer = LedgerWriter(store, head, CollectorRegistry(), now)
+    writer = LedgerWriter(store, head, registry or CollectorRegistry(), now)
     task = asyncio.create_task(writer.run())
     try:
         yield Ledger(store, writer, head)
@@ -174,29 +180,109 @@ async def test_a_full_queue_refuses_more_and_records_nothing_of_it(ledger: Ledge
     await ledger.writer.write(WriteRequest([deposit(1)]))
 
 
-async def test_an_append_that_fails_answers_everybody_and_the_next_one_goes_on(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The store refuses a version that it has: as if another process had written in between."""
-    await ledger.writer.write(WriteRequest([CREATE, deposit(10)]))
-    read = ledger.store.append
+@contextmanager
+def each_append(ledger: Ledger, monkeypatch: pytest.MonkeyPatch, trouble: Callable[[Any], None]) -> Iterator[list[int]]:
+    """Lets `trouble` at every append before the writer has it; how many there were."""
+    begin, number = ledger.store.append, [0]
 
     @asynccontextmanager
-    async def stale(*arguments: object) -> AsyncIterator[object]:
-        async with read(*arguments) as append:  # type: ignore[arg-type]
-            append.streams = {}
+    async def troubled(*arguments: Any) -> AsyncIterator[object]:
+        async with begin(*arguments) as append:
+            number[0] += 1
+            trouble(append)
             yield append
 
     with monkeypatch.context() as patch:
-        patch.setattr(ledger.store, "append", stale)
+        patch.setattr(ledger.store, "append", troubled)
+        yield number
+
+
+async def until(is_so: Callable[[], object]) -> None:
+    while True:
+        if is_so():
+            return
+        await asyncio.sleep(0.01)
+
+
+def refuse(_: object) -> None:
+    raise StoreUnavailable("the disk is full")
+
+
+def forget_streams(append: Any) -> None:
+    append.streams = {}
+
+
+async def test_an_append_that_fails_answers_everybody_and_the_next_one_goes_on(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ledger.writer.write(WriteRequest([CREATE, deposit(10)]))
+    with each_append(ledger, monkeypatch, refuse):
         answers = await asyncio.gather(
             *(ledger.writer.write(WriteRequest([deposit(1)])) for _ in range(3)), return_exceptions=True
         )
-    assert all(isinstance(answer, LedgerError) for answer in answers)
+    assert [type(answer) for answer in answers] == [StoreUnavailable] * 3
     assert await ledger.store.head() == 2
     assert ledger.head.position == 2
     (outcome,) = await ledger.writer.write(WriteRequest([withdraw(10)]))
     assert (outcome.balance, outcome.position) == (0, 3)
+
+
+async def test_a_bug_ends_the_writer_and_is_not_answered_as_a_trouble_that_passes(
+    event_store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Decided on streams that are not what the store has."""
+    head = Watermark(await event_store.head())
+    writer = LedgerWriter(event_store, head, CollectorRegistry())
+    ledger = Ledger(event_store, writer, head)
+    async with asyncio.timeout(30):
+        task = asyncio.create_task(writer.run())
+        await writer.write(WriteRequest([CREATE]))
+        with each_append(ledger, monkeypatch, forget_streams), pytest.raises(LedgerError) as told:
+            await writer.write(WriteRequest([deposit(1)]))
+        assert told.value.status == 500
+        with pytest.raises(ValueError, match=r"\S"):
+            await task
+    assert await event_store.head() == 1
+
+
+async def test_after_a_failed_append_the_writer_is_not_ready_until_one_succeeds_and_tries_by_itself(
+    event_store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = CollectorRegistry()
+
+    def metric(name: str) -> float | None:
+        return registry.get_sample_value(name)
+
+    async with running(event_store, registry=registry) as ledger, asyncio.timeout(30):
+        await ledger.writer.write(WriteRequest([CREATE]))
+        ledger.writer.check_ready()
+        assert (metric("ledger_append_failures_total"), metric("ledger_appending")) == (0, 1)
+        with each_append(ledger, monkeypatch, refuse) as number:
+            with pytest.raises(StoreUnavailable):
+                await ledger.writer.write(WriteRequest([deposit(1)]))
+            with pytest.raises(NotReady, match="the disk is full"):
+                ledger.writer.check_ready()
+            await until(lambda: number[0] == 3)
+            assert metric("ledger_append_failures_total") == 3
+            assert metric("ledger_appending") == 0
+        await until(lambda: metric("ledger_appending"))
+        ledger.writer.check_ready()
+        assert await event_store.head() == 1
+
+
+async def test_those_who_come_without_end_do_not_keep_the_others_waiting(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody new in every turn of the event loop, too few and too small to fill a transaction."""
+    monkeypatch.setattr(ledger_writer, "TRANSACTION_COMMANDS_MAX", 10**9)
+    monkeypatch.setattr(ledger_writer, "COMMANDS_WAITING_MAX", 10**9)
+    first = asyncio.create_task(ledger.writer.write(WriteRequest([CREATE])))
+    others: list[asyncio.Task[object]] = []
+    async with asyncio.timeout(30):
+        while not first.done():
+            others.append(asyncio.create_task(ledger.writer.write(WriteRequest([deposit(1)]))))
+            await asyncio.sleep(0)
+    await asyncio.gather(*others)
 
 
 async def test_nobody_hears_of_an_event_before_it_is_on_disk(ledger: Ledger) -> None:
@@ -235,6 +321,14 @@ async def test_a_key_is_remembered_by_another_writer_on_the_same_log(open_event_
     async with open_event_store() as store, running(store) as ledger:
         assert await ledger.writer.write(request) == first
         assert await store.head() == 2
+
+
+async def test_the_key_of_a_request_without_commands_is_kept(ledger: Ledger) -> None:
+    for _ in range(2):
+        assert await ledger.writer.write(WriteRequest([], "key", b"fingerprint")) == []
+    with pytest.raises(IdempotencyKeyReused):
+        await ledger.writer.write(WriteRequest([CREATE], "key", b"another"))
+    assert await ledger.store.head() == 0
 
 
 async def test_a_clock_that_goes_backwards_changes_no_order_and_no_balance(event_store: EventStore) -> None:

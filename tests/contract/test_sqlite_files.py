@@ -1,8 +1,14 @@
 """What only an SQLite file can suffer: other openers, other contents, no space. Nothing is overwritten."""
 
+import asyncio
+import os
 import shutil
 import sqlite3
-from collections.abc import Callable
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -12,15 +18,17 @@ from command_service.account import Account
 from command_service.event_store import NewEvent, Stream
 from command_service.event_store.sqlite import SqliteEventStore
 from projection_service.view_store.sqlite import SqliteViewStore
-from shared.events import Position, Version
+from shared import sqlite
+from shared.events import AccountId, AmountDeposited, Position, Version
 from shared.migrations import migration_scripts
-from shared.problems import CorruptStore, LedgerError, StoreUnavailable
-from shared.sqlite import SqliteThread
+from shared.problems import CorruptStore, FilesGone, LedgerError, StoreUnavailable
+from shared.sqlite import SqliteConnection, SqliteThread
 from tests.contract.conftest import closed_at_the_end
-from tests.contract.test_event_store import LOG, STREAMS, encoded, long_log, record, stored
+from tests.contract.test_event_store import ALL, LOG, STREAMS, encoded, lead, long_log, record, stored
 from tests.examples import ALICE, BOB, CREATED, DEPOSITED, logged
 
-STORES: list[type[SqliteEventStore] | type[SqliteViewStore]] = [SqliteEventStore, SqliteViewStore]
+Store = type[SqliteEventStore] | type[SqliteViewStore]
+STORES: list[Store] = [SqliteEventStore, SqliteViewStore]
 
 
 async def make_log(path: Path) -> None:
@@ -201,3 +209,213 @@ async def test_the_files_as_they_are_after_a_power_loss_hold_every_committed_eve
             shutil.copy(file, copy)
     async with closed_at_the_end(SqliteEventStore.open(copy / "ledger.sqlite3")) as store:
         assert await stored(store) == encoded(LOG)
+
+
+@pytest.mark.parametrize("store", STORES)
+async def test_files_are_for_their_user_alone_and_a_folder_that_is_there_stays_as_it_is(
+    tmp_path: Path, store: type[SqliteEventStore] | type[SqliteViewStore]
+) -> None:
+    there = tmp_path / "there"
+    there.mkdir(mode=0o755)
+    for folder, mode in ((there, 0o755), (tmp_path / "made", 0o700)):
+        async with closed_at_the_end(store.open(folder / "file.sqlite3")):
+            assert folder.stat().st_mode & 0o777 == mode
+            names = [file.name for file in folder.iterdir()]
+            assert sorted(names) == [
+                f"file{suffix}" for suffix in (".lock", ".sqlite3", ".sqlite3-shm", ".sqlite3-wal")
+            ]
+            assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {0o600}
+
+
+def link_to_somewhere(lock: Path) -> Path:
+    somewhere = lock.with_name("diary")
+    somewhere.write_text("dear diary")
+    lock.symlink_to(somewhere)
+    return somewhere
+
+
+def second_name_of_something(lock: Path) -> Path:
+    something = link_to_somewhere(lock)
+    lock.unlink()
+    lock.hardlink_to(something)
+    return something
+
+
+def another_content(lock: Path) -> Path:
+    lock.write_text("dear diary")
+    return lock
+
+
+def queue_file(lock: Path) -> Path:
+    os.mkfifo(lock)
+    return lock
+
+
+@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("make", [link_to_somewhere, second_name_of_something, another_content, queue_file, Path.mkdir])
+async def test_what_is_no_lock_file_of_ours_is_refused_and_left_alone(
+    tmp_path: Path, store: type[SqliteEventStore] | type[SqliteViewStore], make: Callable[[Path], Path | None]
+) -> None:
+    kept = make(tmp_path / "file.lock")
+    with pytest.raises(StoreUnavailable, match=r"file\.lock is no lock file"):
+        await store.open(tmp_path / "file.sqlite3")
+    assert kept is None or not kept.is_file() or kept.read_text() == "dear diary"
+
+
+def remove(file: Path) -> None:
+    file.unlink()
+
+
+def replace(file: Path) -> None:
+    copy = file.with_name("copy")
+    shutil.copy(file, copy)
+    copy.replace(file)
+
+
+def remove_the_folder(file: Path) -> None:
+    shutil.rmtree(file.parent)
+
+
+async def append_one(store: SqliteEventStore) -> None:
+    async with store.append(set(), set()) as append:
+        await append.commit([logged(append.head + 1, CREATED, AccountId(f"{append.head}"), 1)], {}, {})
+
+
+@pytest.mark.parametrize("lose", [remove, replace, remove_the_folder])
+@pytest.mark.parametrize("suffix", [".sqlite3", ".sqlite3-wal"])
+async def test_no_commit_is_reported_whose_files_were_removed_or_replaced(
+    tmp_path: Path, lose: Callable[[Path], None], suffix: str
+) -> None:
+    folder = tmp_path / "data"
+    async with closed_at_the_end(SqliteEventStore.open(folder / "ledger.sqlite3")) as store:
+        await append_one(store)
+        lose(folder / f"ledger{suffix}")
+        for _ in range(2):
+            with pytest.raises(FilesGone, match=r"Put the files of .* back"):
+                await append_one(store)
+
+
+@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("lose", [remove, replace, remove_the_folder])
+@pytest.mark.parametrize("suffix", [".sqlite3", ".sqlite3-wal", ".sqlite3-shm", ".lock"])
+async def test_files_that_are_removed_or_replaced_are_missed_while_nothing_is_written(
+    tmp_path: Path, store: type[SqliteEventStore] | type[SqliteViewStore], lose: Callable[[Path], None], suffix: str
+) -> None:
+    folder = tmp_path / "data"
+    opening: Awaitable[SqliteEventStore | SqliteViewStore] = store.open(folder / "file.sqlite3")
+    async with closed_at_the_end(opening) as opened, asyncio.timeout(30):
+        watching = asyncio.create_task(opened.files.watch())
+        await asyncio.sleep(0)
+        assert not watching.done()
+        lose(folder / f"file{suffix}")
+        with pytest.raises(FilesGone, match=str(folder)):
+            await watching
+
+
+@contextmanager
+def locked_by_another_program(path: Path) -> Iterator[None]:
+    """It has begun to write, and does not go on."""
+    program = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('BEGIN IMMEDIATE'); print(); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+async def longest_pause(during: "asyncio.Future[None]") -> float:
+    """Seconds in which the event loop did nothing else."""
+    longest, last = 0.0, time.monotonic()
+    while not during.done():
+        await asyncio.sleep(0.001)
+        now = time.monotonic()
+        longest, last = max(longest, now - last), now
+    return longest
+
+
+async def save_published(store: SqliteEventStore) -> None:
+    await store.end_lease(await lead(store), Position(1))
+
+
+@pytest.mark.parametrize("act", [append_one, save_published])
+async def test_the_event_loop_goes_on_while_another_program_has_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: Callable[[SqliteEventStore], Awaitable[None]]
+) -> None:
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 2)
+    path = tmp_path / "ledger.sqlite3"
+    async with closed_at_the_end(SqliteEventStore.open(path)) as store:
+        await append_one(store)
+        with locked_by_another_program(path):
+            waiting = asyncio.ensure_future(act(store))
+            assert await longest_pause(waiting) < 1
+        with pytest.raises(StoreUnavailable, match="another program has locked it"):
+            await waiting
+        await act(store)
+
+
+async def test_a_store_is_closed_while_another_program_has_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 1)
+    path = tmp_path / "ledger.sqlite3"
+    store = await SqliteEventStore.open(path)
+    await record(store, LOG, STREAMS)
+    with locked_by_another_program(path):
+        await store.close()
+    async with closed_at_the_end(SqliteEventStore.open(path)) as store:
+        assert await stored(store) == encoded(LOG)
+
+
+async def test_an_append_goes_on_when_another_program_gives_up_the_lock(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    async with closed_at_the_end(SqliteEventStore.open(path)) as store:
+        with locked_by_another_program(path):
+            appending = asyncio.create_task(record(store, LOG))
+            await asyncio.wait([appending], timeout=0.2)
+            assert not appending.done()
+        await appending
+
+
+async def test_an_append_of_nothing_waits_for_the_disk_too(tmp_path: Path) -> None:
+    """That it writes shows in the size of the write-ahead log: SQLite leaves out a row that stays as it is."""
+    path = tmp_path / "ledger.sqlite3"
+    async with closed_at_the_end(SqliteEventStore.open(path)) as store:
+        await record(store, LOG)
+        before = path.with_name("ledger.sqlite3-wal").stat().st_size
+        await record(store, [])
+        assert path.with_name("ledger.sqlite3-wal").stat().st_size > before
+        assert await store.head() == len(LOG)
+
+
+def test_a_file_that_cannot_be_used_is_closed_again(tmp_path: Path) -> None:
+    """Python 3.13 and later complain of a connection that nobody closed."""
+    path = tmp_path / "file.sqlite3"
+    path.write_bytes(b"my diary, not a database\n" * 1000)
+    with pytest.raises(CorruptStore) as refused:
+        SqliteConnection(path)
+    (half_made,) = {
+        entry.locals["self"] for entry in refused.traceback if isinstance(entry.locals.get("self"), SqliteConnection)
+    }
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        half_made._connection.execute("SELECT 1")
+
+
+async def test_a_long_history_of_large_events_lets_other_readers_in_between(tmp_path: Path) -> None:
+    large = AmountDeposited(1, "\N{BANK}" * 1000)
+    ids = [AccountId(f"account-{number}") for number in range(32)]
+    async with closed_at_the_end(SqliteEventStore.open(tmp_path / "ledger.sqlite3")) as store:
+        for version in range(1, 301):
+            first = 32 * (version - 1) + 1
+            events = [logged(first + number, large, id_, version) for number, id_ in enumerate(ids)]
+            await record(store, events, {id_: Stream(Version(version), None) for id_ in ids})
+        reading = asyncio.create_task(store.read_stream(ids[0], Version(0), ALL, ALL))
+        heads = 0
+        while not reading.done():
+            await store.head()
+            heads += 1
+        assert len(await reading) > 100
+        assert heads > 20

@@ -4,13 +4,18 @@ import asyncio
 import json
 import os
 import re
+import resource
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from command_service.app import CommandSettings
@@ -18,15 +23,19 @@ from projection_service.app import ProjectionSettings
 from shared.http_protocol import OneWrite
 from shared.server import _loop_factory
 from tests.bank import START_SECONDS, Bank, Service, open_bank
+from tests.contract.test_sqlite_files import locked_by_another_program
 from tests.http.test_commands import head
 
 MODULES = ["command_service", "projection_service"]
 
 
-def run_to_its_end(module: str, *arguments: str, **environment: object) -> "subprocess.CompletedProcess[str]":
+def run_to_its_end(
+    module: str, *arguments: str, before: Sequence[str] = (), **environment: object
+) -> "subprocess.CompletedProcess[str]":
+    """`before` is a command that runs another one."""
     settings = {"PORT": "0", **{name: str(value) for name, value in environment.items()}}
     return subprocess.run(
-        [sys.executable, "-m", module, *arguments],
+        [*before, sys.executable, "-m", module, *arguments],
         env={**os.environ, **settings},
         capture_output=True,
         text=True,
@@ -65,6 +74,108 @@ def test_a_port_that_is_taken_is_named(module: str, tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert f"127.0.0.1:{port}" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def assert_refused_in_a_sentence(ended: "subprocess.CompletedProcess[str]", *words: str) -> None:
+    assert ended.returncode == 1, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert all(word in ended.stderr for word in words), ended.stderr
+
+
+@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("name", ["file", "file/data", "closed/data", "closed"])
+def test_a_data_folder_that_cannot_be_used_is_named(module: str, name: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "closed").mkdir(mode=0o500)
+    # Root may write anywhere, unless it gives that up.
+    as_user = ["setpriv", "--bounding-set=-all"] if os.geteuid() == 0 else []
+    ended = run_to_its_end(module, before=as_user, DATA_DIR=tmp_path / name)
+    assert_refused_in_a_sentence(ended, str(tmp_path / name), "Set DATA_DIR")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_disk_without_room_at_the_start_is_named(module: str, tmp_path: Path) -> None:
+    """No file may grow at all, as on a disk without space."""
+    full = ["sh", "-c", 'ulimit -f 0; exec "$0" "$@"']
+    ended = run_to_its_end(module, before=full, DATA_DIR=tmp_path)
+    assert_refused_in_a_sentence(ended, str(tmp_path), "room")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_lock_file_that_leads_elsewhere_is_not_written_to(module: str, tmp_path: Path) -> None:
+    for name in ("ledger", "projection-default"):
+        (tmp_path / f"{name}.lock").symlink_to(tmp_path / "diary")
+    (tmp_path / "diary").write_text("dear diary")
+    assert_refused_in_a_sentence(run_to_its_end(module, DATA_DIR=tmp_path), ".lock is no lock file")
+    assert (tmp_path / "diary").read_text() == "dear diary"
+
+
+async def test_a_service_whose_files_are_removed_stops_and_acknowledges_nothing_after_it(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    async with open_bank(tmp_path) as bank:
+        for service in (bank.command, bank.projection):
+            await service.stop()
+            service.environment["DATA_DIR"] = str(data)
+            await service.start()
+        await bank.create("alice")
+        await bank.check_views()
+        shutil.rmtree(data)
+        for _ in range(3):
+            with suppress(aiohttp.ClientError):  # it is gone already
+                assert (await bank.deposit("alice", 1))[0] >= 500
+        for service in (bank.command, bank.projection):
+            assert service.process is not None
+            assert await asyncio.to_thread(service.process.wait, START_SECONDS) == 1
+            assert "was removed while it was open" in service.log.read_text()
+            assert "Traceback" not in service.log.read_text()
+            await service.start()
+        assert (await bank.create("alice"))[1]["position"] == 1
+
+
+def clean_data(folder: Path) -> "subprocess.CompletedProcess[str]":
+    """What `make clean-data` runs, with yes as the answer."""
+    return subprocess.run(
+        [sys.executable, "-m", "scripts.clean_data"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        input="y\n",
+        capture_output=True,
+        text=True,
+        timeout=START_SECONDS,
+    )
+
+
+async def test_data_is_not_removed_while_a_service_runs(tmp_path: Path) -> None:
+    data = tmp_path / ".data"
+    data.mkdir()
+    assert "scripts.clean_data" in (Path(__file__).parents[2] / "Makefile").read_text()
+    async with open_bank(data) as bank:
+        await bank.create("alice")
+        await bank.check_views()
+        for service in (bank.command, bank.projection):
+            refused = await asyncio.to_thread(clean_data, tmp_path)
+            assert service.process is not None
+            assert refused.returncode == 1
+            assert f"process {service.process.pid}" in refused.stderr
+            assert "Traceback" not in refused.stderr
+            await bank.check_views() if service is bank.command else None
+            assert await service.stop() == 0
+    assert await asyncio.to_thread(lambda: clean_data(tmp_path).stdout.endswith("Removed.\n"))
+    assert not data.exists()
+
+
+async def test_the_service_is_alive_while_another_program_has_the_lock_of_its_file(tmp_path: Path) -> None:
+    async with open_bank(tmp_path) as bank:
+        await bank.create("alice")
+        await bank.check_views()
+        with locked_by_another_program(tmp_path / "ledger.sqlite3"):
+            depositing = asyncio.create_task(bank.deposit("alice", 1))
+            for _ in range(10):
+                async with bank.http.get(bank.command.url + "/livez", timeout=aiohttp.ClientTimeout(1)) as response:
+                    assert response.status == 200
+            await asyncio.wait([depositing], timeout=0.5)
+            assert not depositing.done()
+        assert (await depositing)[0] == 200
 
 
 async def test_a_second_command_service_on_one_file_refuses_to_start_and_says_why(tmp_path: Path) -> None:
@@ -244,6 +355,37 @@ async def test_metrics_count_what_happened(bank: Bank, account: str) -> None:
     for service, metric in [(bank.command, "ledger_head_position"), (bank.projection, "projection_position")]:
         async with bank.http.get(service.url + "/metrics") as response:
             assert f"\n{metric} {float(position)}\n" in await response.text()
+
+
+def limit_files(service: Service, size: int) -> None:
+    """No file of it may grow beyond so many bytes, as on a disk without space: from now on, while it runs."""
+    assert service.process is not None
+    resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
+async def metrics(bank: Bank, name: str) -> float:
+    async with bank.http.get(bank.command.url + "/metrics") as response:
+        lines = (await response.text()).splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
+
+
+async def test_a_command_service_on_a_full_disk_is_not_ready_until_there_is_room_again(tmp_path: Path) -> None:
+    async with open_bank(tmp_path, projections=0) as bank:
+        await bank.create("alice")
+        await bank.command.wait_for("/readyz")
+        limit_files(bank.command, (tmp_path / "ledger.sqlite3-wal").stat().st_size)
+        assert (await bank.deposit("alice", 1))[0] >= 500
+        for _ in range(20):  # through several probes
+            problem = await bank.command.wait_for("/readyz", 503)
+            assert problem["type"] == "urn:counting-house:problem:not-ready"
+            assert "ledger.sqlite3" in problem["detail"] or "commit failed" in problem["detail"]
+            await asyncio.sleep(0.1)
+        assert await metrics(bank, "ledger_append_failures_total") > 1
+        assert await metrics(bank, "ledger_appending") == 0
+        limit_files(bank.command, resource.RLIM_INFINITY)
+        await bank.command.wait_for("/readyz")
+        assert await metrics(bank, "ledger_appending") == 1
+        assert (await bank.deposit("alice", 1))[0] == 200
 
 
 async def test_a_full_disk_refuses_commands_and_loses_none_that_was_acknowledged(tmp_path: Path) -> None:
