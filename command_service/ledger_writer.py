@@ -107,6 +107,8 @@ class LedgerWriter:
         self._commits = Histogram("ledger_commit_seconds", "Time of one append transaction.", registry=registry)
         self._failure = ""
         """Why the last append failed; empty when it did not."""
+        self._ended: LedgerError | None = None
+        """Why nothing is appended any more."""
         self._failures = CounterMetric(
             "ledger_append_failures",
             "Append transactions that failed, each second's probe after it too.",
@@ -128,6 +130,8 @@ class LedgerWriter:
         Raises `Overloaded` or `StoreUnavailable` when nothing was recorded, `IdempotencyKeyReused` when the
         key belongs to another request, `OutcomeUnknown` when the commit failed half-way.
         """
+        if self._ended:
+            raise self._ended
         if self._commands_waiting and self._commands_waiting + len(request.commands) > COMMANDS_WAITING_MAX:
             raise Overloaded(f"{self._commands_waiting} commands are waiting. Try again later.")
         outcomes: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
@@ -138,8 +142,8 @@ class LedgerWriter:
 
     def check_ready(self) -> None:
         """Raises `NotReady` with the reason when the last append failed."""
-        if self._failure:
-            raise NotReady(f"no command can be recorded: {self._failure}")
+        if reason := str(self._ended or self._failure):
+            raise NotReady(f"no command can be recorded: {reason}")
 
     async def run(self) -> None:
         """Append what is waiting, for ever. A failure that is not the store's is a bug, and ends the service; so does
@@ -153,7 +157,7 @@ class LedgerWriter:
                 with self._commits.time():
                     await self._append(batch)
             except CorruptStore as error:
-                _fail(batch, error)
+                self._end(batch, error)
                 raise
             except LedgerError as error:
                 self._failures.inc()
@@ -163,12 +167,16 @@ class LedgerWriter:
                 _fail(batch, error)
                 await asyncio.sleep(FAILURE_PAUSE_SECONDS)
             except BaseException as error:
-                _fail(batch, LedgerError(f"the command service stopped: {error!r}"))
+                self._end(batch, LedgerError(f"the command service stopped: {error!r}"))
                 raise
             else:
                 if self._failure:
                     log.info("appends succeed again")
                 self._failure = ""
+
+    def _end(self, batch: list[Waiting], error: LedgerError) -> None:
+        self._ended = error
+        _fail([*batch, *self._waiting], error)
 
     async def _wait(self) -> None:
         """For commands; after a failure no longer than `PROBE_SECONDS`."""

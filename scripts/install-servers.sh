@@ -14,6 +14,7 @@ has() {
             ls /opt/homebrew/opt/postgresql@*/bin/initdb >/dev/null 2>&1 ||
             ls /usr/local/opt/postgresql@*/bin/initdb >/dev/null 2>&1
         ;;
+    pgbouncer) command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] ;;
     *) command -v "$1" >/dev/null ;;
     esac
 }
@@ -36,7 +37,7 @@ case "$missing" in
 esac
 
 if ! command -v apt-get >/dev/null; then
-    fail "Needed, and not here: $missing. Install it (on a Mac: brew install rabbitmq postgresql@17 wrk)$or."
+    fail "Needed, and not here: $missing. Install it (on a Mac: brew install rabbitmq postgresql@17 pgbouncer wrk)$or."
 fi
 if [ "$(id -u)" = 0 ]; then
     as_root=""

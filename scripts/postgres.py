@@ -25,15 +25,17 @@ BINARY_FOLDERS = (
 
 
 class PostgresCluster:
-    """A cluster that keeps its data over `stop` or `kill` and another `start`, until `close`.
+    """A cluster that keeps its data over `stop` or `kill` and another `start`, until `close`; with `primary`, a standby
+    that follows that one.
 
     As root it runs as the user `postgres` or `nobody`, since PostgreSQL refuses root:
     https://www.postgresql.org/docs/current/app-initdb.html
     """
 
-    def __init__(self) -> None:
+    def __init__(self, primary: "PostgresCluster | None" = None) -> None:
         (self.port,) = free_ports(1)
-        self._password = secrets.token_urlsafe(16)
+        self._primary = primary
+        self._password: str = primary._password if primary else secrets.token_urlsafe(16)
         self.binaries = find_binaries()
         self._user = unprivileged_user()
         # Not in a folder of pytest's: another user could not reach it there.
@@ -50,7 +52,7 @@ class PostgresCluster:
     def start(self) -> None:
         """Returns when it accepts connections. Raises `RuntimeError` with its log when it does not."""
         if not (self._folder / "data").exists():
-            self._create()
+            self._copy(self._primary) if self._primary else self._create()
         deadline = time.monotonic() + START_SECONDS
         while True:
             with (self._folder / "output.log").open("ab") as output:
@@ -126,6 +128,12 @@ class PostgresCluster:
             raise RuntimeError(f"initdb failed:\n{done.stdout}")
         with (self._folder / "data" / "postgresql.conf").open("a") as configuration:
             configuration.write("listen_addresses = '127.0.0.1'\nunix_socket_directories = ''\n")
+
+    def _copy(self, primary: "PostgresCluster") -> None:
+        url = primary.url("postgres")
+        done = self._run("pg_basebackup", "-D", "data", "--write-recovery-conf", "--checkpoint=fast", "--dbname", url)
+        if done.returncode:
+            raise RuntimeError(f"pg_basebackup failed:\n{done.stdout}")
 
     def _run(self, program: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(

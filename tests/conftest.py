@@ -9,8 +9,8 @@ from scripts.postgres import PostgresCluster
 
 
 @contextmanager
-def running_cluster() -> Iterator[PostgresCluster]:
-    cluster = PostgresCluster()
+def running_cluster(primary: PostgresCluster | None = None) -> Iterator[PostgresCluster]:
+    cluster = PostgresCluster(primary)
     try:
         cluster.start()
         yield cluster

@@ -13,6 +13,7 @@ from command_service.event_store.sqlite import SqliteEventStore
 from projection_service.view_store import ViewStore
 from projection_service.view_store.postgres import PostgresViewStore
 from projection_service.view_store.sqlite import SqliteViewStore
+from shared import postgres
 
 OpenEventStore = Callable[[], AbstractAsyncContextManager[EventStore]]
 OpenViewStore = Callable[[], AbstractAsyncContextManager[ViewStore]]
@@ -62,3 +63,10 @@ async def event_store(open_event_store: OpenEventStore) -> AsyncIterator[EventSt
 async def view_store(open_view_store: OpenViewStore) -> AsyncIterator[ViewStore]:
     async with open_view_store() as store:
         yield store
+
+
+@pytest.fixture
+def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the test's time's sake. A store takes it up when it is opened."""
+    for name in ("CONNECT_SECONDS", "ANSWER_SECONDS"):
+        monkeypatch.setattr(postgres, name, 1)

@@ -23,7 +23,14 @@ from scripts.ports import free_ports
 from scripts.postgres import PostgresCluster
 from shared import postgres
 from shared.events import AccountId, Position, RecordedEvent, Version, decode_events, join_events
-from shared.problems import CorruptStore, IdempotencyKeyReused, LedgerError, OutcomeUnknown, StoreUnavailable
+from shared.problems import (
+    CorruptStore,
+    IdempotencyKeyReused,
+    InvalidRequest,
+    LedgerError,
+    OutcomeUnknown,
+    StoreUnavailable,
+)
 from shared.watermark import follow
 from tests.conftest import running_cluster
 from tests.contract.conftest import Closable, closed_at_the_end
@@ -64,13 +71,6 @@ def private_cluster() -> Iterator[PostgresCluster]:
 @pytest.fixture
 def private_url(private_cluster: PostgresCluster) -> str:
     return private_cluster.url(private_cluster.create_database())
-
-
-@pytest.fixture
-def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For the test's time's sake. A store takes it up when it is opened."""
-    for name in ("CONNECT_SECONDS", "ANSWER_SECONDS"):
-        monkeypatch.setattr(postgres, name, 1)
 
 
 def freeze(cluster: PostgresCluster) -> None:
@@ -482,7 +482,7 @@ async def test_a_commit_whose_answer_is_lost_is_unknown_until_its_key_is_sent_ag
         writing = asyncio.create_task(ledger.writer.write(request))
         await until(private_url, "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
         end(private_cluster)
-        with pytest.raises(OutcomeUnknown, match="Idempotency-Key"):
+        with pytest.raises(OutcomeUnknown, match=r"failed: [^.].*Idempotency-Key"):
             await writing
         begin(private_cluster)
         await sql(private_url, "ALTER SYSTEM RESET synchronous_standby_names")
@@ -518,6 +518,26 @@ async def test_a_url_that_leads_nowhere_is_refused_without_telling_the_password(
     with pytest.raises(StoreUnavailable) as refused:
         await open_store(url)
     assert str(urlsplit(url).password) not in str(refused.value)
+
+
+@both_stores
+async def test_a_value_that_the_database_cannot_hold_is_the_askers_mistake_and_costs_no_connection(
+    database_url: str, open_store: Open
+) -> None:
+    async def ask(store: PostgresEventStore | PostgresViewStore, account_id: AccountId) -> object:
+        if isinstance(store, PostgresViewStore):
+            return await store.account(account_id)
+        return await store.read_stream(account_id, Version(0), 1, ALL)
+
+    backends = "SELECT array_agg(pid ORDER BY pid) FROM pg_stat_activity WHERE application_name LIKE 'counting-house%'"
+    async with closed_at_the_end(open_store(database_url)) as store:
+        await ask(store, ALICE)
+        before = await sql(database_url, backends)
+        for account_id in (AccountId("\0"), AccountId("\ud800")):
+            with pytest.raises(InvalidRequest, match="PostgreSQL cannot hold it"):
+                await ask(store, account_id)
+        await ask(store, ALICE)
+        assert await sql(database_url, backends) == before
 
 
 @both_stores
