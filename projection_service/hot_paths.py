@@ -7,8 +7,7 @@ import msgspec
 
 from projection_service.projection import Projection
 from projection_service.view_store import ViewStore
-from shared.api import ACCOUNT_ID_PATTERN
-from shared.events import AccountId, Position
+from shared.events import ACCOUNT_ID_PATTERN, AccountId, Position
 from shared.gate import Answer, Endpoint, Request
 
 _min_position = re.compile(rb"(?:min_position=([0-9]{1,18}))?").fullmatch

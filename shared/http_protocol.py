@@ -153,7 +153,10 @@ class OneWrite:
 
     def write_eof(self) -> None:
         self._flush()
-        self._transport.write_eof()
+        try:
+            self._transport.write_eof()
+        except OSError:  # asyncio's own loop has not noticed yet that the client is gone
+            self._transport.abort()
 
     def close(self) -> None:
         self._flush()

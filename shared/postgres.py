@@ -27,6 +27,8 @@ IDLE_IN_TRANSACTION_SECONDS = 3
 ANSWER_SECONDS = STATEMENT_SECONDS + 1
 """For a server that has fallen silent: it ends its own statements before."""
 MIGRATION_SECONDS = 600
+NAME_CHARS_MAX = 63
+"""PostgreSQL cuts off longer ones."""
 
 MARK = "counting_house.session"
 READ_MARK = f"SELECT current_setting('{MARK}', true)"
@@ -56,7 +58,7 @@ class PostgresPool:
         self.schema = schema
         # https://www.postgresql.org/docs/current/runtime-config-client.html
         self._settings = {
-            "application_name": f"counting-house {schema}",
+            "application_name": f"counting-house {schema}"[:NAME_CHARS_MAX],
             "search_path": f'"{schema}"',
             "default_transaction_isolation": "read committed",
             # A commit returns when it is on disk, whatever the server's default is.

@@ -9,9 +9,9 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from command_service.api import batch
 from command_service.event_store.postgres import PostgresEventStore
-from command_service.ledger_writer import Outcome, Request
+from command_service.http.feed import page
+from command_service.ledger_writer import Outcome, WriteRequest
 from scripts.postgres import PostgresCluster
 from shared.events import AccountCreated, AccountId, Position
 from shared.problems import CorruptStore, OutcomeUnknown, StoreUnavailable
@@ -42,7 +42,7 @@ async def ledger_at(url: str) -> AsyncIterator[Ledger]:
         yield ledger
 
 
-async def write_in_the_end(ledger: Ledger, request: Request) -> list[Outcome]:
+async def write_in_the_end(ledger: Ledger, request: WriteRequest) -> list[Outcome]:
     """As a client does that has a key."""
     while True:
         try:
@@ -56,7 +56,7 @@ async def test_a_retry_is_not_answered_from_a_commit_that_the_synchronous_standb
 ) -> None:
     database = primary.create_database()
     url = primary.url(database)
-    request = Request([CREATE, deposit(7)], "key", b"fingerprint")
+    request = WriteRequest([CREATE, deposit(7)], "key", b"fingerprint")
     async with asyncio.timeout(60), ledger_at(url) as ledger:
         await sql(url, "ALTER SYSTEM SET synchronous_standby_names = '*'")
         await sql(url, "SELECT pg_reload_conf()")
@@ -87,13 +87,13 @@ async def test_a_primary_that_falls_silent_is_left_for_the_one_that_took_its_pla
     address, _, _ = primary.url(database).rpartition("/")
     url = f"{address},127.0.0.1:{standby.port}/{database}?target_session_attrs=read-write"
     async with asyncio.timeout(60), ledger_at(url) as ledger:
-        await ledger.writer.write(Request([CREATE]))
+        await ledger.writer.write(WriteRequest([CREATE]))
         await until(
             primary.url(database), "SELECT bool_and(replay_lsn = pg_current_wal_lsn()) FROM pg_stat_replication"
         )
         primary.send(signal.SIGSTOP)
         begun = asyncio.get_running_loop().time()
-        depositing = asyncio.create_task(write_in_the_end(ledger, Request([deposit(7)], "key", b"fingerprint")))
+        depositing = asyncio.create_task(write_in_the_end(ledger, WriteRequest([deposit(7)], "key", b"fingerprint")))
         await asyncio.to_thread(standby.sql, "postgres", "SELECT pg_promote()")
         (deposited,) = await depositing
         assert (deposited.position, deposited.balance) == (2, 7)
@@ -133,9 +133,9 @@ async def test_a_pooler_that_gives_a_session_to_several_is_refused_and_told_what
             async with closed_at_the_end(PostgresEventStore.open(pooled)):
                 pass
 
-    with running_pooler(url, settings) as pooled:
-        with pytest.raises(CorruptStore, match=r"pool_mode to session.* or connect directly"):
-            await open_twice()
+    refused = pytest.raises(CorruptStore, match=r"pool_mode to session.* or connect directly")
+    with running_pooler(url, settings) as pooled, refused:
+        await open_twice()
 
 
 async def test_a_database_that_goes_down_in_the_middle_of_a_page_ends_it_there_and_one_line_says_so(
@@ -148,11 +148,11 @@ async def test_a_database_that_goes_down_in_the_middle_of_a_page_ends_it_there_a
         async def read(count: int, events_max: int, bytes_max: int) -> list[bytes]:
             return await store.read(Position(count), events_max, bytes_max)
 
-        page = batch(await read(0, 10, ALL), 100, read)
-        body = await anext(page)
+        pieces = page(await read(0, 10, ALL), 100, read)
+        body = await anext(pieces)
         primary.kill()
         with capture_logs() as lines:
-            body += b"".join([piece async for piece in page])
+            body += b"".join([piece async for piece in pieces])
         assert len(msgspec.json.decode(body)) == 10
         assert [line["log_level"] for line in lines] == ["warning"]
         primary.start()

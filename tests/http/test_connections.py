@@ -221,11 +221,12 @@ def flood(service: Service, start: bytes, part: bytes) -> tuple[int, bytes]:
 @pytest.mark.parametrize(("start", "part"), ENDLESS.values(), ids=ENDLESS.keys())
 async def test_headers_and_trailers_without_an_end_are_cut_off_early(bank: Bank, start: bytes, part: bytes) -> None:
     before = await head(bank)
+    memory = await metric(bank, bank.command, "process_resident_memory_bytes")
     taken, answers = await asyncio.to_thread(flood, bank.command, start, part)
     assert taken <= TAKEN_BYTES_MAX
     assert statuses(answers) == [431]
     assert await head(bank) == before
-    assert await metric(bank, bank.command, "process_resident_memory_bytes") < 200 * 1024 * 1024
+    assert await metric(bank, bank.command, "process_resident_memory_bytes") < memory + TAKEN_BYTES_MAX
 
 
 @pytest.mark.parametrize("trailers", [False, True])
@@ -336,7 +337,7 @@ async def test_connections_never_use_up_the_descriptors(bank: Bank, tmp_path: Pa
         (lowered,) = entries(service, "CONNECTIONS_MAX is lowered")
         assert lowered["connections_max"] == 128
         assert await metric(bank, service, "http_connections_max") == 128
-        crowd = [await Client.connect(service) for _ in range(1000)]
+        crowd = [await Client.connect(service) for _ in range(500)]
         # The connection that was there before is served, and opens what files it needs.
         headers = {"Content-Type": "application/json"}
         async with bank.http.post(
@@ -344,7 +345,7 @@ async def test_connections_never_use_up_the_descriptors(bank: Bank, tmp_path: Pa
         ) as created:
             assert created.status == 201
         assert await metric(bank, service, "process_open_fds") < 256
-        assert await metric(bank, service, "http_connections_refused_total") >= 1000 - 128
+        assert await metric(bank, service, "http_connections_refused_total") >= 500 - 128
         # The silent ones are cut off in the end, and there is room again.
         async with asyncio.timeout(END_SECONDS):
             while statuses(await exchange(service, LIVEZ + CLOSE + b"\r\n")) != [200]:  # noqa: ASYNC110

@@ -130,6 +130,15 @@ async def test_a_malformed_query_is_422_and_names_the_field(bank: Bank, path: st
     assert (status, [error["field"] for error in problem["errors"]]) == (422, [field])
 
 
+async def test_an_id_that_no_account_can_have_is_422_with_the_views_on_postgresql_too(
+    tmp_path: Path, database_url: str
+) -> None:
+    async with open_bank(tmp_path, database_url=database_url) as bank:
+        for path in ("/account/%00", "/account/%00/", "/account/a%00b?min_position=0"):
+            status, problem = await bank.query(path)
+            assert (status, [error["field"] for error in problem["errors"]]) == (422, ["account_id"])
+
+
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nothing", 404), ("POST", "/reserve", 405)])
 async def test_an_unknown_path_or_method_is_a_problem_too(bank: Bank, method: str, path: str, status: int) -> None:
     async with bank.http.request(method, bank.projection.url + path) as response:
