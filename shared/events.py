@@ -3,10 +3,22 @@
 The same JSON bytes are stored in the event log, published to the broker and returned by the feed.
 """
 
+import re
 from typing import Annotated, Literal, NewType
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+INT64_MAX = 2**63 - 1
+NAME_CHARS_MAX = 200
+DESCRIPTION_CHARS_MAX = 1000
+SOURCE_CHARS_MAX = 200
+TYPE_CHARS_MAX = 64
+TIME_CHARS_MAX = 40
+REASON_CHARS_MAX = 200
+"""Of what an `UnreadableEvent` says: the bytes that it speaks of may be anybody's."""
+ACCOUNT_ID_PATTERN = r"^[A-Za-z0-9._:-]{1,64}$"
+ACCOUNT_ID_RULE = "1 to 64 characters of A-Z a-z 0-9 . _ : -"
 
 AccountId = NewType("AccountId", str)
 Position = NewType("Position", int)
@@ -14,8 +26,12 @@ Position = NewType("Position", int)
 Version = NewType("Version", int)
 """Place of an event in its account's own stream: 1, 2, 3 …, rejections included."""
 
-ACCOUNT_ID_PATTERN = r"^[A-Za-z0-9._:-]{1,64}$"
-ACCOUNT_ID_RULE = "1 to 64 characters of A-Z a-z 0-9 . _ : -"
+# Schemas have this pattern for their readers; those who decode look for the character themselves.
+NO_NUL = {"pattern": r"^[^\x00]*$"}
+
+Name = Annotated[str, Meta(max_length=NAME_CHARS_MAX, examples=["Alice Liddell"], extra_json_schema=NO_NUL)]
+Amount = Annotated[int, Meta(ge=-(2**63), le=INT64_MAX, description="In cents.", examples=[1250])]
+Description = Annotated[str, Meta(max_length=DESCRIPTION_CHARS_MAX, examples=["Salary"], extra_json_schema=NO_NUL)]
 
 Reason = Literal[
     "account-already-exists",
@@ -34,35 +50,33 @@ class Value(Struct, frozen=True, gc=False):
 
 
 class AccountCreated(Value, frozen=True):
-    name: str
+    name: Name
 
 
 class AccountCreationRejected(Value, frozen=True):
-    name: str
+    name: Name
     reason: Reason
 
 
 class AmountDeposited(Value, frozen=True):
-    """`amount` is in cents, here and in every other event."""
-
-    amount: int
-    description: str
+    amount: Amount
+    description: Description
 
 
 class DepositRejected(Value, frozen=True):
-    amount: int
-    description: str
+    amount: Amount
+    description: Description
     reason: Reason
 
 
 class AmountWithdrawn(Value, frozen=True):
-    amount: int
-    description: str
+    amount: Amount
+    description: Description
 
 
 class WithdrawalRejected(Value, frozen=True):
-    amount: int
-    description: str
+    amount: Amount
+    description: Description
     reason: Reason
 
 
@@ -102,7 +116,10 @@ class CloudEvent(Value, frozen=True, kw_only=True):
 
 
 class RecordedEvent(Value, frozen=True):
-    """An event as a consumer sees it. `time` is RFC 3339 in UTC; `source` names the ledger it belongs to."""
+    """An event as a consumer sees it. `time` is RFC 3339 in UTC; `source` names the ledger it belongs to.
+
+    `encoded` is what was written: the bytes that the ledger's chain goes over.
+    """
 
     position: Position
     account_id: AccountId
@@ -110,6 +127,7 @@ class RecordedEvent(Value, frozen=True):
     source: str
     time: str
     event: Event
+    encoded: bytes
 
 
 class UnreadableEvent(ValueError):
@@ -118,18 +136,20 @@ class UnreadableEvent(ValueError):
 
 class _Received(Value, frozen=True):
     specversion: Literal["1.0"]
-    source: str
-    type: str
+    source: Annotated[str, Meta(max_length=SOURCE_CHARS_MAX)]
+    type: Annotated[str, Meta(max_length=TYPE_CHARS_MAX)]
     subject: AccountId
-    time: str
-    sequence: Annotated[str, Meta(pattern=r"^(?!0{20})[0-9]{20}$")]
-    accountversion: Version
+    time: Annotated[str, Meta(max_length=TIME_CHARS_MAX)]
+    sequence: Annotated[str, Meta(min_length=20, max_length=20)]
+    accountversion: Annotated[Version, Meta(ge=1, le=INT64_MAX)]
     data: Raw
 
 
 _encode = msgspec.json.Encoder().encode
 _decode_batch = msgspec.json.Decoder(list[_Received]).decode
+_split_batch = msgspec.json.Decoder(list[Raw]).decode
 _decode_data = {name: msgspec.json.Decoder(event).decode for name, event in EVENT_TYPES.items()}
+_is_account_id = re.compile(ACCOUNT_ID_PATTERN).fullmatch
 
 
 def encode_event(event: CloudEvent) -> str:
@@ -145,21 +165,46 @@ def decode_events(batch: bytes) -> list[RecordedEvent]:
     """Read a batch, in the order in which it was written.
 
     Unknown attributes are passed over (CloudEvents allows extensions). An unknown event *type* is
-    refused, since nobody can tell what it would do to a balance: raises `UnreadableEvent`.
+    refused, since nobody can tell what it would do to a balance: raises `UnreadableEvent`, and nothing
+    else, whatever the bytes.
     """
     try:
-        return [
+        received = _decode_batch(batch)
+        events = [
             RecordedEvent(
-                Position(int(received.sequence)),
-                received.subject,
-                received.accountversion,
-                received.source,
-                received.time,
-                _decode_data[received.type](received.data),
+                Position(int(one.sequence)),
+                one.subject,
+                one.accountversion,
+                one.source,
+                one.time,
+                _decode_data[one.type](one.data),
+                bytes(encoded),
             )
-            for received in _decode_batch(batch)
+            for one, encoded in zip(received, _split_batch(batch), strict=True)
         ]
     except KeyError as error:
-        raise UnreadableEvent(f"unknown event type {error}") from error
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise UnreadableEvent(str(error)) from error
+        raise UnreadableEvent(f"unknown event type {error.args[0]!a}") from error
+    except (ValueError, RecursionError) as error:
+        raise UnreadableEvent(ascii(str(error)[:REASON_CHARS_MAX])[1:-1]) from error
+    _check(received, events)
+    # PostgreSQL's text cannot hold U+0000, and JSON only when it is escaped. Few events have an escape.
+    if b"\\" in batch and any(map(_has_nul, events)):
+        raise UnreadableEvent("a text has the character U+0000")
+    return events
+
+
+def _check(received: list[_Received], events: list[RecordedEvent]) -> None:
+    """What would take as long as all the rest of the reading as patterns of msgspec's, event by event."""
+    for account_id in {event.account_id for event in events}:
+        if not _is_account_id(account_id):
+            raise UnreadableEvent(f"{account_id[:65]!a} is no account id")
+    if events:
+        digits = "".join([one.sequence for one in received])
+        positions = [event.position for event in events]
+        if not (digits.isascii() and digits.isdecimal() and 0 < min(positions) <= max(positions) <= INT64_MAX):
+            raise UnreadableEvent("a sequence is not a position in 20 digits")
+
+
+def _has_nul(recorded: RecordedEvent) -> bool:
+    values = (recorded.source, recorded.time, *msgspec.structs.astuple(recorded.event))
+    return any(isinstance(value, str) and "\0" in value for value in values)

@@ -58,7 +58,10 @@ def at(second: int) -> str:
 
 def recorded(position: int, event: Event, account_id: AccountId = ALICE, version: int | None = None) -> RecordedEvent:
     """`event` as a consumer sees it: recorded in second `position`, by default as version `position`."""
-    return RecordedEvent(Position(position), account_id, Version(version or position), SOURCE, at(position), event)
+    encoded = logged(position, event, account_id, version).event.encode()
+    return RecordedEvent(
+        Position(position), account_id, Version(version or position), SOURCE, at(position), event, encoded
+    )
 
 
 def logged(position: int, event: Event, account_id: AccountId = ALICE, version: int | None = None) -> NewEvent:

@@ -1,23 +1,30 @@
 """The written form of events: exactly the CloudEvents of DESIGN.md, and nothing else is read."""
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
 
 from shared.events import (
     EVENT_TYPES,
     TYPE_NAMES,
+    AccountCreated,
+    AccountId,
     AmountDeposited,
     CloudEvent,
+    DepositRejected,
     Event,
     UnreadableEvent,
     decode_events,
     encode_event,
     join_events,
 )
-from tests.examples import ALICE, DEPOSITED, EVENTS, SOURCE, at, logged, recorded
+from tests.examples import ALICE, DEPOSITED, EVENTS, INT64_MAX, SOURCE, at, logged, recorded
 
 Attributes = dict[str, Any]
 
@@ -99,7 +106,8 @@ def test_any_text_is_read_back_as_it_was(name: str) -> None:
 
 def test_unknown_attributes_are_passed_over() -> None:
     extended = {**written(), "partitionkey": "alice", "data": {**DATA["amount-deposited"], "currency": "EUR"}}
-    assert decode_events(json.dumps([extended]).encode()) == [recorded(7, DEPOSITED, version=3)]
+    (read,) = decode_events(json.dumps([extended]).encode())
+    assert read == replace(recorded(7, DEPOSITED, version=3), encoded=json.dumps(extended).encode())
 
 
 @pytest.mark.parametrize(
@@ -116,7 +124,23 @@ def test_unknown_attributes_are_passed_over() -> None:
         json.dumps([written()]).encode()[:-1],
         json.dumps([written()]).encode().replace(b"alice", b"al\xffce"),
         json.dumps([written()]).encode().replace(b"salary", b"sal\xffry"),
+        json.dumps([written()]).encode().replace(b"salary", b"sal\x00ry"),
+        json.dumps([written()]).encode().replace(b"salary", b"sal\\u0000ry"),
+        json.dumps([written()]).encode().replace(b"00:00:07", b"00:\\u0000:07"),
+        json.dumps([written()]).encode().replace(b"salary", b"sal\\ud800ry"),
+        json.dumps([written()]).encode().replace(b"salary", b"sal\\udc00\\ud800ry"),
+        json.dumps([written()]).encode().replace(b"100", b"1" + b"0" * 30),
+        json.dumps([written()]).encode().replace(b"100", b"9" * 100_000),
+        json.dumps([written()]).encode().replace(b"100", b"1e999"),
+        json.dumps([written()]).encode().replace(b"100", b"[" * 5_000),
+        json.dumps([written()]).encode().replace(b"100", b"[" * 5_000 + b"]" * 5_000),
+        json.dumps([written()])
+        .encode()
+        .replace(b'{"specversion"', b'{"x":' + b"[" * 5_000 + b"]" * 5_000 + b',"specversion"'),
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
     ],
+    ids=lambda batch: repr(batch[:30]),
 )
 def test_a_batch_that_is_no_list_of_events_is_unreadable(batch: bytes) -> None:
     with pytest.raises(UnreadableEvent):
@@ -146,6 +170,24 @@ ATTRIBUTES_READ = ["specversion", "source", "type", "subject", "time", "sequence
         {"sequence": "7.0"},
         {"sequence": "-0000000000000000007"},
         {"sequence": "00000000000000000000"},
+        {"sequence": "0000000000000000007"},
+        {"sequence": "+0000000000000000007"},
+        {"sequence": " 0000000000000000007"},
+        {"sequence": "0000000000000000000\u0667"},
+        {"sequence": f"{2**63:020d}"},
+        {"source": "/ledgers/" + "x" * 200},
+        {"subject": ""},
+        {"subject": "al ice"},
+        {"subject": "alice\n"},
+        {"subject": "x" * 65},
+        {"time": "x" * 41},
+        {"accountversion": 0},
+        {"accountversion": 2**63},
+        {"data": {"amount": 2**63, "description": ""}},
+        {"data": {"amount": -(2**63) - 1, "description": ""}},
+        {"data": {"amount": 1, "description": "x" * 1001}},
+        {"type": "account-created", "data": {"name": "x" * 201}},
+        {"source": "/ledgers/another", "type": "account-closed"},
         {"accountversion": "3"},
         {"accountversion": 3.5},
         {"data": []},
@@ -170,3 +212,36 @@ def test_an_event_outside_the_contract_is_unreadable(spoiled: Attributes) -> Non
 def test_an_unknown_type_is_named() -> None:
     with pytest.raises(UnreadableEvent, match="account-closed"):
         decode_events(json.dumps([{**written(), "type": "account-closed"}]).encode())
+
+
+def test_what_an_unreadable_event_says_is_short_and_printable() -> None:
+    for spoiled in ({"type": "\u202e\n" * 20}, {"specversion": "\u202e\n" * 100_000}, {"subject": "\n" * 100_000}):
+        with pytest.raises(UnreadableEvent) as caught:
+            decode_events(json.dumps([{**written(), **spoiled}]).encode())
+        said = str(caught.value)
+        assert len(said) < 1000
+        assert said.isascii()
+        assert said.isprintable()
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        AmountDeposited(INT64_MAX, "\U0001f3e6" * 1000),
+        DepositRejected(-(2**63), "", "amount-not-positive"),
+        AccountCreated("\x01" * 200),
+    ],
+    ids=["largest", "smallest", "escaped"],
+)
+def test_all_that_a_command_may_hold_is_read_back(event: Event) -> None:
+    largest = replace(cloud_event(event), subject=AccountId("x" * 64), sequence=f"{INT64_MAX:020d}")
+    (read,) = decode_events(join_events([encode_event(largest).encode()]))
+    assert (read.event, read.position) == (event, INT64_MAX)
+
+
+@given(st.binary(max_size=300), st.integers(0, 500), st.integers(0, 100))
+def test_whatever_the_bytes_they_are_read_or_unreadable(garbage: bytes, start: int, length: int) -> None:
+    whole = json.dumps([written()]).encode()
+    for batch in (garbage, whole[:start] + garbage + whole[start + length :]):
+        with suppress(UnreadableEvent):
+            decode_events(batch)
