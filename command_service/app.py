@@ -2,7 +2,7 @@
 
 import structlog
 from prometheus_client import CollectorRegistry
-from pydantic import Field
+from pydantic import Field, HttpUrl
 
 from command_service.event_store import EventStore
 from command_service.event_store.postgres import PostgresEventStore
@@ -19,8 +19,9 @@ log = structlog.get_logger()
 
 class CommandSettings(ServiceSettings):
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    query_url: str = Field(
-        "http://127.0.0.1:8081", description="Where clients reach the projection service; base of Location."
+    query_url: HttpUrl = Field(
+        HttpUrl("http://127.0.0.1:8081"),
+        description="Where clients reach the projection service, http or https; base of Location.",
     )
 
 
@@ -47,13 +48,14 @@ async def run(settings: CommandSettings) -> None:
         if settings.amqp_url is not None:
             relay = Relay(store, head, str(settings.amqp_url), registry)
             background.append(relay.run())
+        query_url = str(settings.query_url)
         app = create_api(
             store,
             writer,
             head,
             registry,
-            settings.query_url.rstrip("/"),
-            settings.hosts(settings.query_url),
+            query_url.rstrip("/"),
+            settings.hosts(query_url),
             lambda: relay.status if relay else "no broker",
         )
         await serve(app, listener, settings, registry, background, on_stop=head.close)

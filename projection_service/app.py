@@ -1,12 +1,11 @@
 """Where the projection service's parts meet."""
 
-import aiohttp
 import structlog
 from prometheus_client import CollectorRegistry
-from pydantic import Field
+from pydantic import Field, HttpUrl
 
 from projection_service.api import create_api
-from projection_service.feed import Feed
+from projection_service.feed import open_feed
 from projection_service.hot_paths import endpoints
 from projection_service.projection import Projection
 from projection_service.subscription import Subscription
@@ -16,7 +15,7 @@ from projection_service.view_store.sqlite import SqliteViewStore
 from shared.gate import Gate
 from shared.messaging import broker_user
 from shared.server import bind, serve
-from shared.settings import ServiceSettings
+from shared.settings import ServiceSettings, shown_url
 from shared.watermark import follow
 
 log = structlog.get_logger()
@@ -24,7 +23,9 @@ log = structlog.get_logger()
 
 class ProjectionSettings(ServiceSettings):
     port: int = Field(8081, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    ledger_url: str = Field("http://127.0.0.1:8080", description="The command service, whose feed is read.")
+    ledger_url: HttpUrl = Field(
+        HttpUrl("http://127.0.0.1:8080"), description="The command service, http or https, whose feed is read."
+    )
     projection_name: str = Field(
         "default",
         # With its prefix it names a schema, and PostgreSQL cuts off names after 63 bytes.
@@ -54,15 +55,15 @@ async def run(settings: ProjectionSettings) -> None:
             "projection service",
             store=settings.store_name(path),
             broker=settings.broker_name,
-            ledger=settings.ledger_url,
+            ledger=shown_url(str(settings.ledger_url)),
         )
         registry = CollectorRegistry()
         projection = Projection(store, await store.checkpoint(), registry)
-        async with aiohttp.ClientSession() as session:
-            amqp_url = str(settings.amqp_url) if settings.amqp_url else None
+        amqp_url = str(settings.amqp_url) if settings.amqp_url else None
+        async with open_feed(str(settings.ledger_url)) as feed:
             subscription = Subscription(
                 projection,
-                Feed(session, settings.ledger_url.rstrip("/")),
+                feed,
                 amqp_url,
                 settings.amqp_publisher or broker_user(amqp_url or ""),
                 settings.projection_name,
@@ -74,7 +75,7 @@ async def run(settings: ProjectionSettings) -> None:
                 background.append(store.files.watch())
             else:
                 background.append(follow(projection.refresh, projection.watermark))
-            gate = Gate(app, endpoints(store, projection), settings.hosts(settings.ledger_url))
+            gate = Gate(app, endpoints(store, projection), settings.hosts(str(settings.ledger_url)))
             await serve(gate, listener, settings, registry, background, on_stop=projection.watermark.close)
     finally:
         await store.close()

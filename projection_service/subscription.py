@@ -12,6 +12,7 @@ from aio_pika.exceptions import ChannelPreconditionFailed, InvalidFrameError
 from prometheus_client import CollectorRegistry, Gauge
 
 from projection_service.feed import Feed, FeedUnavailable
+from projection_service.head_watch import HeadWatch
 from projection_service.parking import Misfit, Parking, read_message
 from projection_service.projection import Projection
 from shared.events import RecordedEvent
@@ -26,6 +27,10 @@ HEAD_CHECK_SECONDS = 5
 MEND_SECONDS = 0.5
 """So long after a message was parked the head is compared, once for all that were parked meanwhile."""
 LONG_POLL_SECONDS = 20
+NO_PROGRESS_SECONDS_MIN = 0.05
+NO_PROGRESS_SECONDS_MAX = 5.0
+UNVERIFIED_EVENTS_MAX = 50_000
+"""From messages: so many may be in the views before their digest is compared with the ledger's."""
 STAND_IN_SECONDS = 0.5
 """A page of the feed takes up to this long while the broker is awaited: so late is its coming noticed."""
 
@@ -69,12 +74,28 @@ class Subscription:
         self._trouble = ""
         self._messages = 0
         self._stopped = False
-        self._lag = Gauge("projection_lag_events", "Events behind the head when last compared.", registry=registry)
+        self._no_progress_seconds = NO_PROGRESS_SECONDS_MIN
+        self.head = HeadWatch(projection, registry)
+        Gauge("projection_following", "1 while the ledger is followed.", registry=registry).set_function(
+            lambda: self._status.startswith("following")
+        )
+        Gauge("projection_stopped", "1 after a stop that only a person can end.", registry=registry).set_function(
+            lambda: self._stopped
+        )
 
     def check_ready(self) -> str:
-        """What the subscription is doing. Raises `NotReady` with the reason before it has caught up."""
+        """What the subscription is doing.
+
+        Raises `NotReady` with the reason: before it has caught up, after it has stopped, and while nobody can tell
+        how far behind it is.
+        """
         if self._stopped or not self._caught_up:
             raise NotReady(f"at position {self._projection.position}: {self._status}")
+        if not self.head.is_in_sight:
+            raise NotReady(
+                f"at position {self._projection.position}: the head of the log was last seen "
+                f"{self.head.age_seconds():.0f} s ago, in {self._feed.name}. {self._status}"
+            )
         return self._status + self._parking.note
 
     async def run(self) -> None:
@@ -92,6 +113,7 @@ class Subscription:
                 )
         except CorruptStore as error:
             self._stopped = True
+            self.head.lose()
             self._status = f"stopped: {error}"
             log.error("subscription stopped", reason=str(error))
         # The service goes on to answer queries, and to say that it is not ready.
@@ -173,22 +195,56 @@ class Subscription:
             await queue.delete(if_unused=False, if_empty=False, timeout=CONNECT_SECONDS)
 
     async def _catch_up(self) -> None:
+        await self._verify()
         while not await self._read_page():
             pass
 
     async def _read_page(self, wait_seconds: float = 0) -> bool:
         """Apply one page of the feed; True when that reaches the head."""
-        page = await self._feed.read(self._projection.position, wait_seconds)
-        self._projection.check_ledger(page.source, page.head)
+        if not self._caught_up:
+            await self._verify()
+        asked_at, asked = self._projection.position, time.monotonic()
+        page = await self._feed.read(asked_at, wait_seconds)
+        self._projection.check_ledger(page.source, page.head, asked_at)
         self._status = "catching up" if not self._caught_up else self._status
-        await self._projection.apply(page.events)
-        self._lag.set(max(0, page.head - self._projection.position))
-        if self._projection.position < page.head:
+        await self._projection.apply_page(page.events)
+        self.head.seen(page.head)
+        is_level = self._projection.position >= page.head
+        if self._projection.position > asked_at:
+            self._no_progress_seconds = NO_PROGRESS_SECONDS_MIN
+        elif not is_level or time.monotonic() - asked < wait_seconds:
+            # It has said that there is more and gave nothing, or did not wait for more: ask less and less often.
+            await asyncio.sleep(self._no_progress_seconds)
+            self._no_progress_seconds = min(2 * self._no_progress_seconds, NO_PROGRESS_SECONDS_MAX)
+        if not is_level:
             return False
         if not self._caught_up:
             log.info("caught up", position=self._projection.position)
         self._caught_up = True
         return True
+
+    async def _verify(self) -> None:
+        """Compare what was folded from messages with what the ledger recorded there. Raises `ForgedEvents`."""
+        checkpoint = self._projection.checkpoint
+        at = checkpoint.verified
+        while at.position < checkpoint.position:
+            answer = await self._feed.chain(at, checkpoint.position)
+            self._projection.check_ledger(answer.source, answer.head, checkpoint.position)
+            if answer.at.position == at.position:
+                raise FeedUnavailable(f"{self._feed.name}/chain says nothing of what follows position {at.position}.")
+            at = answer.at
+        self._projection.confirm(checkpoint, at)
+
+    async def _look_at_head(self) -> None:
+        """A lost last message leaves no gap to see, a forged one none to close, and a parked one may stand where a good
+        one was: only the feed knows of them."""
+        try:
+            await self._catch_up()
+        except FeedUnavailable as error:
+            # What the broker brings goes on, up to what may be taken from it on trust.
+            if self._projection.unverified_events > UNVERIFIED_EVENTS_MAX:
+                raise
+            log.warning("cannot see the head of the log", reason=str(error), retry_seconds=HEAD_CHECK_SECONDS)
 
     async def _follow_queue(self, channel: AbstractChannel, queue: AbstractQueue) -> None:
         inbox: asyncio.Queue[AbstractIncomingMessage | LedgerError] = asyncio.Queue()
@@ -223,10 +279,8 @@ class Subscription:
     ) -> None:
         next_check = time.monotonic() + HEAD_CHECK_SECONDS
         while True:
-            if time.monotonic() >= next_check:
-                # A lost last message leaves no gap to see, and a parked one may stand where a good one was: only
-                # the feed knows of it.
-                await self._catch_up()
+            if time.monotonic() >= next_check or self._projection.unverified_events > UNVERIFIED_EVENTS_MAX:
+                await self._look_at_head()
                 self._parking.report()
                 next_check = time.monotonic() + HEAD_CHECK_SECONDS
             try:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AmqpDsn, BeforeValidator, Field, PostgresDsn, ValidationError
+from pydantic import AmqpDsn, BeforeValidator, Field, HttpUrl, PostgresDsn, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
@@ -72,6 +72,12 @@ class ServiceSettings(BaseSettings):
             return "none"
         url = self.amqp_url
         return f"{url.scheme}://{url.host}:{url.port or 5672}{url.path or '/'}"
+
+
+def shown_url(url: str) -> str:
+    """An HTTP address for people and logs: without user, password, path and query, any of which may be secret."""
+    parts = HttpUrl(url)
+    return f"{parts.scheme}://{parts.host}:{parts.port}{'/…' if (parts.path or '/') != '/' else ''}"
 
 
 def read_settings(settings: type[S]) -> S:

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from command_service.event_store import EventStore
 from command_service.http.commands import command_endpoints
-from command_service.http.feed import install_feed
+from command_service.http.feed import install_chain, install_feed
 from command_service.http.openapi import describe_commands
 from command_service.ledger_writer import LedgerWriter
 from shared.gate import Gate
@@ -33,6 +33,7 @@ def create_api(
     )
     install_problem_handlers(app)
     install_feed(app, store, head)
+    install_chain(app, store)
 
     @app.get("/readyz", tags=["operations"], summary="Can commands be recorded?", responses=problem_responses(503))
     async def readyz() -> dict[str, str]:

@@ -1,13 +1,18 @@
 -- One row: how far the views are, in which ledger, and the reserve, a sum that can be over 64 bits.
+-- `chain` is the digest of what was folded (shared/chain.py), `verified_chain` the last one that the ledger has too.
 CREATE TABLE checkpoint (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
     position bigint NOT NULL,
     source text,
     reserve numeric NOT NULL,
-    reserve_last_updated text
+    reserve_last_updated text,
+    chain bytea NOT NULL,
+    verified_position bigint NOT NULL,
+    verified_chain bytea NOT NULL
 );
 
-INSERT INTO checkpoint (position, reserve) VALUES (0, 0);
+INSERT INTO checkpoint (position, reserve, chain, verified_position, verified_chain)
+VALUES (0, 0, decode(repeat('00', 32), 'hex'), 0, decode(repeat('00', 32), 'hex'));
 
 CREATE TABLE accounts (
     id text COLLATE "C" PRIMARY KEY,

@@ -4,16 +4,28 @@ from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from projection_service.views import AccountView, ReserveView
+from shared.chain import ChainAt
 from shared.events import AccountId, Position, Value
 from shared.problems import LedgerError
 
 
 class Checkpoint(Value, frozen=True):
-    """The views hold every event of the ledger `source` up to `position`, and none after it."""
+    """The views hold every event of the ledger `source` up to `position`, and none after it.
+
+    `chain` is that of the folded events; up to `verified` the ledger has the same.
+    """
 
     position: Position
     source: str | None
     reserve: ReserveView
+    chain: bytes
+    verified: ChainAt
+
+
+EARLIER_STATE = (
+    "these views are of an earlier state of this program. Set PROJECTION_NAME to a new name to build new views, "
+    "and remove these."
+)
 
 
 class CheckpointMoved(LedgerError):

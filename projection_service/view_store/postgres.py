@@ -2,14 +2,22 @@
 
 from collections.abc import Collection, Mapping
 
-from projection_service.view_store import Checkpoint, CheckpointMoved
+from projection_service.view_store import EARLIER_STATE, Checkpoint, CheckpointMoved
 from projection_service.views import AccountView, ReserveView
+from shared.chain import ChainAt
 from shared.events import AccountId, Position
 from shared.postgres import PostgresPool, migrate
+from shared.problems import CorruptStore
 
 CONNECTIONS_MAX = 8
 
-READ_CHECKPOINT = "SELECT position, source, reserve, reserve_last_updated FROM checkpoint"
+READ_CHECKPOINT = """
+    SELECT position, source, reserve, reserve_last_updated, chain, verified_position, verified_chain FROM checkpoint
+"""
+READ_HAS_CHAIN = """
+    SELECT count(*) > 0 FROM information_schema.columns
+    WHERE table_schema = current_schema() AND table_name = 'checkpoint' AND column_name = 'chain'
+"""
 READ_ACCOUNTS = "SELECT id, name, balance, version, last_updated FROM accounts WHERE id = ANY($1)"
 READ_ACCOUNT = """
     SELECT position, id, name, balance, version, last_updated FROM checkpoint LEFT JOIN accounts ON id = $1
@@ -17,7 +25,9 @@ READ_ACCOUNT = """
 # One statement, and so one transaction: nothing is held while the server waits for us.
 COMMIT = """
     WITH moved AS (
-        UPDATE checkpoint SET position = $1, source = $2, reserve = $3, reserve_last_updated = $4
+        UPDATE checkpoint SET
+            position = $1, source = $2, reserve = $3, reserve_last_updated = $4,
+            chain = $11, verified_position = $12, verified_chain = $13
         WHERE position = $5 RETURNING position
     ),
     put AS (
@@ -46,6 +56,8 @@ class PostgresViewStore:
         try:
             async with pool.connection() as connection, connection.transaction():
                 await migrate(connection, pool.schema, "projection_service.view_store")
+                if not await connection.fetchval(READ_HAS_CHAIN):
+                    raise CorruptStore(f"the schema {pool.schema}: {EARLIER_STATE}")
         except BaseException:
             await pool.close()
             raise
@@ -53,8 +65,10 @@ class PostgresViewStore:
 
     async def checkpoint(self) -> Checkpoint:
         async with self._pool.connection() as connection:
-            position, source, reserve, updated = await connection.fetchrow(READ_CHECKPOINT)  # type: ignore[misc]
-        return Checkpoint(Position(position), source, ReserveView(int(reserve), updated))
+            row = await connection.fetchrow(READ_CHECKPOINT)
+        position, source, reserve, updated, chain, verified_position, verified_chain = row  # type: ignore[misc]
+        verified = ChainAt(Position(verified_position), verified_chain)
+        return Checkpoint(Position(position), source, ReserveView(int(reserve), updated), chain, verified)
 
     async def accounts(self, ids: Collection[AccountId]) -> dict[AccountId, AccountView]:
         async with self._pool.connection() as connection:
@@ -77,6 +91,9 @@ class PostgresViewStore:
                 [view.balance for view in views],
                 [view.version for view in views],
                 [view.last_updated for view in views],
+                checkpoint.chain,
+                checkpoint.verified.position,
+                checkpoint.verified.chain,
             )
         if moved is None:
             raise CheckpointMoved(f"the checkpoint is no longer at {expected}.")

@@ -8,13 +8,18 @@ from typing import Any
 
 import msgspec
 
-from projection_service.view_store import Checkpoint, CheckpointMoved
+from projection_service.view_store import EARLIER_STATE, Checkpoint, CheckpointMoved
 from projection_service.views import AccountView, ReserveView
+from shared.chain import ChainAt
 from shared.data_files import DataFiles, held_lock, make_file
 from shared.events import AccountId, Position, Version
+from shared.problems import CorruptStore
 from shared.sqlite import SqliteConnection, SqliteThread, migrate, roll_back_leftover
 
-READ_CHECKPOINT = "SELECT position, source, reserve, reserve_last_updated FROM checkpoint"
+READ_CHECKPOINT = """
+    SELECT position, source, reserve, reserve_last_updated, chain, verified_position, verified_chain FROM checkpoint
+"""
+READ_HAS_CHAIN = "SELECT count(*) FROM pragma_table_info('checkpoint') WHERE name = 'chain'"
 READ_ACCOUNTS = """
     SELECT id, name, balance, version, last_updated FROM accounts WHERE id IN (SELECT value FROM json_each(?))
 """
@@ -22,7 +27,10 @@ READ_ACCOUNT = """
     SELECT position, id, name, balance, version, last_updated FROM checkpoint LEFT JOIN accounts ON id = ?
 """
 MOVE_CHECKPOINT = """
-    UPDATE checkpoint SET position = ?, source = ?, reserve = ?, reserve_last_updated = ? WHERE position = ?
+    UPDATE checkpoint SET
+        position = ?, source = ?, reserve = ?, reserve_last_updated = ?,
+        chain = ?, verified_position = ?, verified_chain = ?
+    WHERE position = ?
 """
 PUT_ACCOUNT = """
     INSERT INTO accounts (id, name, balance, version, last_updated) VALUES (?, ?, ?, ?, ?)
@@ -58,6 +66,7 @@ class SqliteViewStore:
             await writer.open()
             resources.push_async_callback(writer.close)
             await writer.run(migrate, "projection_service.view_store")
+            await writer.run(_check_state, path)
             reader = SqliteConnection(path)
             resources.callback(reader.close)
             return cls(writer, reader, DataFiles(path), resources.pop_all())
@@ -80,9 +89,16 @@ class SqliteViewStore:
         await self._resources.aclose()
 
 
+def _check_state(connection: sqlite3.Connection, path: Path) -> None:
+    if connection.execute(READ_HAS_CHAIN).fetchone() == (0,):
+        raise CorruptStore(f"{path}: {EARLIER_STATE}")
+
+
 def _read_checkpoint(connection: sqlite3.Connection) -> Checkpoint:
-    position, source, reserve, last_updated = connection.execute(READ_CHECKPOINT).fetchone()
-    return Checkpoint(Position(position), source, ReserveView(int(reserve), last_updated))
+    row = connection.execute(READ_CHECKPOINT).fetchone()
+    position, source, reserve, last_updated, chain, verified_position, verified_chain = row
+    verified = ChainAt(Position(verified_position), verified_chain)
+    return Checkpoint(Position(position), source, ReserveView(int(reserve), last_updated), chain, verified)
 
 
 def _read_accounts(connection: sqlite3.Connection, ids: Collection[AccountId]) -> dict[AccountId, AccountView]:
@@ -104,10 +120,19 @@ def _commit(
 ) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
-        reserve = checkpoint.reserve
+        reserve, verified = checkpoint.reserve, checkpoint.verified
         moved = connection.execute(
             MOVE_CHECKPOINT,
-            (checkpoint.position, checkpoint.source, str(reserve.amount), reserve.last_updated, expected),
+            (
+                checkpoint.position,
+                checkpoint.source,
+                str(reserve.amount),
+                reserve.last_updated,
+                checkpoint.chain,
+                verified.position,
+                verified.chain,
+                expected,
+            ),
         ).rowcount
         if not moved:
             raise CheckpointMoved(f"the checkpoint is no longer at {expected}.")

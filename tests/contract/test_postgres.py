@@ -666,3 +666,14 @@ async def test_projections_of_different_names_have_views_of_their_own(database_u
         await other.apply(EVENTS[:9])
         await assert_folded_once(views, EVENTS)
         await assert_folded_once(other_views, EVENTS[:9])
+
+
+async def test_views_of_an_earlier_state_are_refused(database_url: str) -> None:
+    """Their checkpoint had no chain."""
+    async with closed_at_the_end(open_views(database_url)):
+        pass
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("ALTER TABLE projection_test.checkpoint DROP COLUMN chain")
+    await connection.close()
+    with pytest.raises(CorruptStore, match="PROJECTION_NAME"):
+        await open_views(database_url)

@@ -419,3 +419,15 @@ async def test_a_long_history_of_large_events_lets_other_readers_in_between(tmp_
             heads += 1
         assert len(await reading) > 100
         assert heads > 20
+
+
+async def test_views_of_an_earlier_state_are_refused(tmp_path: Path) -> None:
+    """Its checkpoint had no chain."""
+    path = tmp_path / "views.sqlite3"
+    async with closed_at_the_end(SqliteViewStore.open(path)):
+        pass
+    connection = sqlite3.connect(path)
+    connection.execute("ALTER TABLE checkpoint DROP COLUMN chain")
+    connection.close()
+    with pytest.raises(CorruptStore, match="PROJECTION_NAME"):
+        await SqliteViewStore.open(path)

@@ -6,16 +6,18 @@ import pytest
 
 from projection_service.view_store import Checkpoint, CheckpointMoved, ViewStore
 from projection_service.views import AccountView, ReserveView
+from shared.chain import CHAIN_START, START, ChainAt
 from shared.events import AccountId, Position, Version
 from shared.problems import LedgerError
 from tests.contract.conftest import OpenViewStore
 from tests.examples import ALICE, BOB, INT64_MAX, SOURCE, at
 
-START = Checkpoint(Position(0), None, ReserveView(0, None))
+BEGINNING = Checkpoint(Position(0), None, ReserveView(0, None), CHAIN_START, START)
 
 
 def checkpoint(position: int, reserve: int) -> Checkpoint:
-    return Checkpoint(Position(position), SOURCE, ReserveView(reserve, at(1)))
+    verified = ChainAt(Position(position // 2), b"v" * 32)
+    return Checkpoint(Position(position), SOURCE, ReserveView(reserve, at(1)), position.to_bytes(32), verified)
 
 
 def view(account_id: AccountId, balance: int, version: int = 1, name: str = "Alice") -> AccountView:
@@ -23,7 +25,7 @@ def view(account_id: AccountId, balance: int, version: int = 1, name: str = "Ali
 
 
 async def test_new_views_are_at_the_start_and_empty(view_store: ViewStore) -> None:
-    assert await view_store.checkpoint() == START
+    assert await view_store.checkpoint() == BEGINNING
     assert await view_store.account(ALICE) == (None, 0)
     assert await view_store.accounts({ALICE}) == {}
 
@@ -76,7 +78,7 @@ async def test_a_commit_from_another_checkpoint_writes_nothing(view_store: ViewS
 async def test_views_that_cannot_be_written_leave_the_checkpoint_where_it_was(view_store: ViewStore) -> None:
     with pytest.raises(LedgerError):
         await view_store.commit(Position(0), checkpoint(2, 99), {ALICE: view(ALICE, 100), BOB: view(BOB, -1)})
-    assert await view_store.checkpoint() == START
+    assert await view_store.checkpoint() == BEGINNING
     assert await view_store.accounts({ALICE, BOB}) == {}
     await view_store.commit(Position(0), checkpoint(1, 100), {ALICE: view(ALICE, 100)})
 
@@ -102,7 +104,7 @@ async def test_several_processes_can_open_new_views_at_the_same_time(open_view_s
         async with open_view_store() as store:
             return await store.checkpoint()
 
-    assert await asyncio.gather(*(look() for _ in range(4))) == [START] * 4
+    assert await asyncio.gather(*(look() for _ in range(4))) == [BEGINNING] * 4
 
 
 async def test_a_commit_that_is_cancelled_is_whole_or_not_there(view_store: ViewStore) -> None:

@@ -1,6 +1,7 @@
 """The feed and an account's stream: pages, limits, long poll."""
 
 import asyncio
+import hashlib
 import time
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from tests.bank import Bank
 from tests.http.test_commands import head
+from tests.integration.broker import encoded
 
 EVENT = {
     "specversion",
@@ -112,3 +114,45 @@ async def test_the_stream_of_an_account_that_no_command_named_is_404(bank: Bank,
         problem = await response.json(content_type="application/problem+json")
     assert (response.status, problem["type"]) == (404, "urn:counting-house:problem:not-found")
     assert account_id in problem["detail"]
+
+
+async def chain(bank: Bank, **parameters: object) -> tuple[dict[str, Any], int]:
+    """The answer and its Ledger-Position."""
+    query = {name: str(value) for name, value in parameters.items()}
+    async with bank.http.get(f"{bank.command.url}/events/chain", params=query) as response:
+        assert response.status == 200
+        assert response.headers["Ledger-Source"].startswith("/ledgers/")
+        return await response.json(), int(response.headers["Ledger-Position"])
+
+
+async def test_the_chain_goes_over_the_bytes_of_the_feed(bank: Bank, account: str) -> None:
+    """Asked for at once, from where one was before, and past the end."""
+    await bank.post("/commands", [{"type": "deposit", "account_id": account, "amount": 1, "description": "ü"}] * 10)
+    expected = {0: bytes(32)}
+    for event in await bank.log():
+        position = int(event["sequence"])
+        expected[position] = hashlib.sha256(expected[position - 1] + encoded(event)).digest()
+    last = len(expected) - 1
+    for up_to in (0, 1, last - 1, last):
+        assert await chain(bank, up_to=up_to) == ({"position": up_to, "chain": expected[up_to].hex()}, last)
+    for after in (1, last - 11, last):
+        answer, _ = await chain(bank, after=after, chain=expected[after].hex(), up_to=2**63 - 1)
+        assert answer == {"position": last, "chain": expected[last].hex()}
+    beyond, _ = await chain(bank, after=last + 7, chain="00" * 32, up_to=last + 9)
+    assert beyond == {"position": last + 7, "chain": "00" * 32}
+
+
+async def test_one_answer_goes_no_further_than_10_000_events(bank: Bank, account: str) -> None:
+    await bank.post("/commands", [{"type": "deposit", "account_id": account, "amount": 1}] * 10_000)
+    answer, last = await chain(bank, up_to=2**63 - 1)
+    assert answer["position"] == 10_000 < last
+    answer, _ = await chain(bank, after=10_000, chain=answer["chain"], up_to=last)
+    assert answer["position"] == last
+
+
+@pytest.mark.parametrize(
+    "query", ["", "up_to=-1", f"up_to={2**63}", "up_to=1&after=x", "up_to=1&chain=00", "up_to=1&chain=" + "zz" * 32]
+)
+async def test_a_malformed_question_for_the_chain_is_422(bank: Bank, query: str) -> None:
+    async with bank.http.get(f"{bank.command.url}/events/chain?{query}") as response:
+        assert response.status == 422

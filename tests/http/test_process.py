@@ -25,6 +25,7 @@ from shared.server import _loop_factory
 from tests.bank import START_SECONDS, Bank, Service, open_bank
 from tests.contract.test_sqlite_files import locked_by_another_program
 from tests.http.test_commands import head
+from tests.integration.broker import eventually, value_of
 
 MODULES = ["command_service", "projection_service"]
 
@@ -63,6 +64,18 @@ def test_wrong_settings_are_all_named_before_anything_starts(module: str, tmp_pa
     assert ended.returncode == 2
     assert all(name in ended.stderr for name in ("PORT", "AMQP_URL", "LOG_LEVEL"))
     assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(("module", "name"), [("command_service", "QUERY_URL"), ("projection_service", "LEDGER_URL")])
+@pytest.mark.parametrize("url", ["127.0.0.1:8080", "ftp://127.0.0.1", "http://", "http://joe:hunter2@127.0.0.1:port"])
+def test_an_address_that_is_no_http_address_is_named_and_not_repeated(
+    module: str, name: str, url: str, tmp_path: Path
+) -> None:
+    ended = run_to_its_end(module, DATA_DIR=tmp_path / "data", **{name: url})
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"{name}: ")
+    assert "hunter2" not in ended.stderr
     assert not (tmp_path / "data").exists()
 
 
@@ -342,6 +355,29 @@ async def test_a_projection_is_not_moved_back_by_an_older_copy_of_its_ledger(tmp
         problem = await bank.projection.wait_for("/readyz", 503)
         assert "older copy" in problem["detail"]
         assert (await bank.query("/account/alice"))[1]["balance"] == 100
+
+
+async def test_metrics_say_whether_the_ledger_is_followed(tmp_path: Path) -> None:
+    async with open_bank(tmp_path) as bank:
+
+        async def value(metric: str) -> float:
+            async with bank.http.get(f"{bank.projection.url}/metrics") as response:
+                return value_of(metric, await response.text())
+
+        async def until(metric: str, expected: float) -> None:
+            await eventually(lambda: value(metric), lambda found: found == expected, f"{metric} to be {expected}")
+
+        await bank.create("alice")
+        await bank.check_views()
+        for _ in range(2):
+            await until("projection_following", 1)
+            await until("projection_lag_events", 0)
+            await until("projection_lag_seconds", 0)
+            await bank.command.kill()
+            await until("projection_following", 0)
+            await eventually(lambda: value("projection_head_age_seconds"), lambda age: age > 0.5, "the age to grow")
+            assert await value("projection_stopped") == 0
+            await bank.command.start()
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/docs", "/openapi.json", "/metrics"])

@@ -129,6 +129,11 @@ async def take_parked(amqp_url: str, number: int) -> list[AbstractIncomingMessag
     return taken
 
 
+def encoded(events: object) -> bytes:
+    """As the ledger writes it, to the byte: the chain goes over that."""
+    return json.dumps(events, separators=(",", ":"), ensure_ascii=False).encode()
+
+
 def first_seen(positions: Iterable[int]) -> list[int]:
     """The positions in the order in which each came for the first time."""
     return list(dict.fromkeys(positions))

@@ -21,6 +21,7 @@ from tests.integration.broker import (
     LIMIT_SECONDS,
     PARKED,
     bind,
+    encoded,
     eventually,
     first_seen,
     messages_in,
@@ -46,8 +47,8 @@ async def batch(bank: Bank, commands: int) -> int:
 
 
 async def bodies(bank: Bank) -> list[bytes]:
-    """Each event of the log as a message of its own."""
-    return [json.dumps([event]).encode() for event in await bank.log()]
+    """Each event of the log as a message of its own, to the byte as the ledger wrote it."""
+    return [encoded([event]) for event in await bank.log()]
 
 
 async def test_messages_that_come_twice_and_in_any_order_count_once(amqp_url: str, bank_on: OpenBank) -> None:

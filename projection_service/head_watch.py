@@ -1,0 +1,78 @@
+"""What is known of the log's head, and since when: how far the projection is behind, and when nobody can tell."""
+
+import math
+import time
+from datetime import datetime
+
+from prometheus_client import CollectorRegistry, Gauge
+
+from projection_service.projection import Projection
+from shared.events import Position
+
+IN_SIGHT_SECONDS_MAX = 30
+"""Longer than a long poll of the feed, and than several looks at it beside the queue."""
+
+
+class HeadWatch:
+    """Nothing is said to be up to date on the strength of a head that was seen too long ago."""
+
+    def __init__(self, projection: Projection, registry: CollectorRegistry) -> None:
+        self._projection = projection
+        self._head = projection.position
+        self._started = time.monotonic()
+        self._seen: float | None = None
+        self._level: float | None = None
+        """When the views last had everything."""
+        for name, meaning, value in (
+            ("projection_lag_events", "Events behind the head; NaN while the head is out of sight.", self.lag_events),
+            (
+                "projection_lag_seconds",
+                "Age of the oldest event that is not in the views, at most. It grows while the head is out of sight.",
+                self.lag_seconds,
+            ),
+            (
+                "projection_head_age_seconds",
+                "Since the head of the log was last seen, or since the start.",
+                self.age_seconds,
+            ),
+        ):
+            Gauge(name, meaning, registry=registry).set_function(value)
+
+    def seen(self, head: Position) -> None:
+        """The log ended at `head` just now."""
+        self._head = head
+        self._seen = time.monotonic()
+        if self._projection.position >= head:
+            self._level = self._seen
+
+    def lose(self) -> None:
+        """From now on nobody looks at it any more."""
+        self._seen = None
+
+    @property
+    def is_in_sight(self) -> bool:
+        return self._seen is not None and self.age_seconds() <= IN_SIGHT_SECONDS_MAX
+
+    def age_seconds(self) -> float:
+        return time.monotonic() - (self._started if self._seen is None else self._seen)
+
+    def lag_events(self) -> float:
+        return max(0, self._head - self._projection.position) if self.is_in_sight else math.nan
+
+    def lag_seconds(self) -> float:
+        if self.is_in_sight and self._projection.position >= self._head:
+            return 0
+        # What is missing came after the last event that is there, and after all was there.
+        ages = [time.monotonic() - self._level] if self._level is not None else []
+        if self._projection.last_event_time is not None and (age := _age_seconds(self._projection.last_event_time)):
+            ages.append(age)
+        return min(ages, default=time.monotonic() - self._started)
+
+
+def _age_seconds(event_time: str) -> float | None:
+    """None when it is no time, or one to come."""
+    try:
+        age = time.time() - datetime.fromisoformat(event_time).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None
+    return max(0, age) or None

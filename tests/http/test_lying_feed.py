@@ -1,0 +1,209 @@
+"""The projection's client of the feed, before a server that means it harm: bounded, and nothing of it is repeated."""
+
+import asyncio
+import resource
+import sys
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from projection_service.feed import ANSWER_SECONDS, BODY_BYTES_MAX, Feed, FeedUnavailable, open_feed
+from shared.chain import START
+from shared.events import Position
+from shared.problems import CorruptStore
+from tests.bank import Service
+from tests.examples import DEPOSITED, SOURCE, logged
+from tests.integration.broker import eventually
+
+Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
+HEADERS = f"Ledger-Position: 1\r\nLedger-Source: {SOURCE}\r\n"
+EVENT = logged(1, DEPOSITED).event.encode()
+SECRET = "what-the-feed-says"
+
+
+def page(body: bytes = b"[]", headers: str = HEADERS, status: str = "200 OK") -> Answer:
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        writer.write(f"HTTP/1.1 {status}\r\n{headers}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        await writer.drain()
+
+    return answer
+
+
+def endless(head: str, chunk: bytes) -> Answer:
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        writer.write(f"HTTP/1.1 200 OK\r\n{HEADERS}{head}".encode())
+        while True:
+            writer.write(chunk)
+            await writer.drain()
+
+    return answer
+
+
+async def hang_up(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n[")
+
+
+class Liar:
+    """An HTTP server that gives each request the same answer, and counts them."""
+
+    def __init__(self, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.requests: list[bytes] = []
+
+
+@asynccontextmanager
+async def lying(answer: Answer) -> AsyncIterator[Liar]:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while request := await reader.readuntil(b"\r\n\r\n"):
+                liar.requests.append(request)
+                await answer(writer)
+                if answer is hang_up:
+                    break
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    liar = Liar(server.sockets[0].getsockname()[1])
+    try:
+        yield liar
+    finally:
+        server.close()
+
+
+@asynccontextmanager
+async def feed_of(answer: Answer) -> AsyncIterator[Feed]:
+    async with lying(answer) as liar, open_feed(liar.url) as feed:
+        yield feed
+
+
+def peak_mebibytes() -> float:
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+async def bomb(writer: asyncio.StreamWriter) -> None:
+    """Half a gigabyte of spaces, as half a megabyte."""
+    gzip = zlib.compressobj(1, wbits=31)
+    body = b"".join([*(gzip.compress(b" " * 2**20) for _ in range(512)), gzip.flush()])
+    await page(body, f"{HEADERS}Content-Encoding: gzip\r\n")(writer)
+
+
+UNAVAILABLE = {
+    "a position in words": page(headers=f"Ledger-Position: {SECRET}\r\nLedger-Source: {SOURCE}\r\n"),
+    "a negative position": page(headers=f"Ledger-Position: -1\r\nLedger-Source: {SOURCE}\r\n"),
+    "a position over 64 bits": page(headers=f"Ledger-Position: {2**63}\r\nLedger-Source: {SOURCE}\r\n"),
+    "a position of 5000 digits": page(headers=f"Ledger-Position: {'9' * 5000}\r\nLedger-Source: {SOURCE}\r\n"),
+    "no position": page(headers=f"Ledger-Source: {SOURCE}\r\n"),
+    "no source": page(headers="Ledger-Position: 1\r\n"),
+    "a source of 5000 characters": page(headers=f"Ledger-Position: 1\r\nLedger-Source: {'x' * 5000}\r\n"),
+    "a header of 1 MB": page(headers=f"{HEADERS}X: {'x' * 2**20}\r\n"),
+    "200,000 headers": page(headers=HEADERS + "X: x\r\n" * 200_000),
+    "a redirect": page(SECRET.encode(), f"{HEADERS}Location: http://127.0.0.1:1/{SECRET}\r\n", "302 Found"),
+    "an error": page(SECRET.encode(), status=f"503 {SECRET}"),
+    "a body over the limit": page(b"[" + b" " * BODY_BYTES_MAX + b"]"),
+    "an endless body": endless("Transfer-Encoding: chunked\r\n\r\n", b"10000\r\n" + b" " * 0x10000 + b"\r\n"),
+    "endless headers": endless("", b"X: x\r\n" * 1000),
+    "a gzip bomb": bomb,
+    "no HTTP": endless(f"{SECRET}\r\n\r\n", b"\0" * 1000),
+    "half an answer": hang_up,
+}
+
+
+@pytest.mark.parametrize("lie", UNAVAILABLE)
+async def test_an_answer_that_is_no_feeds_is_a_feed_that_is_away(lie: str) -> None:
+    before = peak_mebibytes()
+    async with feed_of(UNAVAILABLE[lie]) as feed, asyncio.timeout(3 * ANSWER_SECONDS):
+        for _ in range(3):
+            with pytest.raises(FeedUnavailable) as caught:
+                await feed.read(Position(0))
+        with pytest.raises(FeedUnavailable):
+            await feed.chain(START, Position(1))
+    assert SECRET not in str(caught.value)
+    assert len(str(caught.value)) < 300
+    assert peak_mebibytes() - before < 100
+
+
+UNREADABLE = {
+    "no JSON": b"<html>",
+    "no events": b"[{}]",
+    "an amount of 10^30": b"[" + EVENT.replace(b"100", b"1" + b"0" * 30) + b"]",
+    "extensions 100,000 deep": b'[{"x":' + b"[" * 100_000,
+    "a hole": b"[" + logged(2, DEPOSITED).event.encode() + b"]",
+    "twice the same": b"[" + EVENT + b"," + EVENT + b"]",
+    "of another ledger": b"[" + EVENT.replace(SOURCE.encode(), b"/ledgers/another") + b"]",
+}
+
+
+@pytest.mark.parametrize("lie", UNREADABLE)
+async def test_a_page_that_is_no_run_of_the_ledgers_events_is_corrupt(lie: str) -> None:
+    async with feed_of(page(UNREADABLE[lie])) as feed:
+        with pytest.raises(CorruptStore):
+            await feed.read(Position(0))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[" * 100_000,
+        b'{"position": 1}',
+        b'{"position": 1, "chain": "xyz"}',
+        b'{"position": 2, "chain": ""}',
+        b'{"position": -1, "chain": ""}',
+        b'{"position": 1e999, "chain": ""}',
+    ],
+    ids=lambda body: repr(body[:40]),
+)
+async def test_a_chain_that_cannot_be_read_is_a_feed_that_is_away(body: bytes) -> None:
+    async with feed_of(page(body)) as feed:
+        with pytest.raises(FeedUnavailable):
+            await feed.chain(START, Position(1))
+
+
+async def test_a_good_page_is_read_and_asked_for_without_compression() -> None:
+    async with lying(page(b"[" + EVENT + b"]")) as liar, open_feed(liar.url) as feed:
+        (event,) = (await feed.read(Position(0))).events
+        assert event.encoded == EVENT
+        assert b"Accept-Encoding: identity" in liar.requests[0]
+
+
+@pytest.mark.parametrize("head", [0, 1_000_000])
+async def test_a_feed_that_gives_nothing_is_asked_less_and_less_often(tmp_path: Path, head: int) -> None:
+    """It answers at once when it was asked to wait, or claims a head without its events."""
+    answer = page(headers=f"Ledger-Position: {head}\r\nLedger-Source: {SOURCE}\r\n")
+    async with lying(answer) as liar, projection(tmp_path, liar.url):
+        await asyncio.sleep(3)
+        assert 1 < len(liar.requests) < 20
+
+
+@asynccontextmanager
+async def projection(folder: Path, ledger_url: str) -> AsyncIterator[Service]:
+    service = Service("projection_service", folder / "projection.log", DATA_DIR=str(folder), LEDGER_URL=ledger_url)
+    await service.start()
+    try:
+        yield service
+    finally:
+        await service.kill()
+
+
+async def test_what_is_secret_in_the_address_is_sent_and_told_nobody(tmp_path: Path) -> None:
+    async with lying(page(SECRET.encode(), status=f"500 {SECRET}")) as liar:
+        address = liar.url.replace("http://", "http://joe:hunter2@") + "/path-token?key=query-token"
+        async with projection(tmp_path, address) as service:
+
+            async def readiness() -> str:
+                return str((await service.wait_for("/readyz", 503))["detail"])
+
+            problem = await eventually(readiness, lambda detail: "answered 500" in detail, "the feed's answer to show")
+            shown = problem + service.log.read_text()
+    assert liar.url.removeprefix("http://") in problem
+    for secret in ("joe", "hunter2", "path-token", "query-token", SECRET):
+        assert secret not in shown
+    assert liar.requests[0].startswith(b"GET /path-token/events?key=query-token&after=0&")
+    assert b"Authorization: Basic am9lOmh1bnRlcjI=" in liar.requests[0]
