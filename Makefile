@@ -20,7 +20,7 @@ run-rabbitmq: $(VENV)/run  ## The same with RabbitMQ: the one that AMQP_URL name
 	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m scripts.rabbitmq honcho start
 
 test: $(VENV)/dev  ## Install what the tests need, and run them
-	@sh scripts/install-servers.sh rabbitmq-server postgresql pgbouncer
+	@sh scripts/install-servers.sh rabbitmq-server postgresql pgbouncer chromium
 	@$(BIN)/python -m pytest $(TESTS)
 
 faults: $(VENV)/dev  ## Break the whole bank at random for a while, and check it: SEED=1 MINUTES=15

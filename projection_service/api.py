@@ -13,6 +13,7 @@ from projection_service.projection import Projection
 from projection_service.subscription import Subscription
 from projection_service.view_store import ViewStore
 from shared.api import AccountIdPath, E, route
+from shared.docs import install_docs
 from shared.events import AccountId, Position
 from shared.problems import NotFound, ProjectionBehind, install_problem_handlers, problem_responses
 from shared.telemetry import install_operator_routes
@@ -57,6 +58,8 @@ def create_api(
     app = FastAPI(
         title="Counting House: projection service",
         summary="Answers queries from views of the event log.",
+        docs_url=None,
+        redoc_url=None,
         redirect_slashes=False,
     )
     install_problem_handlers(app)
@@ -113,6 +116,7 @@ def create_api(
         }
 
     install_operator_routes(app, registry)
+    install_docs(app)
     return app
 
 

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes sure that there are servers to start private ones from: `install-servers.sh rabbitmq-server postgresql`.
+# Makes sure that there are programs to start private servers, or a browser, from:
+# `install-servers.sh rabbitmq-server postgresql`.
 set -eu
 
 has() {
@@ -15,6 +16,9 @@ has() {
             ls /usr/local/opt/postgresql@*/bin/initdb >/dev/null 2>&1
         ;;
     pgbouncer) command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] ;;
+    chromium)
+        command -v chromium >/dev/null || [ -x "/Applications/Chromium.app/Contents/MacOS/Chromium" ]
+        ;;
     *) command -v "$1" >/dev/null ;;
     esac
 }
@@ -37,7 +41,7 @@ case "$missing" in
 esac
 
 if ! command -v apt-get >/dev/null; then
-    fail "Needed, and not here: $missing. Install it (on a Mac: brew install rabbitmq postgresql@17 pgbouncer wrk)$or."
+    fail "Needed, and not here: $missing. Install it (on a Mac: brew install rabbitmq postgresql@17 pgbouncer wrk chromium)$or."
 fi
 if [ "$(id -u)" = 0 ]; then
     as_root=""
@@ -47,7 +51,7 @@ else
     fail "Needed, and not here: $missing. Installing it takes root or sudo: apt-get install $missing$or."
 fi
 
-echo "Installing $missing with apt: private servers are started from it. Its own service is not started."
+echo "Installing $missing with apt, for private use: no service of it is started."
 # A system service would take the usual port: this policy holds for the installation alone.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then

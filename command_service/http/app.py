@@ -10,6 +10,7 @@ from command_service.http.commands import command_endpoints
 from command_service.http.feed import install_chain, install_feed
 from command_service.http.openapi import describe_commands
 from command_service.ledger_writer import LedgerWriter
+from shared.docs import install_docs
 from shared.gate import Gate
 from shared.problems import install_problem_handlers, problem_responses
 from shared.telemetry import install_operator_routes
@@ -30,6 +31,8 @@ def create_api(
         title="Counting House: command service",
         summary="Records commands in the event log.",
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
     )
     install_problem_handlers(app)
     install_feed(app, store, head)
@@ -42,5 +45,6 @@ def create_api(
         return {"status": "ready", "relay": relay_status()}
 
     install_operator_routes(app, registry)
+    install_docs(app)
     describe_commands(app.openapi())
     return Gate(app, command_endpoints(writer, query_url), hosts)

@@ -228,7 +228,7 @@ async def test_a_parameter_of_the_feed_outside_its_limits_is_named(bank: Bank, q
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/", 404),
+        ("GET", "/account/a/b/c", 404),
         ("GET", "/nothing", 404),
         ("POST", "/account/deposit/a/b", 404),
         ("GET", "/account", 405),
