@@ -4,6 +4,7 @@ import asyncio
 import gc
 import socket
 from collections.abc import Callable, Coroutine, Sequence
+from ipaddress import ip_address
 from types import FrameType
 from typing import TypeVar
 
@@ -41,11 +42,14 @@ def bind(settings: ServiceSettings) -> socket.socket:
     """The listening socket. Raises `LedgerError` when the address is taken or not of this machine."""
     try:
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+        listener = socket.create_server((settings.host, settings.port), family=family, backlog=2048)
     except OSError as error:
         raise LedgerError(
             f"cannot listen on {settings.host}:{settings.port}: {error.strerror}. Set HOST or PORT to a free address."
         ) from error
+    if not ip_address(listener.getsockname()[0]).is_loopback:
+        log.warning("open to other machines; it has no users of its own: put a proxy before it that asks who comes")
+    return listener
 
 
 async def serve(

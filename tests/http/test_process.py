@@ -216,6 +216,7 @@ async def test_without_settings_a_service_listens_on_127_0_0_1_and_nowhere_else(
             client.settimeout(5)
             refused = client.connect_ex(("127.0.0.2", service.port)) != 0
         assert refused != reachable or sys.platform == "darwin"
+        assert ("no users of its own" in service.log.read_text()) == reachable
     finally:
         await service.kill()
 
