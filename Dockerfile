@@ -1,9 +1,9 @@
-FROM python:3.13-slim AS build
+FROM python:3.13.5-slim AS build
 RUN python -m venv /venv
 COPY requirements.txt .
 RUN /venv/bin/pip install --no-cache-dir --require-hashes -r requirements.txt
 
-FROM python:3.13-slim
+FROM python:3.13.5-slim
 # For SQLite files, where no DATABASE_URL is set: a named volume takes over the owner of the folder it is mounted on.
 RUN useradd --uid 10001 --no-create-home ledger && install -d -o ledger -g ledger /data
 COPY --from=build /venv /venv
