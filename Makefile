@@ -7,7 +7,7 @@ COMPILE := uv pip compile --quiet --universal --upgrade --generate-hashes --no-h
 	--no-emit-index-url --no-emit-find-links --python-version 3.11 pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run run-rabbitmq test faults bench lint types dist lock clean-data clean
+.PHONY: help run run-rabbitmq test compat faults bench lint types dist lock clean-data clean
 
 help:  ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -22,6 +22,9 @@ run-rabbitmq: $(VENV)/run  ## The same with RabbitMQ: the one that AMQP_URL name
 test: $(VENV)/dev  ## Install what the tests need, and run them
 	@sh scripts/install-servers.sh rabbitmq-server postgresql pgbouncer chromium
 	@$(BIN)/python -m pytest $(TESTS)
+
+compat:  ## Run the tests in a tree of another Debian, as root: SUITE=trixie TESTS=tests/unit
+	@SUITE=$(SUITE) TESTS="$(TESTS)" sh scripts/compat.sh
 
 faults: $(VENV)/dev  ## Break the whole bank at random for a while, and check it: SEED=1 MINUTES=15
 	@sh scripts/install-servers.sh rabbitmq-server postgresql
