@@ -7,7 +7,7 @@ COMPILE := uv pip compile --quiet --universal --upgrade --generate-hashes --no-h
 	--no-emit-index-url --no-emit-find-links --python-version 3.11 pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run run-rabbitmq test compat faults bench lint types dist lock clean-data clean
+.PHONY: help run run-rabbitmq test compat faults fuzz abuse bench lint types dist lock clean-data clean
 
 help:  ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -29,6 +29,13 @@ compat:  ## Run the tests in a tree of another Debian, as root: SUITE=trixie TES
 faults: $(VENV)/dev  ## Break the whole bank at random for a while, and check it: SEED=1 MINUTES=15
 	@sh scripts/install-servers.sh rabbitmq-server postgresql
 	@$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
+
+fuzz: $(VENV)/dev  ## Send the services what nobody should send them: SEED=1 MINUTES=5
+	@sh scripts/install-servers.sh rabbitmq-server
+	@$(BIN)/python -m tests.fuzz $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
+
+abuse: $(VENV)/dev  ## Abuse a service in every way we know, and print what that costs it: a few minutes
+	@$(BIN)/python -m tests.abuse
 
 bench: $(VENV)/dev  ## Measure every path against its peers: QUICK=1 for under two minutes
 	@sh scripts/install-servers.sh rabbitmq-server postgresql wrk
