@@ -1,6 +1,7 @@
 """Asks services all along whether they live, from a process of its own: nothing that its parent does delays it.
 
-`python -m tests.livez URL …` asks each of them until its input ends, and then prints one line of JSON for each.
+`python -m tests.livez URL …` asks each of them until its input ends. It prints a line when it has begun, and at its end
+one of JSON for each.
 """
 
 import asyncio
@@ -39,6 +40,8 @@ async def probe(*urls: str) -> AsyncIterator[Probe]:
     """Ask them in turns, as long as the block lasts."""
     process = _start(urls)
     found = Probe()
+    assert process.stdout is not None
+    await asyncio.to_thread(process.stdout.readline)
     try:
         yield found
     finally:
@@ -51,10 +54,10 @@ def _start(urls: tuple[str, ...]) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
-def watch(url: str, stop: threading.Event) -> Delay:
+def watch(url: str, stop: threading.Event, ready: threading.Barrier) -> Delay:
     connection = HTTPConnection(urlsplit(url).netloc, timeout=ANSWER_SECONDS)
     worst, answers, failures = 0.0, 0, 0
-    while not stop.wait(PAUSE_SECONDS):
+    while not stop.wait(PAUSE_SECONDS if answers else 0):
         begin = time.perf_counter()
         try:
             connection.request("GET", "/livez")
@@ -66,19 +69,23 @@ def watch(url: str, stop: threading.Event) -> Delay:
             is_alive = False
         worst = max(worst, time.perf_counter() - begin)
         answers, failures = answers + is_alive, failures + (not is_alive)
+        if answers + failures == 1:
+            ready.wait()
     return Delay(worst * 1000, answers, failures)
 
 
 def main() -> None:
-    stop = threading.Event()
+    stop, ready = threading.Event(), threading.Barrier(len(sys.argv))
     found: dict[str, Delay] = {}
 
     def keep(url: str) -> None:
-        found[url] = watch(url, stop)
+        found[url] = watch(url, stop, ready)
 
     threads = [threading.Thread(target=keep, args=(url,)) for url in sys.argv[1:]]
     for thread in threads:
         thread.start()
+    ready.wait()
+    print(flush=True)
     sys.stdin.buffer.read()
     stop.set()
     for thread in threads:

@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 ANSWER_SECONDS = 20
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
-QUIET_SECONDS = 0.2
-"""Of silence until a client believes that no further answer comes to what it was vague about."""
+DOUBT_SECONDS = 3
+"""Of silence until a client believes that no answer comes to what may be no whole request."""
+QUIET_SECONDS = 0.1
+"""Of silence until it believes that no answer comes beyond those that it can think of."""
 
 
 class Answer(NamedTuple):
@@ -60,16 +62,16 @@ class Connection:
             self.close()
         return answer
 
-    async def ask_vaguely(self, raw: bytes, quiet_seconds: float = QUIET_SECONDS) -> list[Answer]:
+    async def ask_vaguely(self, raw: bytes, answers_likely: int = 1) -> list[Answer]:
         """Every answer to what may be no request, half of one, or several, on a connection of its own."""
         self.close()
         reader, writer = await self._open()
         writer.write(raw)
-        answers = []
+        answers: list[Answer] = []
         with suppress(NoAnswer, TimeoutError):
             while True:
-                async with asyncio.timeout(quiet_seconds):
-                    answers.append(await read_answer(reader, is_head=False))
+                async with asyncio.timeout(DOUBT_SECONDS if len(answers) < answers_likely else QUIET_SECONDS):
+                    answers.append(await read_answer(reader, is_head=raw.startswith(b"HEAD ")))
         self.close()
         return answers
 

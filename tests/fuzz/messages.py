@@ -7,28 +7,36 @@ from random import Random
 from typing import Any
 
 import aio_pika
-from aio_pika.abc import AbstractExchange, DateType, HeadersType
+from aio_pika.abc import AbstractExchange, DateType, FieldValue, HeadersType
 
 from tests.bank import Bank, open_bank
 from tests.fuzz.mutation import Json, encode, mutate, mutate_bytes
 from tests.fuzz.oracle import read_log_files
 from tests.fuzz.requests import ACCOUNTS
-from tests.fuzz.run import MEMORY_GROWTH_MAX_MIB, memory_mib
+from tests.fuzz.run import memory_mib
 from tests.integration.broker import EXCHANGE, FOLLOWING, open_channel, queue_of, until_subscription
 
 PUBLISHER = "guest"
 """The broker lets nobody name another user than his own. So whoever may publish as the ledger is the ledger."""
 TRUE_COMMANDS = 50
 CONTENT_TYPES = ("application/cloudevents-batch+json", "text/plain", "", "application/json", "x" * 200)
+
+
+def nested_table(depth: int) -> dict[str, FieldValue]:
+    return {"a": nested_table(depth - 1)} if depth else {}
+
+
 HEADERS: Sequence[HeadersType] = (
     {},
     {"first_position": "1", "last_position": None},
     {"first_position": -1, "last_position": 2**62},
     {"first_position": [1, {"a": True}]},
     {f"h{number}": "x" * 100 for number in range(100)},
+    {"deep": nested_table(100)},
     {"x-death": [{"count": 5, "reason": "rejected"}]},
 )
-LARGE_BYTES = 4 * 1024 * 1024
+LARGE_BYTES = 1024 * 1024
+MEMORY_GROWTH_MAX_MIB = 128
 
 
 async def fuzz_messages(folder: Path, amqp_url: str, seed: int, enough: Callable[[int], bool]) -> list[str]:

@@ -144,6 +144,7 @@ class Request:
     framing: Literal["length", "chunked", "none"] = "length"
     raw: bytes | None = None
     is_vague: bool = False
+    answers_likely: int = 1
 
     def encode(self) -> bytes:
         if self.raw is not None:
@@ -357,7 +358,8 @@ def _mutate_message(request: Request, random: Random) -> Request:
             head = raw.split(b"\r\n\r\n")[0]
             return replace(request, raw=head + b"\r\n\r\n" + chunk + b"\r\n" + body + b"\r\n0\r\n\r\n")
         case 6:
-            return replace(request, raw=request.encode() + random.choice([b"\r\n", b""]) + request.encode())
+            both = request.encode() + random.choice([b"\r\n", b""]) + request.encode()
+            return replace(request, raw=both, answers_likely=2)
         case 7:
             line = random.choice(
                 [b" folded", b"no colon", b"a : b", b"\xff: \xff", b"a:" + random.choice(LOOSE), b"\t"]

@@ -132,7 +132,8 @@ async def _client(
         report.statuses.update(answer.status for answer in answers)
         if not answers:
             report.unanswered += 1
-            told.unanswered += request.is_vague and request.service == "command" and request.body is not None
+            if request.is_vague and request.service == "command" and request.body is not None:
+                told.unanswered.append(request.encode())
         for answer in answers:
             if request.service == "command":
                 for announced in announcements(answer):
@@ -150,7 +151,7 @@ async def ask(connection: Connection, request: Request) -> tuple[list[Answer], l
     """The answers, and what is wrong with them."""
     raw = request.encode()
     if request.is_vague:
-        answers = await connection.ask_vaguely(raw)
+        answers = await connection.ask_vaguely(raw, request.answers_likely)
     else:
         try:
             answers = [await connection.ask(raw, is_head=request.method == b"HEAD")]
