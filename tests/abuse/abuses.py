@@ -191,8 +191,8 @@ async def endless_bodies(service: Service) -> Outcome:
                     sent = 0
                     while sent < share and await client.send(b" " * 65536):
                         sent += 65536
-                    while not stop.is_set() and not client.is_ended:
-                        await client.answer(0.5)
+                    while not stop.is_set() and await client.answer(0.5) is None and not client.is_ended:
+                        pass
             await asyncio.sleep(0.05)
 
     item = {"type": "deposit", "account_id": "nobody", "amount": 5, "description": "x" * 200}
