@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import asyncpg
 from asyncpg.exceptions._base import DataError as ArgumentError
 
-from shared.migrations import migration_scripts
+from shared.migrations import migration_scripts, to_do
 from shared.problems import CorruptStore, InvalidRequest, LedgerError, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -198,11 +198,6 @@ async def migrate(connection: "Connection", schema: str, package: str) -> None:
     await connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
     await connection.execute("CREATE TABLE IF NOT EXISTS migrations (number integer PRIMARY KEY)")
     current: int = await connection.fetchval("SELECT coalesce(max(number), 0) FROM migrations")
-    if current > len(migrations):
-        raise CorruptStore(
-            f"the schema {schema} has version {current}, newer than this program's {len(migrations)}: "
-            "update the program."
-        )
-    for number, migration in enumerate(migrations[current:], current + 1):
+    for number, migration in to_do(migrations, current, f"the schema {schema}").items():
         await connection.execute(migration, timeout=MIGRATION_SECONDS)
         await connection.execute("INSERT INTO migrations VALUES ($1)", number)

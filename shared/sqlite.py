@@ -12,7 +12,7 @@ from typing import Concatenate, Literal, ParamSpec, TypeVar
 
 import structlog
 
-from shared.migrations import migration_scripts
+from shared.migrations import migration_scripts, to_do
 from shared.problems import CorruptStore, StoreUnavailable
 
 P = ParamSpec("P")
@@ -179,26 +179,18 @@ def migrate(connection: sqlite3.Connection, package: str) -> None:
     """Bring the schema up to date with `package`'s numbered `*.sqlite.sql` files, in one transaction.
 
     The number of the last one is kept in `PRAGMA user_version`. Raises `CorruptStore` when the file
-    was written by a later program than this one, or fails a migration's CHECK.
+    was written by another program than this one.
     """
     migrations = migration_scripts(package, "sqlite")
     # Locked before the version is read: of several that start together, one migrates.
     connection.execute("BEGIN IMMEDIATE")
     try:
         (current,) = connection.execute("PRAGMA user_version").fetchone()
-        if current > len(migrations):
-            raise CorruptStore(
-                f"schema version {current} is newer than this program's {len(migrations)}: update the program."
-            )
-        if 0 < current < len(migrations):
-            log.info("bringing the schema up to date", schema=package, version=len(migrations))
-        for migration in migrations[current:]:
+        for migration in to_do(migrations, current, f"the schema of {package}").values():
             for statement in _statements(migration):
                 connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {len(migrations)}")
+        connection.execute(f"PRAGMA user_version = {max(migrations)}")
         connection.execute("COMMIT")
-    except sqlite3.IntegrityError as error:
-        raise CorruptStore(f"{error}. Nothing was written to it; put a good copy in its place.") from error
     finally:
         roll_back_leftover(connection)
 

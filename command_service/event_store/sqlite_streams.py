@@ -13,7 +13,7 @@ from shared.problems import CorruptStore
 
 STRIDE = 32
 """Each event leads to the one before it in its stream; one in 32 also to the one 32 before it, one in 32² also to
-the one 32² before it, and so on. Also a number in migration 003.
+the one 32² before it, and so on.
 """
 SWEEP_EVENTS = 25_000
 """Each time that so many more events are in the log, the streams that they moved begin to be written.
