@@ -5,6 +5,7 @@ import hashlib
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import msgspec
@@ -180,11 +181,12 @@ class LedgerWriter:
 
     async def _wait(self) -> None:
         """For commands; after a failure no longer than `PROBE_SECONDS`."""
-        try:
-            async with asyncio.timeout(PROBE_SECONDS if self._failure else None):
+        if not self._failure:
+            await self._wake.wait()
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PROBE_SECONDS):
                 await self._wake.wait()
-        except TimeoutError:
-            pass
 
     async def _gather(self) -> None:
         """Let in what the event loop has at hand: a transaction costs as much as some twenty commands in it."""

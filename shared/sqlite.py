@@ -5,20 +5,16 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Concatenate, Literal, ParamSpec, TypeVar
 
-import structlog
-
 from shared.migrations import migration_scripts, to_do
-from shared.problems import CorruptStore, StoreUnavailable
+from shared.problems import CorruptStore, LedgerError, StoreUnavailable
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-log = structlog.get_logger()
 
 BUSY_SECONDS = 5
 BUSY_RETRY_SECONDS = 0.01
@@ -47,12 +43,14 @@ class SqliteConnection:
     ) -> None:
         """Raises `CorruptStore` when the file is no SQLite database, `StoreUnavailable` when it can't be opened."""
         self.path = path
-        with self._translated_errors(), ExitStack() as opened:
+        try:
             self._connection = sqlite3.connect(
                 path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
-            opened.callback(self._connection.close)
-            self._connection.text_factory = text_factory
+        except sqlite3.Error as error:
+            raise self._problem(error) from error
+        self._connection.text_factory = text_factory
+        try:
             # Of a new file. A commit costs by the page, and events are written one after the other.
             self._connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
             _use_write_ahead_log(self._connection)
@@ -61,7 +59,9 @@ class SqliteConnection:
             # file once, and the index of streams stays in memory. The log of changes grows to about 64 MB for it.
             self._connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
             self._connection.execute(f"PRAGMA cache_size = -{cache_kibibytes}")
-            opened.pop_all()
+        except sqlite3.Error as error:
+            self._connection.close()
+            raise self._problem(error) from error
 
     def run(
         self,
@@ -70,23 +70,19 @@ class SqliteConnection:
         **kwargs: P.kwargs,
     ) -> T:
         """Raises `CorruptStore` or `StoreUnavailable` in place of SQLite's own errors."""
-        with self._translated_errors():
+        try:
             return function(self._connection, *args, **kwargs)
+        except sqlite3.Error as error:
+            raise self._problem(error) from error
 
     def close(self) -> None:
         self._connection.close()
 
-    @contextmanager
-    def _translated_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            # SQLITE_CORRUPT, SQLITE_NOTADB: https://www.sqlite.org/rescode.html
-            if error.sqlite_errorname in ("SQLITE_CORRUPT", "SQLITE_NOTADB"):
-                raise CorruptStore(
-                    f"{self.path}: {error}. Nothing was written to it; put a good copy in its place."
-                ) from error
-            raise StoreUnavailable(f"{self.path}: {error}.{ADVICE.get(error.sqlite_errorname, '')}") from error
+    def _problem(self, error: sqlite3.Error) -> LedgerError:
+        # SQLITE_CORRUPT, SQLITE_NOTADB: https://www.sqlite.org/rescode.html
+        if error.sqlite_errorname in ("SQLITE_CORRUPT", "SQLITE_NOTADB"):
+            return CorruptStore(f"{self.path}: {error}. Nothing was written to it; put a good copy in its place.")
+        return StoreUnavailable(f"{self.path}: {error}.{ADVICE.get(error.sqlite_errorname, '')}")
 
 
 class SqliteThread:

@@ -14,10 +14,8 @@ import uuid_utils
 from command_service.event_store import Answer, Append, Lease, NewEvent, Stream
 from command_service.event_store.sqlite_streams import (
     READ_RUNS,
-    Link,
     RecentStreams,
     StreamEnd,
-    WayBack,
     lead_back,
     put,
     read_back,
@@ -74,6 +72,7 @@ class SqliteEventStore:
         recent: RecentStreams,
         writer: SqliteThread,
         reader: SqliteThread,
+        stream_reader: SqliteThread,
         files: DataFiles,
         resources: AsyncExitStack,
     ) -> None:
@@ -84,6 +83,8 @@ class SqliteEventStore:
         self._appending = asyncio.Lock()
         self._writer = writer
         self._reader = reader
+        # The events of one account can lie far apart, each in a row with large ones: the feed does not wait for that.
+        self._stream_reader = stream_reader
         self._tail = _Tail()
 
     @classmethod
@@ -93,16 +94,18 @@ class SqliteEventStore:
         Raises `StoreUnavailable` while another process has it open, `CorruptStore` when it can't be trusted.
         """
         make_file(path)
-        writer, reader = SqliteThread(path), SqliteThread(path, bytes, cache_kibibytes=READER_CACHE_KIBIBYTES)
+        writer = SqliteThread(path)
+        reader, stream_reader = (SqliteThread(path, bytes, cache_kibibytes=READER_CACHE_KIBIBYTES) for _ in range(2))
         async with AsyncExitStack() as resources:
             resources.enter_context(held_lock(path, sole=True))
             await writer.open()
             resources.push_async_callback(writer.close)
             source, recent = await writer.run(_prepare, path)
             await writer.run(never_wait)
-            await reader.open()
-            resources.push_async_callback(reader.close)
-            return cls(source, recent, writer, reader, DataFiles(path), resources.pop_all())
+            for thread in (reader, stream_reader):
+                await thread.open()
+                resources.push_async_callback(thread.close)
+            return cls(source, recent, writer, reader, stream_reader, DataFiles(path), resources.pop_all())
 
     @asynccontextmanager
     async def append(self, account_ids: Collection[AccountId], keys: Collection[str]) -> AsyncIterator[Append]:
@@ -125,10 +128,7 @@ class SqliteEventStore:
     async def read_stream(self, account_id: AccountId, after: Version, events_max: int, bytes_max: int) -> list[bytes]:
         end = self._recent.ends.get(account_id)
         last = end.last if end else None
-        # Others read in between: the events of one account can lie far apart, each in a row with large ones.
-        way, events = await self._reader.run(_start_back, account_id, last, after, events_max, bytes_max)
-        while events is None:
-            events = await self._reader.run(_go_on, way)
+        events = await self._stream_reader.run(read_back, account_id, last, after, events_max)
         return _page(events, bytes_max)
 
     async def published(self) -> Position:
@@ -303,22 +303,6 @@ def _read_runs(connection: sqlite3.Connection, after: Position, events_max: int)
     for position, run in connection.execute(READ_RUNS, (after, events_max)):
         events = run.split(b"\n")
         yield from events[max(0, after - (position - len(events))) :]
-
-
-def _start_back(
-    connection: sqlite3.Connection,
-    account_id: AccountId,
-    last: Link | None,
-    after: Version,
-    events_max: int,
-    bytes_max: int,
-) -> tuple[WayBack, list[bytes] | None]:
-    way = read_back(connection, account_id, last, after, events_max, bytes_max)
-    return way, next(way)
-
-
-def _go_on(_: sqlite3.Connection, way: WayBack) -> list[bytes] | None:
-    return next(way)
 
 
 def _page(events: Iterable[bytes], bytes_max: int) -> list[bytes]:

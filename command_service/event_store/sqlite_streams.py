@@ -1,7 +1,7 @@
 """Where each account's stream ends, and the way back through it from there, in the SQLite event store."""
 
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -25,8 +25,6 @@ REPLAY_RUNS = 300
 """So many rows of the log are in memory at a time, when it is read again."""
 READ_EVENTS_MAX = 256
 """Of one stream at a time: the way back finds them before it can know how large they are."""
-READ_BYTES = 512 * 1024
-"""After so much of the log has been read on the way back, another reader has its turn: less than 1 ms."""
 ADVICE = "Put a good copy in its place."
 
 READ_RUNS = "SELECT position, events FROM runs WHERE position > ? ORDER BY position LIMIT ?"
@@ -42,10 +40,6 @@ PUT_STREAM = """
     SET version = excluded.version, name = excluded.name, balance = excluded.balance,
         position = excluded.position, marks = excluded.marks
 """
-
-
-WayBack = Iterator[list[bytes] | None]
-"""Its events, once they are found; None before that each time that others may read."""
 
 
 class Link(Value, frozen=True):
@@ -214,15 +208,9 @@ def put(connection: sqlite3.Connection, ends: Collection[tuple[AccountId, Stream
 
 
 def read_back(
-    connection: sqlite3.Connection,
-    account_id: AccountId,
-    last: Link | None,
-    after: Version,
-    events_max: int,
-    bytes_max: int,
-) -> WayBack:
+    connection: sqlite3.Connection, account_id: AccountId, last: Link | None, after: Version, events_max: int
+) -> list[bytes]:
     """Events of an account from version `after` + 1 on, `READ_EVENTS_MAX` at most; `last` where it is not the table's.
-    About twice `bytes_max`, if they are of one size.
 
     Goes back from the last one, in great strides first: at most 31 of each size. Raises `CorruptStore` when that leads
     out of the log.
@@ -231,8 +219,7 @@ def read_back(
     if last is not None:
         row = last.version, last.position, last.marks.encode()
     elif (row := connection.execute(READ_LAST, (account_id,)).fetchone()) is None:
-        yield []
-        return
+        return []
     head, position, marks = row
     version = head
     wanted = min(head, after + min(events_max, READ_EVENTS_MAX))
@@ -240,23 +227,17 @@ def read_back(
         if (marked := head - head % STRIDE**level) >= wanted:
             version, position = marked, int(mark)
     found: list[bytes] = []
-    run_end, trails, events, bytes_read = 0, [b""], [b""], 0
+    run_end, trails, events = 0, [b""], [b""]
     while version > after:
         if not run_end - len(events) < position <= run_end:
-            if bytes_read > READ_BYTES:
-                bytes_read = 0
-                yield None
             run_end, *texts = connection.execute(READ_RUN, (position,)).fetchone() or (0, b"", b"")
             trails, events = (text.split(b"\n") for text in texts)
-            bytes_read += len(texts[1])
             if not run_end - len(events) < position <= run_end:
                 raise CorruptStore(f"version {version} of {account_id!r} is not at position {position}. {ADVICE}")
         place = position - run_end - 1
-        if not found:  # the first one tells how many there is room for
-            wanted = min(wanted, after + 1 + 2 * bytes_max // len(events[place]))
         if version <= wanted:
             found.append(events[place])
         trail = trails[place].split(b",")
         level = max((level for level in range(len(trail)) if version - STRIDE**level >= wanted), default=0)
         version, position = version - STRIDE**level, int(trail[level])
-    yield found[::-1]
+    return found[::-1]
