@@ -20,7 +20,7 @@ CONNECTIONS_MAX = 10_000
 DESCRIPTORS_RESERVED = 128
 """Of the process's limit on open files: for databases, the broker, the feed, and connections that are turned away."""
 TURNED_AWAY_MAX = 32
-"""Connections over the limit that wait for their 503; one more is cut off without a word."""
+"""Connections over the limit that wait for their 503; one more takes the place of the oldest, which is cut off."""
 FIELD_BYTES = 32
 """What each header counts beyond its bytes, as in RFC 9113, section 6.5.2: so much and more it costs to keep."""
 LINGER_BYTES_MAX = 256 * 1024
@@ -81,7 +81,8 @@ class Connections:
     def __init__(self, limits: Limits, registry: CollectorRegistry) -> None:
         self.limits = limits
         self.open: set[Any] = set()
-        self.turned_away: set[Protocol] = set()
+        self.turned_away: dict[Protocol, None] = {}
+        """The oldest first."""
         self.seconds = {
             "write": limits.write_seconds,
             "linger": LINGER_SECONDS,
@@ -202,15 +203,18 @@ class Protocol(HttpToolsProtocol):
             self.connections.discard(self)
             self._stage = _TURNED_AWAY
             self._refusal = Overloaded(f"{len(self.connections)} connections are open. Try again later.")
-            if len(self._all.turned_away) < TURNED_AWAY_MAX:
-                self._all.turned_away.add(self)
-            else:
-                transport.abort()
+            self._all.turned_away[self] = None
+            if len(self._all.turned_away) > TURNED_AWAY_MAX:
+                next(iter(self._all.turned_away)).cut_off()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._all.turned_away.discard(self)
+        self._all.turned_away.pop(self, None)
         self._peer.leave()
         super().connection_lost(exc)
+
+    def cut_off(self) -> None:
+        self._all.turned_away.pop(self, None)
+        self.transport.abort()
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """A client may end its side and read on: the connection stays until it has its answers."""

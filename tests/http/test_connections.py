@@ -338,6 +338,7 @@ async def test_connections_never_use_up_the_descriptors(bank: Bank, tmp_path: Pa
         assert lowered["connections_max"] == 128
         assert await metric(bank, service, "http_connections_max") == 128
         crowd = [await Client.connect(service) for _ in range(500)]
+        assert statuses(await exchange(service, LIVEZ + b"\r\n")) == [503], "behind many that say nothing"
         # The connection that was there before is served, and opens what files it needs.
         headers = {"Content-Type": "application/json"}
         async with bank.http.post(

@@ -1,30 +1,18 @@
 """`/docs` in a real browser that reaches nothing but the service."""
 
 import hashlib
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page
 
 from tests.bank import Bank
 
 VENDORED = Path(__file__).parents[2] / "shared" / "docs" / "swagger-ui"
 SHOWN_MILLISECONDS_MAX = 60_000
 SERVICES = ["command", "projection"]
-
-
-@pytest.fixture(scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    program = shutil.which("chromium") or "/Applications/Chromium.app/Contents/MacOS/Chromium"
-    async with async_playwright() as playwright:
-        # As root it takes no sandbox of its own; names other than addresses lead nowhere.
-        flags = ["--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
-        browser = await playwright.chromium.launch(executable_path=program, args=flags)
-        yield browser
-        await browser.close()
 
 
 @asynccontextmanager

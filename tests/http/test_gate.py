@@ -6,10 +6,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from playwright.async_api import Browser
 
 from shared.gate import ONCE
 from tests.bank import Bank, open_bank
 from tests.http.test_commands import head
+from tests.integration.broker import eventually
 
 GET = "GET /events HTTP/1.1"
 POST = "POST /account/deposit/gate HTTP/1.1"
@@ -118,3 +120,47 @@ async def test_a_header_that_may_come_once_comes_once(bank: Bank, path: str, nam
         status, answer = await ask(bank.command.port, f"POST {path} HTTP/1.1", ["Host: localhost", *JSON, *twice], BODY)
     assert status == 422
     assert name.title().encode() in answer
+
+
+POSTS_OF_A_PAGE = """async ([command, commands]) => {
+    const text = JSON.stringify({amount: 1}), batch = JSON.stringify([{type: "create-account", name: "x"}]);
+    const bytes = new TextEncoder().encode(text);
+    const quietly = async (url, options) => { try { await fetch(url, {method: "POST", ...options}); } catch {} };
+    for (const body of [text, bytes, bytes.buffer, new Blob([text]), new URLSearchParams({amount: 1}), new FormData()])
+        for (const mode of ["no-cors", "cors"])
+            await quietly(command, {mode, body, credentials: "include"});
+    await quietly(commands, {mode: "no-cors", body: new Blob([batch])});
+    await quietly(command, {mode: "cors", body: text, headers: {"Content-Type": "application/json"}});
+    navigator.sendBeacon(command, bytes);
+    navigator.sendBeacon(commands, new Blob([batch]));
+    const form = document.createElement("form");
+    Object.assign(form, {method: "POST", action: command, enctype: "text/plain", target: "frame"});
+    const frame = document.createElement("iframe");
+    frame.name = "frame";
+    document.body.append(frame, form);
+    form.append(Object.assign(document.createElement("input"), {name: '{"amount": 1, "description": "', value: '"}'}));
+    form.submit();
+}"""
+BLANK = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 4\r\nConnection: close\r\n\r\n<p/>"
+
+
+async def test_no_page_of_another_origin_makes_a_browser_post_a_command(
+    bank: Bank, browser: Browser, account: str
+) -> None:
+    """With everything that a page can send elsewhere, read from the browser's own side."""
+    answered: list[int] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(BLANK)
+        writer.close()
+
+    async with nothing_recorded(bank), await asyncio.start_server(answer, "127.0.0.1", 0) as elsewhere:
+        page = await browser.new_page()
+        page.on("response", lambda response: answered.append(response.status) if response.status != 200 else None)
+        await page.goto(f"http://127.0.0.1:{elsewhere.sockets[0].getsockname()[1]}/")
+        url = bank.command.url
+        await page.evaluate(POSTS_OF_A_PAGE, [f"{url}/account/deposit/{account}", f"{url}/commands"])
+        await eventually(lambda: asyncio.sleep(0, len(answered)), lambda count: count >= 8, "the answers")
+        await page.close()
+    assert set(answered) <= {403, 405}
