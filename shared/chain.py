@@ -7,6 +7,8 @@ in the log, in messages and in the feed. Who has folded the same events has the 
 import hashlib
 from collections.abc import Iterable
 
+from msgspec import Raw
+
 from shared.events import Position, Value
 
 CHAIN_START = bytes(32)
@@ -22,7 +24,7 @@ class ChainAt(Value, frozen=True):
 START = ChainAt(Position(0), CHAIN_START)
 
 
-def extend(chain: bytes, events: Iterable[bytes]) -> bytes:
+def extend(chain: bytes, events: Iterable[bytes | Raw]) -> bytes:
     """The chain after `events`, encoded, which follow those that `chain` stands for."""
     sha256 = hashlib.sha256
     for event in events:

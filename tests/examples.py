@@ -1,5 +1,7 @@
 """Named examples of accounts, events and commands, for all tests."""
 
+from msgspec import Raw
+
 from command_service.account import Command, CreateAccount, Deposit, Withdraw
 from command_service.event_store import NewEvent
 from shared.events import (
@@ -58,7 +60,7 @@ def at(second: int) -> str:
 
 def recorded(position: int, event: Event, account_id: AccountId = ALICE, version: int | None = None) -> RecordedEvent:
     """`event` as a consumer sees it: recorded in second `position`, by default as version `position`."""
-    encoded = logged(position, event, account_id, version).event.encode()
+    encoded = Raw(logged(position, event, account_id, version).event.encode())
     return RecordedEvent(
         Position(position), account_id, Version(version or position), SOURCE, at(position), event, encoded
     )

@@ -63,6 +63,8 @@ async def ledger(event_store: EventStore) -> AsyncIterator[Ledger]:
 
 
 accounts = st.sampled_from([AccountId(name) for name in ("alice", "bob", "carol")])
+texts = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
+"""As the HTTP face lets them in: it refuses U+0000, and so does whoever reads an event."""
 amounts = st.one_of(
     st.integers(-1, 3),
     st.integers(-5, 300),
@@ -70,9 +72,9 @@ amounts = st.one_of(
     st.integers(-(2**63), INT64_MAX),
 )
 commands = st.one_of(
-    st.builds(CreateAccount, st.text(min_size=1, max_size=5), accounts),
-    st.builds(Deposit, accounts, amounts, st.text(max_size=5)),
-    st.builds(Withdraw, accounts, amounts, st.text(max_size=5)),
+    st.builds(CreateAccount, st.text(texts, min_size=1, max_size=5), accounts),
+    st.builds(Deposit, accounts, amounts, st.text(texts, max_size=5)),
+    st.builds(Withdraw, accounts, amounts, st.text(texts, max_size=5)),
 )
 
 
