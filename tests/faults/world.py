@@ -1,5 +1,5 @@
-"""The whole bank, twice over: two command services, two projections, RabbitMQ and PostgreSQL, with a link that can
-break between any two of them."""
+"""The whole bank, twice over: two command services, two projections (one of them as two processes that share their
+views), RabbitMQ and PostgreSQL, with a link that can break between any two of them."""
 
 import asyncio
 import signal
@@ -101,14 +101,14 @@ async def open_world(folder: Path) -> AsyncIterator[World]:
             )
             world.commands.append(command)
             world.command_urls.append(f"http://127.0.0.1:{await world.link(f'client-{name}', command.port)}")
-        for number, views in enumerate(("postgres", "sqlite")):
+        for number, views in enumerate(("postgres", "sqlite", "postgres")):
             name = f"projection-{number}"
             projection = await world.add_service(
                 name,
                 "projection_service",
-                PROJECTION_NAME=name,
+                PROJECTION_NAME=f"projection-on-{views}",
                 AMQP_URL=await amqp_url(name),
-                LEDGER_URL=f"http://127.0.0.1:{await world.link(f'{name}-feed', world.commands[number].port)}",
+                LEDGER_URL=f"http://127.0.0.1:{await world.link(f'{name}-feed', world.commands[number % 2].port)}",
                 **({"DATABASE_URL": await database_url(name)} if views == "postgres" else {}),
             )
             world.projections.append(projection)
@@ -136,7 +136,7 @@ def server(name: str, server: PostgresCluster | RabbitMQNode) -> Process:
 
 
 async def trouble(world: World) -> str | None:
-    """What does not work again; None when both projections follow their queues, and a relay has published all."""
+    """What does not work again; None when all projections follow their queues, and a relay has published all."""
     if all_ended := [ended for process in world.processes if (ended := process.check())]:
         return "; ".join(all_ended)
 
