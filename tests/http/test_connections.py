@@ -181,7 +181,7 @@ async def test_a_request_that_offers_another_protocol_is_answered_in_this_one(ba
 async def test_a_connection_is_kept_as_the_client_asks(bank: Bank) -> None:
     requests = [LIVEZ + b"\r\n", LIVEZ + b"\r\n", LIVEZ + CLOSE + b"\r\n", LIVEZ + b"\r\n"]
     assert statuses(await exchange(bank.command, b"".join(requests))) == [200] * 3
-    assert statuses(await exchange(bank.command, b"GET /livez HTTP/1.0\r\n\r\n")) == [200]
+    assert statuses(await exchange(bank.command, b"GET /livez HTTP/1.0\r\n" + HOST + b"\r\n")) == [200]
 
 
 ENDLESS = {

@@ -3,11 +3,13 @@
 import asyncio
 import hashlib
 import time
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.bank import Bank
+from tests.bank import Bank, open_bank
 from tests.http.test_commands import head
 from tests.integration.broker import encoded
 
@@ -125,8 +127,17 @@ async def chain(bank: Bank, **parameters: object) -> tuple[dict[str, Any], int]:
         return await response.json(), int(response.headers["Ledger-Position"])
 
 
-async def test_the_chain_goes_over_the_bytes_of_the_feed(bank: Bank, account: str) -> None:
+@pytest.fixture
+async def short_bank(tmp_path: Path) -> AsyncIterator[Bank]:
+    """A log of our own, that one answer reaches the end of."""
+    async with open_bank(tmp_path, projections=0) as bank:
+        yield bank
+
+
+async def test_the_chain_goes_over_the_bytes_of_the_feed(short_bank: Bank) -> None:
     """Asked for at once, from where one was before, and past the end."""
+    bank, account = short_bank, "alice"
+    await bank.create(account)
     await bank.post("/commands", [{"type": "deposit", "account_id": account, "amount": 1, "description": "ü"}] * 10)
     expected = {0: bytes(32)}
     for event in await bank.log():
@@ -142,8 +153,10 @@ async def test_the_chain_goes_over_the_bytes_of_the_feed(bank: Bank, account: st
     assert beyond == {"position": last + 7, "chain": "00" * 32}
 
 
-async def test_one_answer_goes_no_further_than_10_000_events(bank: Bank, account: str) -> None:
-    await bank.post("/commands", [{"type": "deposit", "account_id": account, "amount": 1}] * 10_000)
+async def test_one_answer_goes_no_further_than_10_000_events(short_bank: Bank) -> None:
+    bank = short_bank
+    await bank.post("/commands", [{"type": "deposit", "account_id": "alice", "amount": 1}] * 10_000)
+    await bank.create("alice")
     answer, last = await chain(bank, up_to=2**63 - 1)
     assert answer["position"] == 10_000 < last
     answer, _ = await chain(bank, after=10_000, chain=answer["chain"], up_to=last)

@@ -2,19 +2,17 @@
 
 import json
 from typing import Any
-from urllib.parse import urlsplit
 
-import aio_pika
 import pytest
 
 from tests.bank import Bank
 from tests.integration.broker import (
     FOLLOWING,
-    declare_exchange,
     encoded,
     eventually,
     get_json,
     open_channel,
+    publish,
     queue_of,
     until_subscription,
     value_of,
@@ -34,9 +32,7 @@ async def forge(bank: Bank, amqp_url: str) -> int:
         "accountversion": log[-1]["accountversion"] + 1,
         "data": {"amount": FORTUNE, "description": ""},
     }
-    message = aio_pika.Message(encoded([forged]), user_id=urlsplit(amqp_url).username or "guest")
-    async with open_channel(amqp_url) as channel:
-        await (await declare_exchange(channel)).publish(message, "")
+    await publish(amqp_url, [encoded([forged])])
 
     async def balance() -> int:
         return int((await bank.query("/reserve"))[1]["amount"])
