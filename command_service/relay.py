@@ -66,13 +66,11 @@ class Relay:
                 reason = str(error) or repr(error)
         self.status = f"not publishing: {reason}"
         retry_seconds = round(backoff_seconds, 2)
-        if isinstance(error, PublishError) and self._waits_for_its_first_queue():
+        is_first = self._confirmed == 0 and time.monotonic() - self._started < FIRST_QUEUE_SECONDS
+        if isinstance(error, PublishError) and is_first:
             log.info("relay waits for a first queue", reason=reason, retry_seconds=retry_seconds)
         else:
             log.warning("relay session ended", reason=reason, retry_seconds=retry_seconds)
-
-    def _waits_for_its_first_queue(self) -> bool:
-        return self._confirmed == 0 and time.monotonic() - self._started < FIRST_QUEUE_SECONDS
 
     async def _session(self) -> None:
         self._confirmed = await self._store.published()

@@ -12,14 +12,7 @@ import msgspec
 import uuid_utils
 
 from command_service.event_store import Answer, Append, Lease, NewEvent, Stream
-from command_service.event_store.sqlite_streams import (
-    READ_RUNS,
-    RecentStreams,
-    StreamEnd,
-    lead_back,
-    put,
-    read_back,
-)
+from command_service.event_store.sqlite_streams import READ_RUNS, RecentStreams, StreamEnd, lead_back, put, read_back
 from shared.data_files import DataFiles, held_lock, make_file
 from shared.events import AccountId, Position, Version
 from shared.problems import CorruptStore, LedgerError, OutcomeUnknown

@@ -11,7 +11,7 @@ from msgspec import UNSET, Meta, Struct
 from command_service.account import Command, CreateAccount, Deposit, Withdraw
 from command_service.http.answers import NewAccount, NewAccountResult, ReceiptResult, Rejection, answer
 from command_service.ledger_writer import LedgerWriter, Outcome, WriteRequest, fingerprint
-from shared.events import ACCOUNT_ID_PATTERN, ACCOUNT_ID_RULE, AccountId
+from shared.events import ACCOUNT_ID_PATTERN, ACCOUNT_ID_RULE
 from shared.gate import Answer, Endpoint, Headers, Request
 from shared.problems import InvalidRequest
 
@@ -85,9 +85,9 @@ def command_endpoints(writer: LedgerWriter, query_url: str) -> dict[str, Endpoin
         return Endpoint("POST", partial(one, read=read))
 
     return {
-        "/account": single(_named_in_body(CreateAccount)),
+        "/account": single(_reader(CreateAccount, with_id=True)),
         "/commands": Endpoint("POST", batch),
-        **{path: single(_named_in_path(command)) for path, command in PATHS.items()},
+        **{path: single(_reader(command)) for path, command in PATHS.items()},
     }
 
 
@@ -103,22 +103,13 @@ def body_of(command: type[Command], with_id: bool = False) -> type[Struct]:
     )
 
 
-def _named_in_path(command: type[Command]) -> ReadOne:
-    decode = msgspec.json.Decoder(body_of(command)).decode
+def _reader(command: type[Command], with_id: bool = False) -> ReadOne:
+    decode = msgspec.json.Decoder(body_of(command, with_id)).decode
 
-    def read(account_id: str, body: bytes) -> Command:
-        _check_account_ids([account_id], "account_id")
-        return command(account_id=AccountId(account_id), **msgspec.structs.asdict(_read(decode, body)))
-
-    return read
-
-
-def _named_in_body(command: type[Command]) -> ReadOne:
-    decode = msgspec.json.Decoder(body_of(command, with_id=True)).decode
-
-    def read(_: str, body: bytes) -> Command:
-        asked = command(**msgspec.structs.asdict(_read(decode, body)))
-        _check_account_ids([asked.account_id or VALID_ID], "id")
+    def read(name: str, body: bytes) -> Command:
+        fields = msgspec.structs.asdict(_read(decode, body))
+        asked = command(**(fields if with_id else {"account_id": name, **fields}))
+        _check_account_ids([asked.account_id or VALID_ID], "id" if with_id else "account_id")
         return asked
 
     return read
@@ -140,18 +131,14 @@ def _check_account_ids(account_ids: Sequence[str], field: str) -> None:
 
 
 def _read(decode: Callable[[bytes], T], body: bytes) -> T:
-    asked = _decode(decode, body)
+    """Raises `InvalidRequest`, whatever the bytes are."""
+    try:
+        asked = decode(body)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest([_fault(error)]) from None
     if ESCAPED_NUL in body:
         _refuse_nul(msgspec.to_builtins(asked), "")
     return asked
-
-
-def _decode(decode: Callable[[bytes], T], body: bytes) -> T:
-    """Raises `InvalidRequest`, whatever the bytes are."""
-    try:
-        return decode(body)
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest([_fault(error)]) from None
 
 
 def _fault(error: Exception) -> tuple[str, str]:

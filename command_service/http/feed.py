@@ -13,12 +13,11 @@ from pydantic import BaseModel
 from command_service.event_store import EventStore
 from shared.api import AccountIdPath, E, route
 from shared.chain import CHAIN_START, ChainAt, extend
-from shared.events import AccountId, Position, Version
+from shared.events import INT64_MAX, AccountId, Position, Version
 from shared.messaging import BATCH_CONTENT_TYPE
 from shared.problems import LedgerError, NotFound, problem_responses
 from shared.watermark import Peer, Watermark
 
-POSITION_MAX = 2**63 - 1
 PAGE_EVENTS_MAX = 10_000
 PAGE_BYTES_MAX = 1024 * 1024
 PIECE_BYTES_MAX = 128 * 1024
@@ -56,7 +55,7 @@ def install_feed(app: FastAPI, store: EventStore, head: Watermark) -> None:
     @get("/events", "The feed: every event from a position on", 422, 503)
     async def events(
         request: Request,
-        after: Annotated[int, Query(ge=0, le=POSITION_MAX, description="Position; events after it.")] = 0,
+        after: Annotated[int, Query(ge=0, le=INT64_MAX, description="Position; events after it.")] = 0,
         limit: Limit = 1000,
         wait: Annotated[
             float,
@@ -80,7 +79,7 @@ def install_feed(app: FastAPI, store: EventStore, head: Watermark) -> None:
     @get("/account/{account_id}/events", "One account's events, rejections included", 404, 422, 503)
     async def account_events(
         account_id: AccountIdPath,
-        after: Annotated[int, Query(ge=0, le=POSITION_MAX, description="Version; events after it.")] = 0,
+        after: Annotated[int, Query(ge=0, le=INT64_MAX, description="Version; events after it.")] = 0,
         limit: Limit = 1000,
     ) -> Response:
         async def read(count: int, events_max: int, bytes_max: int) -> list[bytes]:
@@ -106,8 +105,8 @@ def install_chain(app: FastAPI, store: EventStore) -> None:
         responses=problem_responses(422, 503),
     )
     async def events_chain(
-        up_to: Annotated[int, Query(ge=0, le=POSITION_MAX, description="Position.")],
-        after: Annotated[int, Query(ge=0, le=POSITION_MAX, description="Position of `chain`.")] = 0,
+        up_to: Annotated[int, Query(ge=0, le=INT64_MAX, description="Position.")],
+        after: Annotated[int, Query(ge=0, le=INT64_MAX, description="Position of `chain`.")] = 0,
         chain: Annotated[str, Query(pattern=r"^[0-9a-f]{64}$", description="In hexadecimal.")] = CHAIN_START.hex(),
     ) -> Response:
         # Read first: what is up to there is in the log, and a consumer must never be told of a head before it.
