@@ -26,6 +26,8 @@ FIELD_BYTES = 32
 LINGER_BYTES_MAX = 256 * 1024
 LINGER_SECONDS = 2.0
 """A client that is still sending is read so far, or it would lose the answer that says why it is hung up on."""
+UNREAD_BYTES_MAX = 64 * 1024 * 1024
+"""Of all answers that wait for their clients to read them: the answer to one large batch has two million."""
 SWEEP_SECONDS = 0.5
 
 # What a connection is in the middle of.
@@ -130,9 +132,19 @@ class Connections:
             elapsed, last = elapsed + min(now - last, 2 * SWEEP_SECONDS), now
             for connection in [*self.open, *self.turned_away]:
                 connection.check(elapsed)
+            self._bound_unread()
             if self._full and len(self.open) < self.limits.connections_max * 0.9:
                 self._full = False
                 log.info("connections are taken again", open=len(self.open))
+
+    def _bound_unread(self) -> None:
+        """When too much waits to be read, give up those that have not read for longest."""
+        unread, stalled = 0, [connection for connection in self.open if connection.flow.write_paused]
+        for connection in sorted(stalled, key=lambda connection: connection.waiting_since, reverse=True):
+            unread += connection.transport.get_write_buffer_size()
+            if unread > UNREAD_BYTES_MAX:
+                self.cut_off.labels("write").inc()
+                connection.transport.abort()
 
 
 class OneWrite:
@@ -194,7 +206,7 @@ class Protocol(HttpToolsProtocol):
         self._refusal: LedgerError | None = None
         self._progress = 0
         self._seen: tuple[str | None, int] = (None, 0)
-        self._seen_since = 0.0
+        self.waiting_since = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         full = self._all.is_full()
@@ -311,9 +323,9 @@ class Protocol(HttpToolsProtocol):
         """End the connection if it has been waiting for its client for too long; `now` in seconds."""
         awaited = self._awaited()
         if self._seen != (awaited, self._progress):
-            self._seen, self._seen_since = (awaited, self._progress), now
+            self._seen, self.waiting_since = (awaited, self._progress), now
             return
-        if awaited is None or now - self._seen_since < self._all.seconds[awaited]:
+        if awaited is None or now - self.waiting_since < self._all.seconds[awaited]:
             return
         match awaited:
             case "turned away":

@@ -22,6 +22,7 @@ from shared.telemetry import configure_logs
 S = TypeVar("S", bound=ServiceSettings)
 
 SHUTDOWN_SECONDS = 20
+SEND_BUFFER_BYTES = 256 * 1024
 
 log = structlog.get_logger()
 
@@ -47,6 +48,8 @@ def bind(settings: ServiceSettings) -> socket.socket:
         raise LedgerError(
             f"cannot listen on {settings.host}:{settings.port}: {error.strerror}. Set HOST or PORT to a free address."
         ) from error
+    # For all connections. Else the kernel takes some megabytes of each answer that nobody reads, and bounds no sum.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
     if not ip_address(listener.getsockname()[0]).is_loopback:
         log.warning("open to other machines; it has no users of its own: put a proxy before it that asks who comes")
     return listener

@@ -7,6 +7,8 @@ import json
 import re
 import socket
 from collections.abc import AsyncIterator, Callable
+from functools import partial
+from operator import eq
 from pathlib import Path
 
 import pytest
@@ -305,6 +307,23 @@ async def test_a_client_that_stops_reading_is_hung_up_on(bank: Bank, impatient: 
         client.connect(("127.0.0.1", impatient.port))
         client.sendall((b"GET /events?limit=10000 HTTP/1.1\r\n" + HOST + b"\r\n") * 20)
         await becomes(bank, impatient, 'http_cut_off_total{cause="write"}', lambda count: count > before)
+
+
+async def test_answers_that_nobody_reads_do_not_fill_the_memory(bank: Bank, tmp_path: Path) -> None:
+    """Those that were left for longest are given up; whoever reads is served."""
+    item = {"type": "deposit", "account_id": "never-reading", "amount": 1}
+    batch = json.dumps([item] * 10_000).encode()
+    request = b"POST /commands HTTP/1.1\r\n" + JSON + b"Content-Length: %d\r\n\r\n" % len(batch) + batch
+    async with running(tmp_path, WRITE_SECONDS=10_000) as service:
+        with contextlib.ExitStack() as clients:
+            for number in range(1, 41):
+                client = clients.enter_context(socket.socket())
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                client.connect(("127.0.0.1", service.port))
+                await asyncio.to_thread(client.sendall, request)
+                await becomes(bank, service, "ledger_head_position", partial(eq, number * 10_000))
+            await becomes(bank, service, 'http_cut_off_total{cause="write"}', lambda count: count > 0)
+            assert statuses(await exchange(service, LIVEZ + CLOSE + b"\r\n")) == [200]
 
 
 async def test_a_wait_is_not_cut_short_by_limits_on_the_client(impatient: Service) -> None:
