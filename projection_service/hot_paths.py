@@ -7,11 +7,10 @@ import msgspec
 
 from projection_service.projection import Projection
 from projection_service.view_store import ViewStore
-from shared.events import ACCOUNT_ID_PATTERN, AccountId, Position
+from shared.events import AccountId, Position, is_account_id
 from shared.gate import Answer, Endpoint, Request
 
 _min_position = re.compile(rb"(?:min_position=([0-9]{1,18}))?").fullmatch
-_is_account_id = re.compile(ACCOUNT_ID_PATTERN).fullmatch
 _encode = msgspec.json.Encoder().encode
 
 
@@ -21,7 +20,7 @@ def endpoints(store: ViewStore, projection: Projection) -> Mapping[str, Endpoint
         if asked is None:
             return None
         min_position = Position(int(asked[1] or 0))
-        if min_position > projection.position or not _is_account_id(request.name):
+        if min_position > projection.position or not is_account_id(request.name):
             return None
         view, position = await store.account(AccountId(request.name))
         if view is None:

@@ -21,6 +21,7 @@ REASON_CHARS_MAX = 200
 """Of what an `UnreadableEvent` says: the bytes that it speaks of may be anybody's."""
 ACCOUNT_ID_PATTERN = r"^[A-Za-z0-9._:-]{1,64}$"
 ACCOUNT_ID_RULE = "1 to 64 characters of A-Z a-z 0-9 . _ : -"
+is_account_id = re.compile(ACCOUNT_ID_PATTERN).fullmatch
 
 AccountId = NewType("AccountId", str)
 Position = NewType("Position", int)
@@ -155,7 +156,6 @@ _RECEIVED = [
 _encode = msgspec.json.Encoder().encode
 _decode_batch: Callable[[bytes], list[_Received]] = msgspec.json.Decoder(list[reduce(or_, _RECEIVED)]).decode  # type: ignore[misc]
 _split_batch = msgspec.json.Decoder(list[Raw]).decode
-_is_account_id = re.compile(ACCOUNT_ID_PATTERN).fullmatch
 
 
 def encode_event(event: CloudEvent) -> str:
@@ -200,7 +200,7 @@ def decode_events(batch: bytes) -> list[RecordedEvent]:
 def _check(received: list[_Received], events: list[RecordedEvent]) -> None:
     """What would take as long as all the rest of the reading as patterns of msgspec's, event by event."""
     for account_id in {event.account_id for event in events}:
-        if not _is_account_id(account_id):
+        if not is_account_id(account_id):
             raise UnreadableEvent(f"{account_id[:65]!a} is no account id")
     if events:
         digits = "".join([one.sequence for one in received])

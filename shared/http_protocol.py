@@ -217,16 +217,14 @@ class Protocol(HttpToolsProtocol):
             self._refusal = Overloaded(f"{len(self.connections)} connections are open. Try again later.")
             self._all.turned_away[self] = None
             if len(self._all.turned_away) > TURNED_AWAY_MAX:
-                next(iter(self._all.turned_away)).cut_off()
+                oldest = next(iter(self._all.turned_away))
+                del self._all.turned_away[oldest]
+                oldest.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._all.turned_away.pop(self, None)
         self._peer.leave()
         super().connection_lost(exc)
-
-    def cut_off(self) -> None:
-        self._all.turned_away.pop(self, None)
-        self.transport.abort()
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """A client may end its side and read on: the connection stays until it has its answers."""

@@ -11,7 +11,7 @@ from msgspec import UNSET, Meta, Struct
 from command_service.account import Command, CreateAccount, Deposit, Withdraw
 from command_service.http.answers import NewAccount, NewAccountResult, ReceiptResult, Rejection, answer
 from command_service.ledger_writer import LedgerWriter, Outcome, WriteRequest, fingerprint
-from shared.events import ACCOUNT_ID_PATTERN, ACCOUNT_ID_RULE
+from shared.events import ACCOUNT_ID_RULE, is_account_id
 from shared.gate import Answer, Endpoint, Headers, Request
 from shared.problems import InvalidRequest
 
@@ -44,7 +44,6 @@ T = TypeVar("T")
 ReadOne = Callable[[str, bytes], Command]
 """The command in a path's last part and a body. Raises `InvalidRequest`."""
 
-_is_account_id = re.compile(ACCOUNT_ID_PATTERN).fullmatch
 _is_key = re.compile(IDEMPOTENCY_KEY_PATTERN.encode()).fullmatch
 _encode = msgspec.json.Encoder().encode
 
@@ -125,8 +124,8 @@ def _read_batch(body: bytes) -> list[Command]:
 
 
 def _check_account_ids(account_ids: Sequence[str], field: str) -> None:
-    if not all(map(_is_account_id, account_ids)):
-        wrong = next(number for number, account_id in enumerate(account_ids) if not _is_account_id(account_id))
+    if not all(map(is_account_id, account_ids)):
+        wrong = next(number for number, account_id in enumerate(account_ids) if not is_account_id(account_id))
         raise InvalidRequest([(field.format(wrong), f"must be {ACCOUNT_ID_RULE}")])
 
 

@@ -9,8 +9,9 @@ import pytest
 from playwright.async_api import Browser
 
 from shared.gate import ONCE
-from tests.bank import Bank, open_bank
+from tests.bank import Bank, Service, open_bank
 from tests.http.test_commands import head
+from tests.http.test_connections import exchange, statuses
 from tests.integration.broker import eventually
 
 GET = "GET /events HTTP/1.1"
@@ -19,18 +20,12 @@ JSON = ("Content-Type: application/json", "Content-Length: 13")
 BODY = b'{"amount": 1}'
 
 
-async def ask(port: int, line: str, headers: Iterable[str], body: bytes = b"") -> tuple[int, bytes]:
+async def ask(service: Service, line: str, headers: Iterable[str], body: bytes = b"") -> tuple[int, bytes]:
     """Status and body of the answer to a request that is sent as it is given."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        text = "\r\n".join([line, *headers, "Connection: close", "", ""])
-        writer.write(text.encode("latin-1") + body)
-        async with asyncio.timeout(30):
-            answer = await reader.read()
-    finally:
-        writer.close()
-    top, _, rest = answer.partition(b"\r\n\r\n")
-    return int(top.split()[1]), rest
+    request = "\r\n".join([line, *headers, "Connection: close", "", ""])
+    answer = await exchange(service, request.encode("latin-1") + body)
+    (status,) = statuses(answer)
+    return status, answer.partition(b"\r\n\r\n")[2]
 
 
 @asynccontextmanager
@@ -46,24 +41,23 @@ async def nothing_recorded(bank: Bank) -> AsyncIterator[None]:
 @pytest.mark.parametrize("service", ["command", "projection"])
 async def test_a_name_that_is_not_ours_reads_and_writes_nothing(bank: Bank, service: str, host: str) -> None:
     """A page whose name leads here (DNS rebinding) sends its own name as the host."""
-    port = getattr(bank, service).port
     async with nothing_recorded(bank):
         for line, headers, body in [(GET, (), b""), (POST, JSON, BODY), ("GET /docs HTTP/1.1", (), b"")]:
-            status, answer = await ask(port, line, [f"Host: {host}", *headers], body)
+            status, answer = await ask(getattr(bank, service), line, [f"Host: {host}", *headers], body)
             assert status == 421
             assert b"ALLOWED_HOSTS" in answer
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1234", "127.0.0.1", "127.0.0.1:80", "[::1]", "[::1]:8080"])
 async def test_the_names_of_the_loopback_are_ours(bank: Bank, host: str) -> None:
-    assert (await ask(bank.command.port, GET, [f"Host: {host}"]))[0] == 200
+    assert (await ask(bank.command, GET, [f"Host: {host}"]))[0] == 200
 
 
 @pytest.mark.parametrize(
     "headers", [[], ["Host: localhost", "Host: evil.example"], ["Host: evil.example", "Host: localhost"]]
 )
 async def test_there_is_one_host(bank: Bank, headers: list[str]) -> None:
-    assert (await ask(bank.command.port, GET, headers))[0] == 400
+    assert (await ask(bank.command, GET, headers))[0] == 400
 
 
 @pytest.mark.parametrize(
@@ -83,7 +77,7 @@ async def test_allowed_hosts_are_ours_too(tmp_path: Path, allowed: str, host: st
         await bank.command.stop()
         bank.command.environment["ALLOWED_HOSTS"] = allowed
         await bank.command.start()
-        assert (await ask(bank.command.port, GET, [f"Host: {host}"]))[0] == status
+        assert (await ask(bank.command, GET, [f"Host: {host}"]))[0] == status
 
 
 @pytest.mark.parametrize(
@@ -99,7 +93,7 @@ async def test_allowed_hosts_are_ours_too(tmp_path: Path, allowed: str, host: st
 )
 async def test_a_page_of_another_origin_posts_nothing(bank: Bank, header: str) -> None:
     async with nothing_recorded(bank):
-        status, answer = await ask(bank.command.port, POST, ["Host: localhost", header, *JSON], BODY)
+        status, answer = await ask(bank.command, POST, ["Host: localhost", header, *JSON], BODY)
     assert status == 403
     assert b"pages elsewhere" in answer
 
@@ -108,7 +102,7 @@ async def test_a_page_of_another_origin_posts_nothing(bank: Bank, header: str) -
     "header", ["Origin: http://localhost", "Origin: https://LOCALHOST", "Sec-Fetch-Site: same-origin"]
 )
 async def test_our_own_pages_may_post(bank: Bank, header: str) -> None:
-    assert (await ask(bank.command.port, POST, ["Host: localhost", header, *JSON], BODY))[0] == 400
+    assert (await ask(bank.command, POST, ["Host: localhost", header, *JSON], BODY))[0] == 400
 
 
 @pytest.mark.parametrize("name", sorted(name.decode() for name in ONCE - {b"host"}))
@@ -117,7 +111,7 @@ async def test_a_header_that_may_come_once_comes_once(bank: Bank, path: str, nam
     """Otherwise whoever stands between may have read another one than we do."""
     async with nothing_recorded(bank):
         twice = [f"{name}: application/json", f"{name.upper()}: application/json"]
-        status, answer = await ask(bank.command.port, f"POST {path} HTTP/1.1", ["Host: localhost", *JSON, *twice], BODY)
+        status, answer = await ask(bank.command, f"POST {path} HTTP/1.1", ["Host: localhost", *JSON, *twice], BODY)
     assert status == 422
     assert name.title().encode() in answer
 
