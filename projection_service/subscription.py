@@ -288,16 +288,21 @@ class Subscription:
                     message = await inbox.get()
             except TimeoutError:
                 continue
-            events: list[RecordedEvent] = []
+            read: list[tuple[AbstractIncomingMessage, list[RecordedEvent]]] = []
             misfits: list[tuple[AbstractIncomingMessage, Misfit]] = []
+            events = 0
             while True:
                 if isinstance(message, LedgerError):
                     raise message
-                self._read_message(message, events, misfits)
-                if len(events) >= TRANSACTION_EVENTS_MAX or inbox.empty():
+                try:
+                    read.append((message, read_message(message, self._publisher, self._projection.source)))
+                    events += len(read[-1][1])
+                except Misfit as misfit:
+                    misfits.append((message, misfit))
+                if events >= TRANSACTION_EVENTS_MAX or inbox.empty():
                     break
                 message = inbox.get_nowait()
-            await self._advance(events)
+            misfits += await self._advance(read)
             if misfits:
                 # If we die before the ack, they are parked twice.
                 await self._parking.park(channel, misfits)
@@ -305,30 +310,31 @@ class Subscription:
             await message.ack(multiple=True)
             self._messages += 1
 
-    def _read_message(
-        self,
-        message: AbstractIncomingMessage,
-        events: list[RecordedEvent],
-        misfits: list[tuple[AbstractIncomingMessage, Misfit]],
-    ) -> None:
-        """Put what is in it to `events`, or itself to `misfits`."""
-        try:
-            events += read_message(message, self._publisher, self._projection.source)
-        except Misfit as misfit:
-            misfits.append((message, misfit))
+    async def _advance(
+        self, read: list[tuple[AbstractIncomingMessage, list[RecordedEvent]]]
+    ) -> list[tuple[AbstractIncomingMessage, Misfit]]:
+        """Apply what follows the checkpoint, in whatever order it was delivered, and fill holes from the feed.
 
-    async def _advance(self, events: list[RecordedEvent]) -> None:
-        """Apply what follows the checkpoint, in whatever order it was delivered, and fill holes from the feed."""
+        Returns the messages with events that the ledger does not have.
+        """
         run: list[RecordedEvent] = []
         following = self._projection.position + 1
-        for event in events:
-            if event.position == following:
-                run.append(event)
-                following += 1
+        last = 0
+        for _, events in read:
+            for event in events:
+                last = max(last, event.position)
+                if event.position == following:
+                    run.append(event)
+                    following += 1
         await self._projection.apply(run)
-        last = max((event.position for event in events), default=0)
-        if last > self._projection.position:
-            log.info("filling a hole from the feed", after=self._projection.position, up_to=last)
-            await self._catch_up()
-            if last > self._projection.position:
-                raise FeedUnavailable(f"the feed ends at {self._projection.position}, before the message with {last}")
+        if last <= self._projection.position:
+            return []
+        log.info("filling a hole from the feed", after=self._projection.position, up_to=last)
+        await self._catch_up()
+        # What is published is in the log: the feed was read after the message came.
+        head = self._projection.position
+        return [
+            (message, Misfit(f"it has position {furthest}, but the log ends at {head}"))
+            for message, events in read
+            if (furthest := max((event.position for event in events), default=0)) > head
+        ]

@@ -104,7 +104,7 @@ def make_body(log: list[dict[str, Any]], random: Random) -> bytes:
             return random.randbytes(10) * (LARGE_BYTES // 10)
         case 4:
             # The next one, one of long ago, one far ahead.
-            position = random.choice([len(log) + 1, 1, len(log) + 1000, 10**19, 0, -1])
+            position = random.choice([len(log) + 1, 1, len(log) + 1000, 10**18, 10**19, 0, -1])
             return json.dumps([{**log[start], "sequence": f"{position:020d}"}]).encode()
     return encode(mutate(events, random), random)
 
@@ -116,12 +116,19 @@ def is_believable_lie(body: bytes, log: list[dict[str, Any]]) -> bool:
     except (ValueError, RecursionError):
         return False
     return not all(
-        _is_foreign(event, log) or event in log for event in (events if isinstance(events, list) else [events])
+        _is_foreign(event) or _is_far_ahead(event, log) or event in log
+        for event in (events if isinstance(events, list) else [events])
     )
 
 
-def _is_foreign(event: Json, log: list[dict[str, Any]]) -> bool:
+def _is_foreign(event: Json) -> bool:
     return isinstance(event, dict) and event.get("source") == "/ledgers/another"
+
+
+def _is_far_ahead(event: Json, log: list[dict[str, Any]]) -> bool:
+    """Then the ledger itself tells that there is no such event."""
+    sequence = event.get("sequence") if isinstance(event, dict) else None
+    return isinstance(sequence, str) and sequence.isdecimal() and int(sequence) >= len(log) + 1000
 
 
 async def check(bank: Bank, before: float) -> list[str]:

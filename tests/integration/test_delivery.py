@@ -205,6 +205,8 @@ MISFITS: dict[str, tuple[Callable[[dict[str, Any]], bytes], dict[str, Any]]] = {
     "too large": (lambda _: b"[" + b" " * 1024 * 1024 + b"]", {}),
     "content type": (lambda event: forged(event, 2), {"content_type": "application/json"}),
     "encoding": (lambda event: forged(event, 2), {"content_encoding": "gzip"}),
+    "past the head": (lambda event: forged(event, 3), {}),
+    "far past the head": (lambda event: forged(event, 2**63 - 1), {}),
     "no user": (lambda event: forged(event, 2), {"user_id": None}),
     "hostile properties": (
         lambda _: b"",
