@@ -19,6 +19,7 @@ from shared.events import (
     Event,
     Name,
     Reason,
+    RecordedEvent,
     Value,
     WithdrawalRejected,
 )
@@ -64,7 +65,9 @@ class Withdraw(Value, frozen=True, tag="withdraw", forbid_unknown_fields=True):
 Command = CreateAccount | Deposit | Withdraw
 
 
-class Account(Value, frozen=True):
+class Account(Value, frozen=True, array_like=True, tag=1):
+    """`tag` is the number of its format, of which the log keeps states: another form of it gets another number."""
+
     name: str
     balance: int
     """In cents, never below zero, never over `BALANCE_MAX`."""
@@ -120,3 +123,17 @@ def evolve(account: Account | None, event: Event) -> Account | None:
             return Account(event.name, 0)
         case _:
             return account
+
+
+def command_of(recorded: RecordedEvent) -> Command:
+    """The command that led to `recorded`."""
+    account_id = recorded.account_id
+    match recorded.event:
+        case AmountDeposited() | DepositRejected() as event:
+            return Deposit(account_id, event.amount, event.description)
+        case AmountWithdrawn() | WithdrawalRejected() as event:
+            return Withdraw(account_id, event.amount, event.description)
+        case AccountCreated() | AccountCreationRejected() as event:
+            return CreateAccount(event.name, account_id)
+        case _:
+            assert_never(recorded.event)

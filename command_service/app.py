@@ -4,15 +4,16 @@ import structlog
 from prometheus_client import CollectorRegistry
 from pydantic import Field, HttpUrl
 
-from command_service.event_store import EventStore
-from command_service.event_store.postgres import PostgresEventStore
-from command_service.event_store.sqlite import SqliteEventStore
+from command_service.event_log import EventLog
+from command_service.event_log.postgres import PostgresEventLog
+from command_service.event_log.sqlite import SqliteEventLog
 from command_service.http.app import create_api
 from command_service.ledger_writer import LedgerWriter
 from command_service.relay import Relay
 from shared.server import bind, serve
 from shared.settings import ServiceSettings
 from shared.watermark import Watermark, follow
+from shared.witness import Signer
 
 log = structlog.get_logger()
 
@@ -28,29 +29,31 @@ class CommandSettings(ServiceSettings):
 async def run(settings: CommandSettings) -> None:
     """Run until SIGTERM or SIGINT. Raises `LedgerError` when the store or the port can't be had."""
     path = settings.data_dir / "ledger.sqlite3"
-    store: EventStore
+    event_log: EventLog
     if settings.database_url is None:
-        store = await SqliteEventStore.open(path)
+        event_log = await SqliteEventLog.open(path)
     else:
-        store = await PostgresEventStore.open(str(settings.database_url))
+        event_log = await PostgresEventLog.open(str(settings.database_url))
     try:
         listener = bind(settings)
         log.info("command service", store=settings.store_name(path), broker=settings.broker_name)
-        head = Watermark(await store.head())
+        signer = Signer(event_log.source, event_log.key)
+        head = Watermark(await event_log.head())
         registry = CollectorRegistry()
-        writer = LedgerWriter(store, head, registry)
+        writer = LedgerWriter(event_log, head, registry)
         background = [writer.run()]
-        if isinstance(store, SqliteEventStore):
-            background.append(store.files.watch())
+        if isinstance(event_log, SqliteEventLog):
+            background.append(event_log.files.watch())
         else:
-            background.append(follow(store.head, head))
+            background.append(follow(event_log.head, head))
         relay = None
         if settings.amqp_url is not None:
-            relay = Relay(store, head, str(settings.amqp_url), registry)
+            relay = Relay(event_log, signer, head, str(settings.amqp_url), registry)
             background.append(relay.run())
         query_url = str(settings.query_url)
         app = create_api(
-            store,
+            event_log,
+            signer,
             writer,
             head,
             registry,
@@ -60,4 +63,4 @@ async def run(settings: CommandSettings) -> None:
         )
         await serve(app, listener, settings, registry, background, on_stop=head.close)
     finally:
-        await store.close()
+        await event_log.close()

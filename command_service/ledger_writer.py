@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 
@@ -15,8 +15,9 @@ from msgspec import UNSET, UnsetType
 from prometheus_client import CollectorRegistry, Gauge, Histogram
 from prometheus_client import Counter as CounterMetric
 
-from command_service.account import Command, decide, evolve
-from command_service.event_store import Answer, EventStore, NewEvent, Stream
+from command_service.account import Account, Command, decide, evolve
+from command_service.event_log import Answer, EventLog
+from command_service.states import NO_STATE, State, decode_account, encode_account
 from shared.events import (
     TYPE_NAMES,
     AccountId,
@@ -40,8 +41,6 @@ FAILURE_PAUSE_SECONDS = 0.1
 """A store that is away is not asked, nor complained about, more often than this."""
 PROBE_SECONDS = 1
 """After a failure, while nobody asks, so often is found out whether the store can write again."""
-
-NO_STREAM = Stream(Version(0), None)
 
 log = structlog.get_logger()
 
@@ -74,6 +73,10 @@ class WriteRequest(Value, frozen=True):
     traceparent: str | UnsetType = UNSET
 
 
+Stream = tuple[Version, Account | None]
+"""Where an account's stream stands: its last version, and the account if it has been created."""
+NO_STREAM: Stream = NO_STATE.version, None
+
 Waiting = tuple[WriteRequest, "asyncio.Future[list[Outcome]]"]
 
 
@@ -85,19 +88,19 @@ def fingerprint(request: object) -> bytes:
 class LedgerWriter:
     """The only way into the event log.
 
-    Nobody is answered before the commit is on disk. Streams are asked for inside the append transaction, which holds
+    Nobody is answered before the commit is on disk. States are asked for inside the append transaction, which holds
     the lock on the head: a stale balance cannot exist.
     """
 
     def __init__(
         self,
-        store: EventStore,
+        event_log: EventLog,
         head: Watermark,
         registry: CollectorRegistry,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         new_id: Callable[[], str] = lambda: str(uuid_utils.uuid7()),
     ) -> None:
-        self._store = store
+        self._event_log = event_log
         self._head = head
         self._now = now
         self._new_id = new_id
@@ -214,8 +217,10 @@ class LedgerWriter:
             command.account_id for request, _ in batch for command in request.commands if command.account_id is not None
         }
         keys = {request.idempotency_key for request, _ in batch if request.idempotency_key is not None}
-        async with self._store.append(account_ids, keys) as append:
-            decided = _Decided(self._store.source, append.head, dict(append.streams), self._timestamp(), self._new_id)
+        async with self._event_log.append(account_ids, keys) as append:
+            # Never before the last one: "as of" a time is then a position. The clock may have gone back.
+            time = max(self._timestamp(), append.time)
+            decided = _Decided(self._event_log.source, append.head.position, append.states, time, self._new_id)
             answers = dict(append.answers)
             results: list[list[Outcome] | LedgerError] = []
             for request, _ in batch:
@@ -225,9 +230,7 @@ class LedgerWriter:
                 answer = answers.get(request.idempotency_key)
                 if answer is None:
                     outcomes = decided.add(request)
-                    answers[request.idempotency_key] = Answer(
-                        request.fingerprint, msgspec.json.encode(outcomes).decode()
-                    )
+                    answers[request.idempotency_key] = Answer(request.fingerprint, msgspec.json.encode(outcomes))
                     results.append(outcomes)
                 elif answer.fingerprint == request.fingerprint:
                     results.append(msgspec.json.decode(answer.outcomes, type=list[Outcome]))
@@ -240,9 +243,9 @@ class LedgerWriter:
             # Without events too: an answer that was only read may be of a commit that is not safe yet, and whoever
             # hears it must not lose it. A commit after it waits for both.
             new_answers = {key: answers[key] for key in answers.keys() - append.answers.keys()}
-            await append.commit(decided.events, {id_: decided.streams[id_] for id_ in decided.changed}, new_answers)
+            await append.commit(decided.events, time if decided.events else append.time, decided.states(), new_answers)
         # The commit is on disk from here on: wake the relay and the feed, and answer.
-        self._head.advance(Position(append.head + len(decided.events)))
+        self._head.advance(Position(append.head.position + len(decided.events)))
         for event_type, number in Counter(decided.types).items():
             self._events.labels(event_type).inc(number)
         for (_, future), result in zip(batch, results, strict=True):
@@ -264,7 +267,7 @@ class _Decided:
         self,
         source: str,
         head: Position,
-        streams: dict[AccountId, Stream],
+        states: Mapping[AccountId, State],
         time: str,
         new_id: Callable[[], str],
     ) -> None:
@@ -272,44 +275,55 @@ class _Decided:
         self._position = head
         self._time = time
         self._new_id = new_id
-        self.streams = streams
-        self.changed: set[AccountId] = set()
-        self.events: list[NewEvent] = []
+        self._streams = {
+            account_id: (state.version, decode_account(state.account)) for account_id, state in states.items()
+        }
+        self._changed: set[AccountId] = set()
+        self.events: list[bytes] = []
         self.types: list[str] = []
+
+    def states(self) -> dict[AccountId, State]:
+        """Of the accounts that an event went to."""
+        streams = self._streams
+        return {
+            account_id: State(streams[account_id][0], encode_account(streams[account_id][1]))
+            for account_id in self._changed
+        }
 
     def add(self, request: WriteRequest) -> list[Outcome]:
         request_id = request.idempotency_key or self._new_id()
         is_alone = len(request.commands) == 1
         outcomes: list[Outcome] = []
         # The one loop that every command goes through: no calls in it that can be done without, and no attributes.
-        source, time, new_id, streams = self._source, self._time, self._new_id, self.streams
-        changed, add_event, add_type = self.changed.add, self.events.append, self.types.append
+        source, time, new_id, streams = self._source, self._time, self._new_id, self._streams
+        changed, add_event, add_type = self._changed.add, self.events.append, self.types.append
         add_outcome, traceparent, position = outcomes.append, request.traceparent, self._position
         for number, command in enumerate(request.commands):
             account_id = command.account_id or AccountId(new_id())
-            stream = streams.get(account_id, NO_STREAM)
-            event = decide(stream.account, command)
-            account = evolve(stream.account, event)
-            version: Version = stream.version + 1  # type: ignore[assignment]
+            last_version, account = streams.get(account_id, NO_STREAM)
+            event = decide(account, command)
+            account = evolve(account, event)
+            version: Version = last_version + 1  # type: ignore[assignment]
             position += 1  # type: ignore[assignment]
             event_type, event_id = TYPE_NAMES[type(event)], new_id()
-            streams[account_id] = Stream(version, account)
+            streams[account_id] = version, account
             changed(account_id)
-            encoded = encode_event(
-                CloudEvent(
-                    id=event_id,
-                    source=source,
-                    type=event_type,
-                    subject=account_id,
-                    time=time,
-                    sequence=str(position).zfill(20),
-                    accountversion=version,
-                    commandid=request_id if is_alone else f"{request_id}/{number}",
-                    traceparent=traceparent,
-                    data=event,
+            add_event(
+                encode_event(
+                    CloudEvent(
+                        id=event_id,
+                        source=source,
+                        type=event_type,
+                        subject=account_id,
+                        time=time,
+                        sequence=str(position).zfill(20),
+                        accountversion=version,
+                        commandid=request_id if is_alone else f"{request_id}/{number}",
+                        traceparent=traceparent,
+                        data=event,
+                    )
                 )
             )
-            add_event(NewEvent(position, account_id, version, encoded))
             add_type(event_type)
             add_outcome(
                 Outcome(

@@ -8,11 +8,12 @@ from aio_pika.abc import AbstractChannel, AbstractExchange
 from aio_pika.exceptions import ChannelClosed, PublishError
 from prometheus_client import CollectorRegistry, Gauge
 
-from command_service.event_store import EventStore, Lease
+from command_service.event_log import EventLog, Lease
 from shared.events import Position
 from shared.messaging import EXCHANGE, batch_message, broker_user, declare_exchange, open_channel
 from shared.sessions import keep_running
 from shared.watermark import Watermark
+from shared.witness import Signer
 
 MESSAGE_EVENTS_MAX = 1_000
 MESSAGE_BYTES_MAX = 256 * 1024
@@ -35,8 +36,11 @@ class Relay:
     if we die before that, the next session publishes those events again, and consumers drop them by position.
     """
 
-    def __init__(self, store: EventStore, head: Watermark, amqp_url: str, registry: CollectorRegistry) -> None:
-        self._store = store
+    def __init__(
+        self, event_log: EventLog, signer: Signer, head: Watermark, amqp_url: str, registry: CollectorRegistry
+    ) -> None:
+        self._event_log = event_log
+        self._signer = signer
         self._head = head
         self._amqp_url = amqp_url
         self._user = broker_user(amqp_url)
@@ -73,7 +77,7 @@ class Relay:
             log.warning("relay session ended", reason=reason, retry_seconds=retry_seconds)
 
     async def _session(self) -> None:
-        self._confirmed = await self._store.published()
+        self._confirmed = await self._event_log.published()
         # A message that no queue takes comes back as a failure: with nobody bound yet, events wait in the log.
         async with open_channel(self._amqp_url, "counting-house relay", publisher_confirms=True) as channel:
             exchange = await declare_exchange(channel)
@@ -82,10 +86,10 @@ class Relay:
                 group.create_task(self._lead(exchange))
 
     async def _lead(self, exchange: AbstractExchange) -> None:
-        while (lease := await self._store.acquire_lease()) is None:
+        while (lease := await self._event_log.acquire_lease()) is None:
             self.status = "standing by: another replica publishes"
             await asyncio.sleep(STANDBY_SECONDS)
-            self._confirmed = await self._store.published()
+            self._confirmed = await self._event_log.published()
         self._confirmed = lease.published
         self._publishing, self.status = True, "publishing"
         log.info("relay publishes", exchange=exchange.name, after=self._confirmed)
@@ -97,7 +101,7 @@ class Relay:
                 group.create_task(self._save_cursor(lease))
         finally:
             self._publishing = False
-            await self._store.end_lease(lease, self._confirmed)
+            await self._event_log.end_lease(lease, self._confirmed)
 
     async def _publish(
         self,
@@ -108,11 +112,12 @@ class Relay:
         sent = self._confirmed
         while True:
             await self._head.reach(Position(sent + 1), IDLE_SECONDS)
-            events = await self._store.read(sent, MESSAGE_EVENTS_MAX, MESSAGE_BYTES_MAX)
-            if not events:
+            page = await self._event_log.read(sent, MESSAGE_EVENTS_MAX, MESSAGE_BYTES_MAX)
+            if not page.events:
                 continue
-            message = batch_message(Position(sent + 1), events, self._user)
-            sent = Position(sent + len(events))
+            signature = self._signer.sign(page.end)
+            message = batch_message(Position(sent + 1), page.events, page.end, signature, self._user)
+            sent = page.end.position
             # Tasks start in the order in which they are made, and each takes the channel's lock first.
             publication = group.create_task(
                 exchange.publish(message, routing_key="", mandatory=True, timeout=CONFIRM_SECONDS)
@@ -131,7 +136,7 @@ class Relay:
             await asyncio.sleep(CURSOR_SECONDS)
             if self._confirmed > saved or time.monotonic() > renew:
                 saved, renew = self._confirmed, time.monotonic() + RENEW_SECONDS
-                await self._store.save_published(lease, saved)
+                await self._event_log.save_published(lease, saved)
 
 
 async def _fail_when_closed(channel: AbstractChannel) -> None:

@@ -4,7 +4,7 @@ The same JSON bytes are stored in the event log, published to the broker and ret
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import or_
 from typing import Annotated, Literal, NewType
@@ -158,11 +158,11 @@ _decode_batch: Callable[[bytes], list[_Received]] = msgspec.json.Decoder(list[re
 _split_batch = msgspec.json.Decoder(list[Raw]).decode
 
 
-def encode_event(event: CloudEvent) -> str:
-    return _encode(event).decode()
+def encode_event(event: CloudEvent) -> bytes:
+    return _encode(event)
 
 
-def join_events(encoded: list[bytes]) -> bytes:
+def join_events(encoded: Sequence[bytes]) -> bytes:
     """A batch in the CloudEvents JSON batch format, from events that are encoded already."""
     return b"[" + b",".join(encoded) + b"]"
 

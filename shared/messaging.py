@@ -11,6 +11,7 @@ import uuid_utils
 from aio_pika.abc import AbstractChannel, AbstractExchange
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS, AMQPError, ChannelInvalidStateError
 
+from shared.chain import ChainAt
 from shared.events import Position, join_events
 
 EXCHANGE = "ledger.events"
@@ -71,8 +72,11 @@ def broker_user(amqp_url: str) -> str:
     return unquote(urlsplit(amqp_url).username or "guest")
 
 
-def batch_message(first: Position, events: list[bytes], user_id: str) -> aio_pika.Message:
-    """The message for a run of encoded events that starts at position `first`, published by the broker's `user_id`.
+def batch_message(
+    first: Position, events: list[bytes], end: ChainAt, signature: bytes, user_id: str
+) -> aio_pika.Message:
+    """The message for a run of encoded events that starts at position `first` and ends where the ledger's
+    chain is `end`, under its `signature`; published by the broker's `user_id`.
 
     https://www.rabbitmq.com/docs/validated-user-id
     """
@@ -85,5 +89,10 @@ def batch_message(first: Position, events: list[bytes], user_id: str) -> aio_pik
         app_id="command-service",
         user_id=user_id,
         timestamp=datetime.now(UTC),
-        headers={"first_position": first, "last_position": first + len(events) - 1},
+        headers={
+            "first_position": first,
+            "last_position": end.position,
+            "last_chain": end.chain.hex(),
+            "signature": signature.hex(),
+        },
     )

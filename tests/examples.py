@@ -3,7 +3,6 @@
 from msgspec import Raw
 
 from command_service.account import Command, CreateAccount, Deposit, Withdraw
-from command_service.event_store import NewEvent
 from shared.events import (
     TYPE_NAMES,
     AccountCreated,
@@ -60,25 +59,24 @@ def at(second: int) -> str:
 
 def recorded(position: int, event: Event, account_id: AccountId = ALICE, version: int | None = None) -> RecordedEvent:
     """`event` as a consumer sees it: recorded in second `position`, by default as version `position`."""
-    encoded = Raw(logged(position, event, account_id, version).event.encode())
+    encoded = Raw(logged(position, event, account_id, version))
     return RecordedEvent(
         Position(position), account_id, Version(version or position), SOURCE, at(position), event, encoded
     )
 
 
-def logged(position: int, event: Event, account_id: AccountId = ALICE, version: int | None = None) -> NewEvent:
-    """`event` as a row of the log."""
-    encoded = encode_event(
+def logged(position: int, event: Event, account_id: AccountId = ALICE, version: int | None = None) -> bytes:
+    """`event` as it is in the log."""
+    return encode_event(
         CloudEvent(
             id=f"event-{position}",
             source=SOURCE,
             type=TYPE_NAMES[type(event)],
             subject=account_id,
-            time=at(position),
+            time=at(position % 60),
             sequence=f"{position:020d}",
             accountversion=version or position,
             commandid=f"command-{position}",
             data=event,
         )
     )
-    return NewEvent(Position(position), account_id, Version(version or position), encoded)

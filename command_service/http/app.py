@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
-from command_service.event_store import EventStore
+from command_service.event_log import EventLog
 from command_service.http.commands import command_endpoints
-from command_service.http.feed import install_chain, install_feed
+from command_service.http.feed import install_feed
 from command_service.http.openapi import describe_commands
 from command_service.ledger_writer import LedgerWriter
 from shared.docs import install_docs
@@ -15,10 +15,12 @@ from shared.gate import Gate
 from shared.problems import install_problem_handlers, problem_responses
 from shared.telemetry import install_operator_routes
 from shared.watermark import Watermark
+from shared.witness import Signer
 
 
 def create_api(
-    store: EventStore,
+    event_log: EventLog,
+    signer: Signer,
     writer: LedgerWriter,
     head: Watermark,
     registry: CollectorRegistry,
@@ -35,12 +37,11 @@ def create_api(
         redoc_url=None,
     )
     install_problem_handlers(app)
-    install_feed(app, store, head)
-    install_chain(app, store)
+    install_feed(app, event_log, signer, head)
 
     @app.get("/readyz", tags=["operations"], summary="Can commands be recorded?", responses=problem_responses(503))
     async def readyz() -> dict[str, str]:
-        await store.head()
+        await event_log.head()
         writer.check_ready()
         return {"status": "ready", "relay": relay_status()}
 

@@ -7,15 +7,15 @@ from typing import Protocol, TypeVar
 
 import pytest
 
-from command_service.event_store import EventStore
-from command_service.event_store.postgres import PostgresEventStore
-from command_service.event_store.sqlite import SqliteEventStore
+from command_service.event_log import EventLog
+from command_service.event_log.postgres import PostgresEventLog
+from command_service.event_log.sqlite import SqliteEventLog
 from projection_service.view_store import ViewStore
 from projection_service.view_store.postgres import PostgresViewStore
 from projection_service.view_store.sqlite import SqliteViewStore
 from shared import postgres
 
-OpenEventStore = Callable[[], AbstractAsyncContextManager[EventStore]]
+OpenEventLog = Callable[[], AbstractAsyncContextManager[EventLog]]
 OpenViewStore = Callable[[], AbstractAsyncContextManager[ViewStore]]
 
 
@@ -36,12 +36,12 @@ async def closed_at_the_end(opening: Awaitable[S]) -> AsyncIterator[S]:
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def open_event_store(request: pytest.FixtureRequest, tmp_path: Path) -> OpenEventStore:
+def open_event_log(request: pytest.FixtureRequest, tmp_path: Path) -> OpenEventLog:
     """Opens the test's one event store; again after it was closed, with what is in it."""
     if request.param == "sqlite":
-        return lambda: closed_at_the_end(SqliteEventStore.open(tmp_path / "ledger.sqlite3"))
+        return lambda: closed_at_the_end(SqliteEventLog.open(tmp_path / "ledger.sqlite3"))
     url = request.getfixturevalue("database_url")
-    return lambda: closed_at_the_end(PostgresEventStore.open(url))
+    return lambda: closed_at_the_end(PostgresEventLog.open(url))
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -54,8 +54,8 @@ def open_view_store(request: pytest.FixtureRequest, tmp_path: Path) -> OpenViewS
 
 
 @pytest.fixture
-async def event_store(open_event_store: OpenEventStore) -> AsyncIterator[EventStore]:
-    async with open_event_store() as store:
+async def event_log(open_event_log: OpenEventLog) -> AsyncIterator[EventLog]:
+    async with open_event_log() as store:
         yield store
 
 

@@ -1,0 +1,40 @@
+-- Numbers 1 to 4 were states of this program before its first release, which are refused.
+
+CREATE TABLE ledger (
+    -- One row: the head of the log, which every append moves first, so that the order of positions is the order of
+    -- commits; the ledger's own name and Ed25519 key (32 secret bytes, then the 32 that are public); how far the relay
+    -- has published; and up to which position of the log every event is in `states`.
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    source TEXT NOT NULL,
+    key BLOB NOT NULL CHECK (length(key) = 64),
+    position INTEGER NOT NULL,
+    chain BLOB NOT NULL CHECK (length(chain) = 32),
+    time TEXT NOT NULL,
+    published INTEGER NOT NULL,
+    states_position INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE runs (
+    -- The log: runs of consecutive events, found by the position of their last one. `events` has a line for each, the
+    -- CloudEvent as it is published, byte for byte; compressed with zstd. `chain` is the ledger's after the last one.
+    position INTEGER PRIMARY KEY,
+    chain BLOB NOT NULL CHECK (length(chain) = 32),
+    events BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE states (
+    -- What each account's events have come to, as the domain writes it down, up to the one with this version. What is
+    -- missing is in the log, after `ledger.states_position`.
+    account_id TEXT PRIMARY KEY,
+    version INTEGER NOT NULL,
+    state BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE answers (
+    -- What was answered to a request with an Idempotency-Key: JSON, compressed with zstd when it is long. `digest` is
+    -- SHA-256 over all three.
+    idempotency_key TEXT PRIMARY KEY,
+    fingerprint BLOB NOT NULL,
+    outcomes BLOB NOT NULL,
+    digest BLOB NOT NULL
+) STRICT, WITHOUT ROWID;

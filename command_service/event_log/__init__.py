@@ -1,0 +1,119 @@
+"""The event log, and what is kept in the same transaction with it."""
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from command_service.event_log.runs import Page, Run
+from command_service.states import State
+from shared.chain import ChainAt
+from shared.events import AccountId, Position, Value
+from shared.problems import LedgerError
+
+LEASE_SECONDS = 5
+
+
+class Answer(Value, frozen=True):
+    """What came of a request with an Idempotency-Key: its fingerprint and its encoded outcomes."""
+
+    fingerprint: bytes
+    outcomes: bytes
+
+    def digest(self, key: str) -> bytes:
+        """Kept beside it, since nothing else in the store tells that no bit of it has changed."""
+        return hashlib.sha256(b"%s\n%s\n%s" % (key.encode(), self.fingerprint, self.outcomes)).digest()
+
+
+class Lease(Value, frozen=True):
+    """The right to publish, and from where on: everything up to `published` was confirmed by the broker."""
+
+    token: int
+    published: Position
+
+
+class LeaseLost(LedgerError):
+    """The lease ended, and another relay has taken over."""
+
+
+class Append(Protocol):
+    """An open append transaction. It holds the lock on the head: nobody else can append until it ends."""
+
+    head: ChainAt
+    time: str
+    """Of the last event; empty in an empty log."""
+    states: Mapping[AccountId, State]
+    answers: Mapping[str, Answer]
+
+    async def commit(
+        self,
+        events: Sequence[bytes],
+        time: str,
+        states: Mapping[AccountId, State],
+        answers: Mapping[str, Answer],
+    ) -> None:
+        """Write all of it, on disk when this returns; what was read too, if another's commit was not there yet.
+
+        The encoded `events` follow `head`, and may be none; `time` is that of the last of them. `states` and `answers`
+        are new ones: a state takes the place of its account's last one. Raises `StoreUnavailable` when nothing was
+        written, `OutcomeUnknown` when that is not sure, and `ValueError`, with nothing written, when an answer's key
+        is there already: a bug.
+        """
+
+
+class EventLog(Protocol):
+    source: str
+    """Names this ledger, and no other, in every event."""
+    key: bytes
+    """Its Ed25519 key: 32 secret bytes, then the 32 that are public."""
+
+    def append(self, account_ids: Collection[AccountId], keys: Collection[str]) -> AbstractAsyncContextManager[Append]:
+        """Begin to append: takes the lock, then reads the states and answers asked for (those that exist).
+
+        Leaving the context without `commit` writes nothing. Raises `StoreUnavailable`.
+        """
+
+    async def head(self) -> Position:
+        """The position of the last event; 0 in an empty log."""
+
+    async def read(self, after: Position, events_max: int, bytes_max: int) -> Page:
+        """Events from position `after` + 1 on, without a hole, up to a page's limits.
+
+        At least one where there is one and `events_max` allows it, however large. Raises `CorruptStore`.
+        """
+
+    async def published(self) -> Position:
+        """The relay's cursor: everything up to here was confirmed by the broker."""
+
+    async def acquire_lease(self) -> Lease | None:
+        """The right to publish, for `LEASE_SECONDS`; None while another relay has it."""
+
+    async def save_published(self, lease: Lease, position: Position) -> None:
+        """Move the relay's cursor, and prolong the lease from now on.
+
+        Raises `LeaseLost`, having written nothing, when another relay has taken over.
+        """
+
+    async def end_lease(self, lease: Lease, position: Position) -> None:
+        """Move the cursor a last time and let another relay lead at once. Changes nothing after a take-over."""
+
+    async def check(self) -> None:
+        """Of the store's own structure, what can be checked without knowing what is in it. Raises `CorruptStore`."""
+
+    async def runs(self, after: Position) -> Sequence[Run]:
+        """The next runs after the one that ends at position `after`; none at the end of the log.
+
+        Raises `CorruptStore`.
+        """
+
+    async def states_position(self) -> Position:
+        """Every event up to here is in the states."""
+
+    async def states(self, after: AccountId) -> Sequence[tuple[AccountId, State]]:
+        """The next states in the order of their ids; none after the last."""
+
+    async def answers(self, after: str) -> Sequence[tuple[str, Answer, bytes]]:
+        """The next answers in the order of their keys, each with the digest that was stored beside it; none after the
+        last. Raises `CorruptStore`."""
+
+    async def close(self) -> None: ...

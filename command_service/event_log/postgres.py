@@ -1,0 +1,267 @@
+"""The event log in PostgreSQL, for any number of command services."""
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import asyncpg
+import uuid_utils
+
+from command_service.event_log import LEASE_SECONDS, Answer, Append, Lease, LeaseLost
+from command_service.event_log.runs import Page, Run, cut, page
+from command_service.states import State
+from shared.chain import START, ChainAt
+from shared.events import AccountId, Position, Version
+from shared.postgres import DATABASE_ERRORS, PostgresPool, migrate, reason
+from shared.problems import CorruptStore, OutcomeUnknown
+from shared.witness import new_key
+
+if TYPE_CHECKING:
+    from shared.postgres import Connection
+
+SCHEMA = "ledger"
+READ_CONNECTIONS_MAX = 4
+RUNS_FIRST = 16
+"""Of full runs, so many are a page. Of short ones a page takes more: twice as many are asked for each time."""
+CHECK_ROWS = 1_000
+LEASE = timedelta(seconds=LEASE_SECONDS)
+
+READ_LEDGER = 'SELECT source, "key", position, chain FROM ledger'
+READ_HEAD = "SELECT position FROM ledger"
+READ_LAST_RUN = "SELECT position, chain FROM runs ORDER BY position DESC LIMIT 1"
+CREATE_LEDGER = """INSERT INTO ledger (source, "key", position, chain, "time") VALUES ($1, $2, 0, $3, '')"""
+
+BEGIN_APPEND = "BEGIN; SELECT position FROM ledger FOR UPDATE"
+READ_HEAD_AND_STATES = """
+    SELECT NULL AS account_id, position AS version, chain AS state, "time" FROM ledger
+    UNION ALL SELECT account_id, version, state, NULL FROM states WHERE account_id = ANY($1)
+"""
+READ_ANSWERS = """
+    SELECT idempotency_key, fingerprint, convert_to(outcomes, 'UTF8') FROM answers WHERE idempotency_key = ANY($1)
+"""
+# `unnest` and not COPY, which takes more rows a second from 1000 rows on: a process that stops in the middle
+# of a COPY would hold the lock for as long as it lives, since no time-out ends a COPY that waits for its client.
+WRITE = """
+    WITH head AS (UPDATE ledger SET position = $1, chain = $2, "time" = $3),
+    added AS (
+        INSERT INTO runs (position, chain, events)
+        SELECT position, chain, convert_from(events, 'UTF8')
+        FROM unnest($4::bigint[], $5::bytea[], $6::bytea[]) AS run (position, chain, events)
+    ),
+    put AS (
+        INSERT INTO states (account_id, version, state)
+        SELECT * FROM unnest($7::text[], $8::bigint[], $9::bytea[])
+        ON CONFLICT (account_id) DO UPDATE SET version = excluded.version, state = excluded.state
+    )
+    INSERT INTO answers (idempotency_key, fingerprint, outcomes, digest)
+    SELECT key, fingerprint, convert_from(outcomes, 'UTF8'), digest
+    FROM unnest($10::text[], $11::bytea[], $12::bytea[], $13::bytea[]) AS answer (key, fingerprint, outcomes, digest)
+"""
+
+# With the run before them, for its chain alone.
+READ_RUNS = """
+    SELECT position, chain, CASE WHEN position > $1 THEN convert_to(events, 'UTF8') END FROM runs
+    WHERE position >= (SELECT coalesce(max(position), 0) FROM runs WHERE position <= $1) ORDER BY position LIMIT $2
+"""
+CHECK_STATES = "SELECT account_id, version, state FROM states WHERE account_id > $1 ORDER BY account_id LIMIT $2"
+CHECK_ANSWERS = """
+    SELECT idempotency_key, fingerprint, convert_to(outcomes, 'UTF8'), digest FROM answers
+    WHERE idempotency_key > $1 ORDER BY idempotency_key LIMIT $2
+"""
+
+# The database's clock decides alone. A lease that ends later than any lease can was given before that clock
+# was set back.
+ACQUIRE_LEASE = """
+    UPDATE relay SET token = token + 1, leased_until = clock_timestamp() + $1
+    WHERE leased_until < clock_timestamp() OR leased_until > clock_timestamp() + $1
+    RETURNING token, published
+"""
+MOVE_PUBLISHED = """
+    UPDATE relay SET published = $2, leased_until = clock_timestamp() + $3 WHERE token = $1 RETURNING token
+"""
+READ_PUBLISHED = "SELECT published FROM relay"
+END_LEASE = "UPDATE relay SET published = $2, leased_until = '-infinity' WHERE token = $1"
+
+
+class PostgresEventLog:
+    """Appends through one connection and reads through others, so that readers never hold up an append."""
+
+    def __init__(
+        self, source: str, key: bytes, writer: PostgresPool, reader: PostgresPool, resources: AsyncExitStack
+    ) -> None:
+        self.source = source
+        self.key = key
+        self._writer = writer
+        self._reader = reader
+        self._resources = resources
+
+    @classmethod
+    async def open(cls, url: str) -> "PostgresEventLog":
+        """Open the log in the database at `url`, making it when it is not there.
+
+        Raises `StoreUnavailable` when the database can't be reached, `CorruptStore` when the log can't be trusted.
+        """
+        writer, reader = PostgresPool(url, SCHEMA, 1), PostgresPool(url, SCHEMA, READ_CONNECTIONS_MAX)
+        async with AsyncExitStack() as resources:
+            await writer.open()
+            resources.push_async_callback(writer.close)
+            async with writer.connection() as connection, connection.transaction():
+                source, key = await _prepare(connection)
+            await reader.open()
+            resources.push_async_callback(reader.close)
+            return cls(source, key, writer, reader, resources.pop_all())
+
+    @asynccontextmanager
+    async def append(self, account_ids: Collection[AccountId], keys: Collection[str]) -> AsyncIterator[Append]:
+        async with self._writer.connection() as connection:
+            await connection.execute(BEGIN_APPEND)
+            # Statements of their own: each sees what had been committed when it began, after the lock was ours.
+            # https://www.postgresql.org/docs/current/transaction-iso.html#XACT-READ-COMMITTED
+            rows = await connection.fetch(READ_HEAD_AND_STATES, list(account_ids))
+            answers = await connection.fetch(READ_ANSWERS, list(keys)) if keys else []
+            append = _PostgresAppend(connection, rows, answers)
+            yield append
+            if not append.ended:
+                await connection.execute("ROLLBACK")
+
+    async def head(self) -> Position:
+        async with self._reader.connection() as connection:
+            return Position(await connection.fetchval(READ_HEAD))
+
+    async def read(self, after: Position, events_max: int, bytes_max: int) -> Page:
+        runs: list[Run] = []
+        async with self._reader.connection() as connection:
+            begin, found = await _read_runs(connection, after, rows_max := RUNS_FIRST)
+            runs += found
+            # What is before `after` in the first of them does not count.
+            while len(found) >= rows_max - 1 and not _is_enough(runs, events_max + after - begin.position, bytes_max):
+                _, found = await _read_runs(connection, runs[-1].position, rows_max := 2 * rows_max)
+                runs += found
+        return page(begin, runs, after, events_max, bytes_max)
+
+    async def check(self) -> None:
+        """Nothing: the server's data checksums, pg_checksums and pg_amcheck do that.
+
+        https://www.postgresql.org/docs/current/checksums.html
+        """
+
+    async def runs(self, after: Position) -> Sequence[Run]:
+        async with self._reader.connection() as connection:
+            _, runs = await _read_runs(connection, after, RUNS_FIRST)
+        return runs
+
+    async def states_position(self) -> Position:
+        return await self.head()
+
+    async def states(self, after: AccountId) -> Sequence[tuple[AccountId, State]]:
+        async with self._reader.connection() as connection:
+            rows = await connection.fetch(CHECK_STATES, after, CHECK_ROWS)
+        return [(AccountId(account_id), State(Version(version), state)) for account_id, version, state in rows]
+
+    async def answers(self, after: str) -> Sequence[tuple[str, Answer, bytes]]:
+        async with self._reader.connection() as connection:
+            rows = await connection.fetch(CHECK_ANSWERS, after, CHECK_ROWS)
+        return [(key, Answer(fingerprint, outcomes), digest) for key, fingerprint, outcomes, digest in rows]
+
+    async def published(self) -> Position:
+        async with self._reader.connection() as connection:
+            return Position(await connection.fetchval(READ_PUBLISHED))
+
+    async def acquire_lease(self) -> Lease | None:
+        async with self._reader.connection() as connection:
+            row = await connection.fetchrow(ACQUIRE_LEASE, LEASE)
+        return None if row is None else Lease(*row)
+
+    async def save_published(self, lease: Lease, position: Position) -> None:
+        async with self._reader.connection() as connection:
+            if not await connection.fetchrow(MOVE_PUBLISHED, lease.token, position, LEASE):
+                raise LeaseLost("another command service publishes now.")
+
+    async def end_lease(self, lease: Lease, position: Position) -> None:
+        async with self._reader.connection() as connection:
+            await connection.execute(END_LEASE, lease.token, position)
+
+    async def close(self) -> None:
+        await self._resources.aclose()
+
+
+class _PostgresAppend:
+    def __init__(
+        self, connection: "Connection", rows: Sequence[asyncpg.Record], answers: Sequence[asyncpg.Record]
+    ) -> None:
+        self._connection = connection
+        (_, position, chain, self.time), *states = rows
+        self.head = ChainAt(Position(position), chain)
+        self.states: Mapping[AccountId, State] = {
+            AccountId(account_id): State(Version(version), state) for account_id, version, state, _ in states
+        }
+        self.answers: Mapping[str, Answer] = {
+            key: Answer(fingerprint, outcomes) for key, fingerprint, outcomes in answers
+        }
+        self.ended = False
+
+    async def commit(
+        self, events: Sequence[bytes], time: str, states: Mapping[AccountId, State], answers: Mapping[str, Answer]
+    ) -> None:
+        runs = cut(self.head, events)
+        end = runs[-1] if runs else self.head
+        try:
+            await self._connection.execute(
+                WRITE,
+                end.position,
+                end.chain,
+                time,
+                [run.position for run in runs],
+                [run.chain for run in runs],
+                [b"\n".join(run.events) for run in runs],
+                list(states),
+                [state.version for state in states.values()],
+                [state.account for state in states.values()],
+                list(answers),
+                [answer.fingerprint for answer in answers.values()],
+                [answer.outcomes for answer in answers.values()],
+                [answer.digest(key) for key, answer in answers.items()],
+            )
+        except asyncpg.IntegrityConstraintViolationError as error:
+            raise ValueError(str(error)) from error
+        try:
+            # The head was written, if only as it was: a commit that wrote nothing would wait for no standby.
+            await self._connection.execute("COMMIT")
+        except DATABASE_ERRORS as error:
+            # The server may have done it before the connection broke.
+            raise OutcomeUnknown(f"the commit failed: {reason(error)}. Retry with the same Idempotency-Key.") from error
+        self.ended = True
+
+
+async def _prepare(connection: "Connection") -> tuple[str, bytes]:
+    await migrate(connection, SCHEMA, "command_service.event_log")
+    if await connection.fetchrow(READ_LEDGER) is None:
+        await connection.execute(CREATE_LEDGER, f"/ledgers/{uuid_utils.uuid7()}", new_key(), START.chain)
+    await connection.execute("SELECT 1 FROM ledger FOR UPDATE")
+    source, key, position, chain = await connection.fetchrow(READ_LEDGER)  # type: ignore[misc]
+    last = tuple(await connection.fetchrow(READ_LAST_RUN) or (START.position, START.chain))
+    published = await connection.fetchval(READ_PUBLISHED)
+    if published is None or not ((position, chain) == last and published <= position):
+        raise CorruptStore(
+            f"the schema {SCHEMA}: the head is {position}, the last event {last[0]} or one of another chain, and "
+            f"{published} are published. Nothing was written to it; put a good copy in its place."
+        )
+    return str(source), key
+
+
+async def _read_runs(connection: "Connection", after: Position, rows_max: int) -> tuple[ChainAt, list[Run]]:
+    """The run with the event that follows `after`, those that follow it, and where the first of them begins."""
+    rows = await connection.fetch(READ_RUNS, after, rows_max)
+    begin = START
+    if rows and rows[0][2] is None:
+        (position, chain, _), *rows = rows
+        begin = ChainAt(Position(position), chain)
+    return begin, [Run(Position(position), chain, events.split(b"\n")) for position, chain, events in rows]
+
+
+def _is_enough(runs: Sequence[Run], events_max: int, bytes_max: int) -> bool:
+    return (
+        sum(len(run.events) for run in runs) > events_max
+        or sum(len(event) for run in runs for event in run.events) > bytes_max
+    )

@@ -1,0 +1,77 @@
+"""The form of the log in both stores: runs of consecutive events, several to a row. Pure."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+from shared.chain import ChainAt, extend
+from shared.events import Position, Value
+
+RUN_EVENTS_MAX = 128
+"""Compressed together, so many have 22 bytes each; 32 have 29, and a single one 270 (docs/performance.md)."""
+RUN_BYTES_MAX = 64 * 1024
+"""Who wants one event of a run reads all of it."""
+
+
+class Run(Value, frozen=True):
+    """Encoded events, and the position and the chain of the last of them."""
+
+    position: Position
+    chain: bytes
+    events: Sequence[bytes]
+
+
+class Page(Value, frozen=True):
+    """Encoded events as they follow each other in the log, and where it stands after them."""
+
+    events: list[bytes]
+    end: ChainAt
+
+
+def cut(head: ChainAt, events: Sequence[bytes]) -> list[Run]:
+    """The runs of `events`, which follow `head`: full ones, and a last one with what is left."""
+    sha256 = hashlib.sha256
+    runs: list[Run] = []
+    chain, begin, size = head.chain, 0, 0
+    for number, event in enumerate(events):
+        size += len(event)
+        if (size > RUN_BYTES_MAX and number > begin) or number - begin == RUN_EVENTS_MAX:
+            runs.append(Run(Position(head.position + number), chain, events[begin:number]))
+            begin, size = number, len(event)
+        chain = sha256(chain + event).digest()
+    if events:
+        runs.append(Run(Position(head.position + len(events)), chain, events[begin:]))
+    return runs
+
+
+def page(before: ChainAt, runs: Iterable[Run], after: Position, events_max: int, bytes_max: int) -> Page:
+    """Events from position `after` + 1 on, up to a page's limits, out of `runs`, which follow `before`.
+
+    It ends where a run does, if it can: only there the chain is at hand.
+    """
+    events: list[bytes] = []
+    end = before
+    for run in runs:
+        known = max(0, after - end.position)
+        fresh = run.events[known:]
+        size = sum(map(len, fresh))
+        if len(fresh) <= events_max and size <= bytes_max:
+            events += fresh
+            events_max, bytes_max = events_max - len(fresh), bytes_max - size
+            end = ChainAt(run.position, run.chain)
+        elif not events:
+            events += _fitting(fresh, events_max, bytes_max)
+            taken = known + len(events)
+            return Page(events, ChainAt(Position(end.position + taken), extend(end.chain, run.events[:taken])))
+        else:
+            break
+    return Page(events, end)
+
+
+def _fitting(events: Sequence[bytes], events_max: int, bytes_max: int) -> list[bytes]:
+    fitting: list[bytes] = []
+    for event in events[:events_max]:
+        bytes_max -= len(event)
+        if fitting and bytes_max < 0:
+            break
+        fitting.append(event)
+    return fitting

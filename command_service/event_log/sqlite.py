@@ -1,0 +1,401 @@
+"""The event log in one SQLite file, for one command service at a time."""
+
+import asyncio
+import sqlite3
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import uuid_utils
+
+from command_service.event_log import Answer, Append, Lease
+from command_service.event_log.recent_states import RecentStates, put
+from command_service.event_log.runs import Page, Run, cut, page
+from command_service.states import State
+from shared.chain import START, ChainAt
+from shared.data_files import DataFiles, held_lock, make_file
+from shared.events import AccountId, Position, Version
+from shared.problems import CorruptStore, LedgerError, OutcomeUnknown
+from shared.sqlite import SqliteThread, migrate, never_wait, roll_back_leftover
+from shared.witness import new_key
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+COMPRESSION_LEVEL = 1
+"""Of 22: the next ones take longer and make nothing smaller (docs/performance.md)."""
+LONG_OUTCOMES_BYTES = 1024
+READER_CACHE_KIBIBYTES = 4 * 1024
+"""Who reads the log goes past each page once."""
+REPLAY_RUNS = 64
+"""So many rows of the log are in memory at a time, when it is read again."""
+CHECK_ROWS = 1_000
+ADVICE = "Put a good copy in its place."
+
+READ_LEDGER = 'SELECT source, "key", position, chain, time, published, states_position FROM ledger'
+READ_LAST_RUN = "SELECT position, chain FROM runs ORDER BY position DESC LIMIT 1"
+READ_RUNS = "SELECT position, chain, events FROM runs WHERE position > ? ORDER BY position"
+READ_RUNS_AROUND = """
+    SELECT position, chain, events FROM runs
+    WHERE position >= (SELECT coalesce(max(position), 0) FROM runs WHERE position <= ?) ORDER BY position
+"""
+READ_ANSWERS = """
+    SELECT idempotency_key, fingerprint, outcomes FROM answers
+    WHERE idempotency_key IN (SELECT value FROM json_each(?))
+"""
+CHECK_STATES = "SELECT account_id, version, state FROM states WHERE account_id > ? ORDER BY account_id LIMIT ?"
+CHECK_ANSWERS = """
+    SELECT idempotency_key, fingerprint, outcomes, digest FROM answers
+    WHERE idempotency_key > ? ORDER BY idempotency_key LIMIT ?
+"""
+
+CREATE_LEDGER = """
+    INSERT INTO ledger (one, source, "key", position, chain, time, published, states_position)
+    VALUES (1, ?, ?, 0, ?, '', 0, 0)
+"""
+MOVE_HEAD = "UPDATE ledger SET position = ?, chain = ?, time = ?, states_position = ?"
+MOVE_STATES = "UPDATE ledger SET states_position = ?"
+MOVE_PUBLISHED = "UPDATE ledger SET published = ?"
+ADD_RUN = "INSERT INTO runs (position, chain, events) VALUES (?, ?, ?)"
+ADD_ANSWER = "INSERT INTO answers (idempotency_key, fingerprint, outcomes, digest) VALUES (?, ?, ?, ?)"
+
+
+Commit = Callable[[ChainAt, Sequence[bytes], str, Mapping[AccountId, State], Mapping[str, Answer]], Awaitable[None]]
+
+
+class _Ledger(NamedTuple):
+    source: str
+    key: bytes
+    position: Position
+    chain: bytes
+    time: str
+    published: Position
+    states_position: Position
+
+
+class _Tail(NamedTuple):
+    """The last transaction's runs. The relay and the followers of the feed want them at once: no trip for that."""
+
+    before: ChainAt
+    runs: Sequence[Run]
+
+    def has(self, position: int) -> bool:
+        return bool(self.runs) and self.before.position < position <= self.runs[-1].position
+
+
+class SqliteEventLog:
+    """Appends through one connection and reads through another, so that readers never hold up an append.
+
+    Of an append only the COMMIT, which waits for the disk, goes to another thread. The statements before it take
+    some µs each: less than to hand them over, and to fight for the interpreter's lock at every row.
+    """
+
+    def __init__(
+        self,
+        ledger: _Ledger,
+        writer: SqliteThread,
+        reader: SqliteThread,
+        files: DataFiles,
+        resources: AsyncExitStack,
+    ) -> None:
+        self.source = ledger.source
+        self.key = ledger.key
+        self.files = files
+        self._path = writer.connection.path
+        self._recent = RecentStates(self._path, ledger.position)
+        self._resources = resources
+        self._appending = asyncio.Lock()
+        self._writer = writer
+        self._reader = reader
+        self._tail = _Tail(START, [])
+
+    @classmethod
+    async def open(cls, path: Path) -> "SqliteEventLog":
+        """Open the log at `path`, making it when it is not there.
+
+        Raises `StoreUnavailable` while another process has it open, `CorruptStore` when it can't be trusted.
+        """
+        make_file(path)
+        writer = SqliteThread(path)
+        reader = SqliteThread(path, cache_kibibytes=READER_CACHE_KIBIBYTES)
+        async with AsyncExitStack() as resources:
+            resources.enter_context(held_lock(path, sole=True))
+            await writer.open()
+            resources.push_async_callback(writer.close)
+            ledger = await writer.run(_prepare, path)
+            await writer.run(never_wait)
+            await reader.open()
+            resources.push_async_callback(reader.close)
+            return cls(ledger, writer, reader, DataFiles(path), resources.pop_all())
+
+    @asynccontextmanager
+    async def append(self, account_ids: Collection[AccountId], keys: Collection[str]) -> AsyncIterator[Append]:
+        async with self._appending:
+            connection = self._writer.connection
+            try:
+                await self._writer.begin()
+                yield connection.run(self._begin, account_ids, keys)
+            finally:
+                connection.run(roll_back_leftover)
+
+    def _begin(
+        self, connection: sqlite3.Connection, account_ids: Collection[AccountId], keys: Collection[str]
+    ) -> "_SqliteAppend":
+        ledger = _catch_up(connection, self._recent)
+        answers = {
+            key: Answer(fingerprint, _unpacked(self._path, outcomes))
+            for key, fingerprint, outcomes in (connection.execute(READ_ANSWERS, (_json(keys),)) if keys else ())
+        }
+        return _SqliteAppend(ledger, self._recent.read(connection, account_ids), answers, self._commit)
+
+    async def _commit(
+        self,
+        head: ChainAt,
+        events: Sequence[bytes],
+        time: str,
+        states: Mapping[AccountId, State],
+        answers: Mapping[str, Answer],
+    ) -> None:
+        runs = cut(head, events)
+        written = self._writer.connection.run(_write, self._recent, head, runs, time, states, answers)
+        await self._writer.run(_commit)
+        self.files.check()
+        self._recent.committed(Position(head.position + len(events)), states, written)
+        if runs:
+            self._tail = _Tail(head, runs)
+
+    async def head(self) -> Position:
+        return (await self._reader.run(_read_ledger)).position
+
+    async def read(self, after: Position, events_max: int, bytes_max: int) -> Page:
+        if self._tail.has(after + 1):
+            return page(*self._tail, after, events_max, bytes_max)
+        return await self._reader.run(_read, self._path, after, events_max, bytes_max)
+
+    async def published(self) -> Position:
+        return (await self._reader.run(_read_ledger)).published
+
+    async def acquire_lease(self) -> Lease | None:
+        """Always: no other process has the file open."""
+        return Lease(0, await self.published())
+
+    async def save_published(self, lease: Lease, position: Position) -> None:  # noqa: ARG002
+        async with self._appending:
+            await self._writer.begin()
+            await self._writer.run(_save_published, position)
+
+    async def end_lease(self, lease: Lease, position: Position) -> None:
+        await self.save_published(lease, position)
+
+    async def check(self) -> None:
+        await self._reader.run(_check, self._path)
+
+    async def runs(self, after: Position) -> Sequence[Run]:
+        return await self._reader.run(_read_runs, self._path, after)
+
+    async def states_position(self) -> Position:
+        return (await self._reader.run(_read_ledger)).states_position
+
+    async def states(self, after: AccountId) -> Sequence[tuple[AccountId, State]]:
+        rows = await self._reader.run(_rows, CHECK_STATES, after, CHECK_ROWS)
+        return [(AccountId(account_id), State(Version(version), state)) for account_id, version, state in rows]
+
+    async def answers(self, after: str) -> Sequence[tuple[str, Answer, bytes]]:
+        rows = await self._reader.run(_rows, CHECK_ANSWERS, after, CHECK_ROWS)
+        return [
+            (key, Answer(fingerprint, _unpacked(self._path, outcomes)), digest)
+            for key, fingerprint, outcomes, digest in rows
+        ]
+
+    async def close(self) -> None:
+        try:
+            async with self._appending:
+                with suppress(LedgerError):  # the next start reads from the log what could not be written
+                    self.files.check()
+                    await self._writer.begin()
+                    await self._writer.run(_write_recent, self._recent)
+        finally:
+            await self._resources.aclose()
+
+
+class _SqliteAppend:
+    def __init__(
+        self,
+        ledger: _Ledger,
+        states: Mapping[AccountId, State],
+        answers: Mapping[str, Answer],
+        commit: Commit,
+    ) -> None:
+        self.head = ChainAt(ledger.position, ledger.chain)
+        self.time = ledger.time
+        self.states = states
+        self.answers = answers
+        self._commit = commit
+
+    async def commit(
+        self, events: Sequence[bytes], time: str, states: Mapping[AccountId, State], answers: Mapping[str, Answer]
+    ) -> None:
+        await self._commit(self.head, events, time, states, answers)
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> _Ledger:
+    migrate(connection, "command_service.event_log")
+    if not _rows(connection, "SELECT 1 FROM ledger"):
+        connection.execute(CREATE_LEDGER, (f"/ledgers/{uuid_utils.uuid7()}", new_key(), START.chain))
+    ledger = _read_ledger(connection)
+    last = (_rows(connection, READ_LAST_RUN) or [(START.position, START.chain)])[0]
+    if not (
+        (ledger.position, ledger.chain) == last
+        and ledger.published <= ledger.position
+        and ledger.states_position <= ledger.position
+    ):
+        raise CorruptStore(
+            f"{path}: the head is {ledger.position}, the last event {last[0]} or one of another chain, "
+            f"{ledger.published} are published, {ledger.states_position} in the states. Nothing was written to it; "
+            "put a good copy in its place."
+        )
+    recent = RecentStates(path, ledger.states_position)
+    _catch_up(connection, recent)
+    connection.execute("BEGIN IMMEDIATE")
+    _write_recent(connection, recent)
+    return ledger
+
+
+def _catch_up(connection: sqlite3.Connection, recent: RecentStates) -> _Ledger:
+    """Take in what is in the log and not there yet."""
+    ledger = _read_ledger(connection)
+    while recent.head < ledger.position:
+        runs = _read_runs(connection, recent.path, recent.head)
+        if not runs:
+            raise CorruptStore(f"{recent.path}: the log ends at {recent.head}, not at {ledger.position}. {ADVICE}")
+        recent.take_in(connection, runs)
+    return ledger
+
+
+def _write(
+    connection: sqlite3.Connection,
+    recent: RecentStates,
+    head: ChainAt,
+    runs: Sequence[Run],
+    time: str,
+    states: Mapping[AccountId, State],
+    answers: Mapping[str, Answer],
+) -> list[AccountId]:
+    """The ids of the states that were written to the table."""
+    end = runs[-1] if runs else head
+    due = recent.next_to_write(2 * (end.position - head.position))
+    if not runs:  # a row that stays as it is would not be written, and the commit wait for no disk
+        connection.execute(MOVE_HEAD, (head.position + 1, head.chain, time, recent.states_position))
+    connection.execute(MOVE_HEAD, (end.position, end.chain, time, recent.position_after(due)))
+    compress = zstd.ZstdCompressor(COMPRESSION_LEVEL).compress
+    try:
+        connection.executemany(
+            ADD_RUN,
+            [
+                (run.position, run.chain, compress(b"\n".join(run.events), zstd.ZstdCompressor.FLUSH_FRAME))
+                for run in runs
+            ],
+        )
+        put(connection, [(account_id, states.get(account_id) or recent.states[account_id]) for account_id in due])
+        connection.executemany(
+            ADD_ANSWER,
+            [
+                (key, answer.fingerprint, _packed(answer.outcomes), answer.digest(key))
+                for key, answer in answers.items()
+            ],
+        )
+    except sqlite3.IntegrityError as error:
+        raise ValueError(str(error)) from error
+    return due
+
+
+def _commit(connection: sqlite3.Connection) -> None:
+    try:
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        # A full disk or a lock is found before the commit record is written; any other failure
+        # (an fsync, say) may come after it, and a restart would then find the transaction done.
+        if error.sqlite_errorname in ("SQLITE_FULL", "SQLITE_BUSY"):
+            raise
+        raise OutcomeUnknown(f"the commit failed: {error}. Retry with the same Idempotency-Key.") from error
+
+
+def _write_recent(connection: sqlite3.Connection, recent: RecentStates) -> None:
+    """In the transaction that has begun, which this ends."""
+    try:
+        if recent.states:
+            _catch_up(connection, recent)
+            put(connection, sorted(recent.states.items()))
+            connection.execute(MOVE_STATES, (recent.head,))
+            connection.execute("COMMIT")
+    finally:
+        roll_back_leftover(connection)
+
+
+def _save_published(connection: sqlite3.Connection, position: Position) -> None:
+    """In the transaction that has begun, which this ends."""
+    try:
+        connection.execute(MOVE_PUBLISHED, (position,))
+        connection.execute("COMMIT")
+    finally:
+        roll_back_leftover(connection)
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    # https://www.sqlite.org/pragma.html#pragma_integrity_check
+    ((verdict,),) = _rows(connection, "PRAGMA integrity_check(1)")
+    if verdict != "ok":
+        raise CorruptStore(f"{path}: {verdict}. {ADVICE}")
+
+
+def _read_ledger(connection: sqlite3.Connection) -> _Ledger:
+    return _Ledger(*connection.execute(READ_LEDGER).fetchone())
+
+
+def _read(connection: sqlite3.Connection, path: Path, after: Position, events_max: int, bytes_max: int) -> Page:
+    rows: Iterator[tuple[int, bytes, bytes]] = connection.execute(READ_RUNS_AROUND, (after,))
+    before, first = START, next(rows, None)
+    if first and first[0] <= after:
+        before = ChainAt(Position(first[0]), first[1])
+    elif first:
+        rows = chain([first], rows)
+    return page(before, _unpacked_runs(path, rows), after, events_max, bytes_max)
+
+
+def _read_runs(connection: sqlite3.Connection, path: Path, after: Position) -> list[Run]:
+    rows = connection.execute(f"{READ_RUNS} LIMIT {REPLAY_RUNS}", (after,))
+    return list(_unpacked_runs(path, rows))
+
+
+def _unpacked_runs(path: Path, rows: Iterable[tuple[int, bytes, bytes]]) -> Iterator[Run]:
+    for position, chain_after, events in rows:
+        yield Run(Position(position), chain_after, _decompress(path, events).split(b"\n"))
+
+
+def _packed(outcomes: bytes) -> bytes:
+    return zstd.compress(outcomes, COMPRESSION_LEVEL) if len(outcomes) > LONG_OUTCOMES_BYTES else outcomes
+
+
+def _unpacked(path: Path, outcomes: bytes) -> bytes:
+    return outcomes if outcomes.startswith(b"[") else _decompress(path, outcomes)
+
+
+def _decompress(path: Path, compressed: bytes) -> bytes:
+    try:
+        return zstd.decompress(compressed)
+    except zstd.ZstdError as error:
+        raise CorruptStore(f"{path}: {error}. {ADVICE}") from error
+
+
+def _rows(connection: sqlite3.Connection, statement: str, *parameters: object) -> list[Any]:
+    return connection.execute(statement, parameters).fetchall()
+
+
+def _json(values: Collection[str]) -> str:
+    return msgspec.json.encode(list(values)).decode()

@@ -1,0 +1,117 @@
+"""Does a log still say what was written to it? Whatever in it follows from something else is worked out again."""
+
+from collections.abc import Callable
+
+from command_service.account import command_of, decide
+from command_service.event_log import EventLog
+from command_service.event_log.runs import Run
+from command_service.states import NO_STATE, State, decode_account, state_after
+from shared.chain import START, ChainAt, extend
+from shared.events import AccountId, Position, RecordedEvent, UnreadableEvent, decode_events, join_events
+from shared.problems import CorruptStore
+from shared.witness import Signer
+
+
+async def verify(event_log: EventLog, progress: Callable[[int, int], None] = lambda _reached, _head: None) -> ChainAt:
+    """Where `event_log` ends, when all of it holds. It may be in use meanwhile.
+
+    `progress` is told the position that was reached, and the last one. Raises `CorruptStore`, which names the first
+    position that does not hold. Holds a state for each account in memory. How far the relay has published is not
+    checked, since every position up to the head is a good one.
+    """
+    Signer(event_log.source, event_log.key)
+    await event_log.check()
+    await _check_answers(event_log)
+    # In this order: what is added meanwhile is in the log in any case.
+    settled = await event_log.states_position()
+    walk = _Walk(event_log.source, settled, await _read_states(event_log))
+    head = await event_log.head()
+    while walk.at.position < head:
+        runs = await event_log.runs(walk.at.position)
+        if not runs:
+            raise CorruptStore(f"position {walk.at.position + 1} is not there, and the log ends at {head}.")
+        for run in runs:
+            walk.take(run)
+        progress(walk.at.position, max(head, walk.at.position))
+    walk.end()
+    return walk.at
+
+
+async def _check_answers(event_log: EventLog) -> None:
+    last = ""
+    while answers := await event_log.answers(last):
+        for key, answer, digest in answers:
+            if answer.digest(key) != digest:
+                raise CorruptStore(f"the answer to the Idempotency-Key {key!a} is not the one that was written.")
+        last = answers[-1][0]
+
+
+async def _read_states(event_log: EventLog) -> dict[AccountId, State]:
+    states: dict[AccountId, State] = {}
+    last = AccountId("")
+    while found := await event_log.states(last):
+        states.update(found)
+        last = found[-1][0]
+    return states
+
+
+class _Walk:
+    """Goes through the log once, from its beginning, and folds it as the writer did."""
+
+    def __init__(self, source: str, settled: Position, stored: dict[AccountId, State]) -> None:
+        self.at = START
+        self._source = source
+        self._settled = settled
+        """Every event up to here is in `stored`."""
+        self._stored = stored
+        self._met: set[AccountId] = set()
+        self._states: dict[AccountId, State] = {}
+        self._time = ""
+
+    def take(self, run: Run) -> None:
+        first = self.at.position + 1
+        if run.position != self.at.position + len(run.events):
+            raise CorruptStore(f"position {first}: {len(run.events)} events from there on end at {run.position}.")
+        for position, encoded in enumerate(run.events, first):
+            self._take_event(Position(position), encoded)
+        chain = extend(self.at.chain, run.events)
+        if chain != run.chain:
+            raise CorruptStore(
+                f"position {first}: the chain is another one over the events from there to {run.position}."
+            )
+        self.at = ChainAt(run.position, run.chain)
+
+    def _take_event(self, position: Position, encoded: bytes) -> None:
+        try:
+            (event,) = decode_events(join_events([encoded]))
+        except (UnreadableEvent, ValueError) as error:
+            raise CorruptStore(f"position {position}: {error}.") from error
+        if event.position != position or event.source != self._source:
+            raise CorruptStore(f"position {position}: an event of {event.source!a} with position {event.position}.")
+        if event.time < self._time:
+            raise CorruptStore(f"position {position}: its time {event.time!a} is before {self._time!a}.")
+        state = self._states.get(event.account_id, NO_STATE)
+        if event.version != state.version + 1:
+            raise CorruptStore(f"position {position}: version {event.version} after version {state.version}.")
+        if decide(decode_account(state.account), command_of(event)) != event.event:
+            raise CorruptStore(f"position {position}: not what was to be decided: {type(event.event).__name__}.")
+        self._time = event.time
+        self._states[event.account_id] = state = state_after(state, event)
+        self._compare(event, state)
+
+    def _compare(self, event: RecordedEvent, state: State) -> None:
+        stored = self._stored.get(event.account_id, NO_STATE)
+        if stored.version == state.version:
+            if stored != state:
+                raise CorruptStore(f"position {event.position}: the state of {event.account_id!a} after it is another.")
+            self._met.add(event.account_id)
+        elif stored.version < state.version and event.position <= self._settled:
+            raise CorruptStore(f"position {event.position}: the state of {event.account_id!a} does not have it.")
+
+    def end(self) -> None:
+        if unmet := self._stored.keys() - self._met:
+            account_id = min(unmet)
+            raise CorruptStore(
+                f"position {self.at.position + 1}: the state of {account_id!a} has version "
+                f"{self._stored[account_id].version}, and the log ends before it."
+            )
