@@ -22,7 +22,7 @@ from benchmarks.rows import (
     visible,
 )
 from benchmarks.servers import ACCOUNTS, Server, command_service, opened, projection_service, until
-from command_service.event_store.sqlite_streams import SWEEP_EVENTS
+from command_service.event_log.recent_states import SWEEP_EVENTS
 
 HAS_PROC = Path("/proc/self/status").exists()
 SLOW_CLIENTS = 1000

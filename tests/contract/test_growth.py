@@ -6,15 +6,15 @@ import asyncpg
 import pytest
 
 from command_service.account import CreateAccount
-from command_service.event_store import EventStore, Stream, sqlite, sqlite_streams
-from command_service.event_store.postgres import PostgresEventStore
-from command_service.event_store.sqlite import RUN_EVENTS, SqliteEventStore
+from command_service.event_log import EventLog, recent_states
+from command_service.event_log.postgres import PostgresEventLog
+from command_service.event_log.runs import RUN_EVENTS_MAX
+from command_service.event_log.sqlite import SqliteEventLog
 from command_service.ledger_writer import WriteRequest
-from shared.events import AccountId, Version
+from shared.events import AccountId
 from tests.contract.conftest import closed_at_the_end
-from tests.contract.test_event_store import encoded, record
 from tests.contract.test_ledger import Ledger, running
-from tests.examples import ALICE, CREATE, DEPOSITED, deposit, logged
+from tests.examples import ALICE, CREATE, deposit
 
 MANY = 3_000
 
@@ -22,12 +22,12 @@ MANY = 3_000
 async def statements_of(ledger: Ledger, request: WriteRequest) -> list[str]:
     """What the database is asked for this request, with the values left out."""
     statements: list[str] = []
-    match ledger.store:
-        case SqliteEventStore(_writer=thread):
+    match ledger.log:
+        case SqliteEventLog(_writer=thread):
             await thread.run(lambda connection: connection.set_trace_callback(statements.append))
             await ledger.writer.write(request)
             await thread.run(lambda connection: connection.set_trace_callback(None))
-        case PostgresEventStore(_writer=pool):
+        case PostgresEventLog(_writer=pool):
 
             def log(query: asyncpg.connection.LoggedQuery) -> None:
                 statements.append(query.query)
@@ -41,9 +41,9 @@ async def statements_of(ledger: Ledger, request: WriteRequest) -> list[str]:
 
 
 async def test_a_deposit_takes_as_many_statements_after_many_events_and_accounts_as_before(
-    event_store: EventStore,
+    event_log: EventLog,
 ) -> None:
-    async with running(event_store) as ledger:
+    async with running(event_log) as ledger:
         await ledger.writer.write(WriteRequest([CREATE]))
         before = await statements_of(ledger, WriteRequest([deposit(1)], "first", b"1"))
         await ledger.writer.write(WriteRequest([deposit(1)] * MANY))
@@ -55,7 +55,7 @@ async def test_a_deposit_takes_as_many_statements_after_many_events_and_accounts
 
 
 async def test_many_commands_take_as_many_statements_on_postgresql_as_one(database_url: str) -> None:
-    async with closed_at_the_end(PostgresEventStore.open(database_url)) as store, running(store) as ledger:
+    async with closed_at_the_end(PostgresEventLog.open(database_url)) as store, running(store) as ledger:
         await ledger.writer.write(WriteRequest([CREATE]))
         one = await statements_of(ledger, WriteRequest([deposit(1)]))
         many = await statements_of(ledger, WriteRequest([deposit(1)] * 100))
@@ -68,45 +68,30 @@ async def test_many_commands_take_as_many_statements_on_postgresql_as_one(databa
 
 async def test_many_commands_take_one_transaction_and_a_row_for_each_run_of_events(tmp_path: Path) -> None:
     async with (
-        closed_at_the_end(SqliteEventStore.open(tmp_path / "ledger.sqlite3")) as store,
+        closed_at_the_end(SqliteEventLog.open(tmp_path / "ledger.sqlite3")) as store,
         running(store) as ledger,
     ):
         await ledger.writer.write(WriteRequest([CREATE]))
         one = await statements_of(ledger, WriteRequest([deposit(1)]))
-        many = await statements_of(ledger, WriteRequest([deposit(1)] * 100))
-        other = [CreateAccount("Bob", AccountId(f"{n}")) for n in range(100)]
+        many = await statements_of(ledger, WriteRequest([deposit(1)] * 300))
+        other = [CreateAccount("Bob", AccountId(f"{n}")) for n in range(300)]
         spread = await statements_of(ledger, WriteRequest(other))
-        runs = -(-100 // RUN_EVENTS)
+        runs = -(-300 // RUN_EVENTS_MAX)
         assert len(many) - len(one) == runs - 1
         # One more: the accounts that are not in memory are asked for, all at once.
         assert len(spread) - len(one) == runs - 1 + 1
         assert all(asked.count("COMMIT") == 1 for asked in (one, many, spread))
         async with store.append({ALICE}, set()) as append:
-            assert append.head == 202
+            assert append.head.position == 602
 
 
-async def test_the_way_back_through_a_long_stream_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "RUN_EVENTS", 1)
-    monkeypatch.setattr(sqlite_streams, "STRIDE", 4)
-    async with closed_at_the_end(SqliteEventStore.open(tmp_path / "ledger.sqlite3")) as store:
-        log = [logged(position, DEPOSITED, ALICE, position) for position in range(1, MANY + 1)]
-        await record(store, log, {ALICE: Stream(Version(MANY), None)})
-        statements: list[str] = []
-        await store._reader.run(lambda connection: connection.set_trace_callback(statements.append))
-        for after in range(0, MANY, 7):
-            statements.clear()
-            assert await store.read_stream(ALICE, Version(after), 1, 1_000_000) == encoded(log[after : after + 1])
-            # Three strides of each size, and 4⁶ is more than there are events.
-            assert len(statements) <= 3 * 6 + 1
-
-
-async def test_streams_are_written_as_often_as_they_must_be_and_what_waits_stays_small(
+async def test_states_are_written_as_often_as_they_must_be_and_what_waits_stays_small(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep, batch = 1000, 50
-    monkeypatch.setattr(sqlite_streams, "SWEEP_EVENTS", sweep)
+    monkeypatch.setattr(recent_states, "SWEEP_EVENTS", sweep)
     async with (
-        closed_at_the_end(SqliteEventStore.open(tmp_path / "ledger.sqlite3")) as store,
+        closed_at_the_end(SqliteEventLog.open(tmp_path / "ledger.sqlite3")) as store,
         running(store) as ledger,
     ):
 
@@ -116,12 +101,12 @@ async def test_streams_are_written_as_often_as_they_must_be_and_what_waits_stays
             for first in range(0, 3 * sweep, batch):
                 ids = [AccountId(f"{number % accounts}") for number in range(first, first + batch)]
                 statements = await statements_of(ledger, WriteRequest([deposit(1, id_) for id_ in ids]))
-                written += statements.count("INSERT INTO streams")
+                written += statements.count("INSERT INTO states")
                 (position,) = store._writer.connection.run(
-                    lambda connection: connection.execute("SELECT streams_position FROM ledger").fetchone()
+                    lambda connection: connection.execute("SELECT states_position FROM ledger").fetchone()
                 )
                 assert ledger.head.position - position <= 2 * sweep + batch
-                assert len(store._recent.ends) <= 2 * sweep + batch
+                assert len(store._recent.states) <= 2 * sweep + batch
             return written
 
         # Each account once a sweep, however many events it has; never more rows than events.

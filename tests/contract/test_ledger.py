@@ -16,15 +16,16 @@ from prometheus_client import CollectorRegistry
 
 from command_service import ledger_writer
 from command_service.account import Command, CreateAccount, Deposit, Withdraw
-from command_service.event_store import EventStore
-from command_service.event_store.sqlite import SqliteEventStore
+from command_service.event_log import EventLog
+from command_service.event_log.sqlite import SqliteEventLog
 from command_service.ledger_writer import COMMANDS_WAITING_MAX, LedgerWriter, WriteRequest
 from projection_service.projection import Projection
 from projection_service.view_store.sqlite import SqliteViewStore
+from shared.chain import extend
 from shared.events import AccountId, Position, RecordedEvent, decode_events, join_events
 from shared.problems import IdempotencyKeyReused, LedgerError, NotReady, Overloaded, StoreUnavailable
 from shared.watermark import Watermark
-from tests.contract.conftest import OpenEventStore, closed_at_the_end
+from tests.contract.conftest import OpenEventLog, closed_at_the_end
 from tests.examples import ALICE, BOB, CREATE, INT64_MAX, deposit, withdraw
 
 ALL = 2**31
@@ -32,33 +33,33 @@ ALL = 2**31
 
 @dataclass
 class Ledger:
-    store: EventStore
+    log: EventLog
     writer: LedgerWriter
     head: Watermark
 
     async def events(self) -> list[RecordedEvent]:
-        return decode_events(join_events(await self.store.read(Position(0), ALL, ALL)))
+        return decode_events(join_events((await self.log.read(Position(0), ALL, ALL)).events))
 
 
 @asynccontextmanager
 async def running(
-    store: EventStore,
+    log: EventLog,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     registry: CollectorRegistry | None = None,
 ) -> AsyncIterator[Ledger]:
-    head = Watermark(await store.head())
-    writer = LedgerWriter(store, head, registry or CollectorRegistry(), now)
+    head = Watermark(await log.head())
+    writer = LedgerWriter(log, head, registry or CollectorRegistry(), now)
     task = asyncio.create_task(writer.run())
     try:
-        yield Ledger(store, writer, head)
+        yield Ledger(log, writer, head)
     finally:
         task.cancel()
         await asyncio.wait([task])
 
 
 @pytest.fixture
-async def ledger(event_store: EventStore) -> AsyncIterator[Ledger]:
-    async with running(event_store) as ledger:
+async def ledger(event_log: EventLog) -> AsyncIterator[Ledger]:
+    async with running(event_log) as ledger:
         yield ledger
 
 
@@ -90,9 +91,9 @@ def test_any_sequence_of_commands_leaves_a_ledger_that_adds_up(requests: list[li
 async def check_that_it_adds_up(requests: list[list[Command]], page: int) -> None:
     with TemporaryDirectory() as folder:
         async with (
-            closed_at_the_end(SqliteEventStore.open(Path(folder) / "ledger.sqlite3")) as store,
+            closed_at_the_end(SqliteEventLog.open(Path(folder) / "ledger.sqlite3")) as log,
             closed_at_the_end(SqliteViewStore.open(Path(folder) / "views.sqlite3")) as views,
-            running(store) as ledger,
+            running(log) as ledger,
         ):
             answers = await asyncio.gather(*(ledger.writer.write(WriteRequest(commands)) for commands in requests))
             events = await ledger.events()
@@ -107,10 +108,15 @@ async def check_that_it_adds_up(requests: list[list[Command]], page: int) -> Non
             # The projection, in pages of any size, comes to the same.
             projection = Projection(views, await views.checkpoint(), CollectorRegistry())
             for first in range(0, len(events), page):
-                await projection.apply(events[first : first + page])
+                await apply(projection, events[first : first + page])
             stored = await views.accounts([AccountId(name) for name in ("alice", "bob", "carol")])
             assert {account.id: account.balance for account in stored.values()} == balances
             assert (await views.checkpoint()).reserve.amount == sum(balances.values())
+
+
+async def apply(projection: Projection, events: list[RecordedEvent]) -> None:
+    chain = extend(projection.at.chain, [event.encoded for event in events])
+    await projection.apply(events, chain)
 
 
 def balances_after_each(events: Sequence[RecordedEvent]) -> list[int | None]:
@@ -139,14 +145,14 @@ def fold(events: Sequence[RecordedEvent]) -> dict[AccountId, int]:
 async def test_commands_that_wait_together_are_one_transaction(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first is alone; those that come while it is written share the next transaction."""
     transactions = 0
-    append = ledger.store.append
+    append = ledger.log.append
 
     def counted(*arguments: object) -> object:
         nonlocal transactions
         transactions += 1
         return append(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(ledger.store, "append", counted)
+    monkeypatch.setattr(ledger.log, "append", counted)
     await ledger.writer.write(WriteRequest([CREATE]))
     answers = await asyncio.gather(*(ledger.writer.write(WriteRequest([deposit(1)])) for _ in range(500)))
     assert [outcomes[0].balance for outcomes in answers] == list(range(1, 501))
@@ -178,14 +184,14 @@ async def test_a_full_queue_refuses_more_and_records_nothing_of_it(ledger: Ledge
         await ledger.writer.write(WriteRequest([deposit(1)]))
     assert int(refused.value.headers["Retry-After"]) > 0
     await asyncio.gather(*full)
-    assert await ledger.store.head() == COMMANDS_WAITING_MAX
+    assert await ledger.log.head() == COMMANDS_WAITING_MAX
     await ledger.writer.write(WriteRequest([deposit(1)]))
 
 
 @contextmanager
 def each_append(ledger: Ledger, monkeypatch: pytest.MonkeyPatch, trouble: Callable[[Any], None]) -> Iterator[list[int]]:
     """Lets `trouble` at every append before the writer has it; how many there were."""
-    begin, number = ledger.store.append, [0]
+    begin, number = ledger.log.append, [0]
 
     @asynccontextmanager
     async def troubled(*arguments: Any) -> AsyncIterator[object]:
@@ -195,7 +201,7 @@ def each_append(ledger: Ledger, monkeypatch: pytest.MonkeyPatch, trouble: Callab
             yield append
 
     with monkeypatch.context() as patch:
-        patch.setattr(ledger.store, "append", troubled)
+        patch.setattr(ledger.log, "append", troubled)
         yield number
 
 
@@ -210,8 +216,8 @@ def refuse(_: object) -> None:
     raise StoreUnavailable("the disk is full")
 
 
-def forget_streams(append: Any) -> None:
-    append.streams = {}
+def forget_answers(append: Any) -> None:
+    append.answers = {}
 
 
 async def test_an_append_that_fails_answers_everybody_and_the_next_one_goes_on(
@@ -223,39 +229,39 @@ async def test_an_append_that_fails_answers_everybody_and_the_next_one_goes_on(
             *(ledger.writer.write(WriteRequest([deposit(1)])) for _ in range(3)), return_exceptions=True
         )
     assert [type(answer) for answer in answers] == [StoreUnavailable] * 3
-    assert await ledger.store.head() == 2
+    assert await ledger.log.head() == 2
     assert ledger.head.position == 2
     (outcome,) = await ledger.writer.write(WriteRequest([withdraw(10)]))
     assert (outcome.balance, outcome.position) == (0, 3)
 
 
 async def test_a_bug_ends_the_writer_and_is_not_answered_as_a_trouble_that_passes(
-    event_store: EventStore, monkeypatch: pytest.MonkeyPatch
+    event_log: EventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Decided on streams that are not what the store has."""
-    head = Watermark(await event_store.head())
-    writer = LedgerWriter(event_store, head, CollectorRegistry())
-    ledger = Ledger(event_store, writer, head)
+    """Decided on answers that are not what the store has."""
+    head = Watermark(await event_log.head())
+    writer = LedgerWriter(event_log, head, CollectorRegistry())
+    ledger = Ledger(event_log, writer, head)
     async with asyncio.timeout(30):
         task = asyncio.create_task(writer.run())
-        await writer.write(WriteRequest([CREATE]))
-        with each_append(ledger, monkeypatch, forget_streams), pytest.raises(LedgerError) as told:
-            await writer.write(WriteRequest([deposit(1)]))
+        await writer.write(WriteRequest([CREATE], "key"))
+        with each_append(ledger, monkeypatch, forget_answers), pytest.raises(LedgerError) as told:
+            await writer.write(WriteRequest([deposit(1)], "key"))
         assert told.value.status == 500
         with pytest.raises(ValueError, match=r"\S"):
             await task
-    assert await event_store.head() == 1
+    assert await event_log.head() == 1
 
 
 async def test_after_a_failed_append_the_writer_is_not_ready_until_one_succeeds_and_tries_by_itself(
-    event_store: EventStore, monkeypatch: pytest.MonkeyPatch
+    event_log: EventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry = CollectorRegistry()
 
     def metric(name: str) -> float | None:
         return registry.get_sample_value(name)
 
-    async with running(event_store, registry=registry) as ledger, asyncio.timeout(30):
+    async with running(event_log, registry=registry) as ledger, asyncio.timeout(30):
         await ledger.writer.write(WriteRequest([CREATE]))
         ledger.writer.check_ready()
         assert (metric("ledger_append_failures_total"), metric("ledger_appending")) == (0, 1)
@@ -269,7 +275,7 @@ async def test_after_a_failed_append_the_writer_is_not_ready_until_one_succeeds_
             assert metric("ledger_appending") == 0
         await until(lambda: metric("ledger_appending"))
         ledger.writer.check_ready()
-        assert await event_store.head() == 1
+        assert await event_log.head() == 1
 
 
 async def test_those_who_come_without_end_do_not_keep_the_others_waiting(
@@ -292,11 +298,11 @@ async def test_nobody_hears_of_an_event_before_it_is_on_disk(ledger: Ledger) -> 
 
     async def hear(position: int) -> None:
         await ledger.head.reach(Position(position), 30)
-        assert await ledger.store.head() >= position
+        assert await ledger.log.head() >= position
 
     async def ask() -> None:
         (outcome,) = await ledger.writer.write(WriteRequest([deposit(1)]))
-        assert await ledger.store.head() >= outcome.position
+        assert await ledger.log.head() >= outcome.position
 
     async with asyncio.TaskGroup() as group:
         for position in range(2, 52):
@@ -316,13 +322,13 @@ async def test_a_caller_that_gives_up_does_not_stop_the_others(ledger: Ledger) -
     assert outcome.version == 12
 
 
-async def test_a_key_is_remembered_by_another_writer_on_the_same_log(open_event_store: OpenEventStore) -> None:
+async def test_a_key_is_remembered_by_another_writer_on_the_same_log(open_event_log: OpenEventLog) -> None:
     request = WriteRequest([CREATE, withdraw(1)], "key", b"fingerprint")
-    async with open_event_store() as store, running(store) as ledger:
+    async with open_event_log() as log, running(log) as ledger:
         first = await ledger.writer.write(request)
-    async with open_event_store() as store, running(store) as ledger:
+    async with open_event_log() as log, running(log) as ledger:
         assert await ledger.writer.write(request) == first
-        assert await store.head() == 2
+        assert await log.head() == 2
 
 
 async def test_the_key_of_a_request_without_commands_is_kept(ledger: Ledger) -> None:
@@ -330,15 +336,30 @@ async def test_the_key_of_a_request_without_commands_is_kept(ledger: Ledger) -> 
         assert await ledger.writer.write(WriteRequest([], "key", b"fingerprint")) == []
     with pytest.raises(IdempotencyKeyReused):
         await ledger.writer.write(WriteRequest([CREATE], "key", b"another"))
-    assert await ledger.store.head() == 0
+    assert await ledger.log.head() == 0
 
 
-async def test_a_clock_that_goes_backwards_changes_no_order_and_no_balance(event_store: EventStore) -> None:
-    clock = [datetime(2026, 11, 23, 12, tzinfo=UTC) - timedelta(hours=hours) for hours in range(4)]
-    async with running(event_store, iter(clock).__next__) as ledger:
-        for command in (CREATE, deposit(5), withdraw(2), withdraw(4)):
-            await ledger.writer.write(WriteRequest([command]))
-        events = await ledger.events()
-    assert [event.position for event in events] == [1, 2, 3, 4]
-    assert [event.time for event in events] == [f"{time:%Y-%m-%dT%H}:00:00.000000Z" for time in clock]
-    assert fold(events) == {ALICE: 3}
+async def test_a_clock_that_goes_back_changes_no_order_and_no_balance_and_no_time_in_the_log(
+    open_event_log: OpenEventLog,
+) -> None:
+    """Not even when the service starts again in between: the log itself knows its last time."""
+    noon = datetime(2026, 11, 23, 12, tzinfo=UTC)
+    clock = iter([noon, noon - timedelta(hours=1), noon + timedelta(hours=1), noon, noon, noon + timedelta(hours=2)])
+    for commands in ((CREATE, deposit(5), withdraw(2)), (withdraw(4), deposit(1), deposit(1))):
+        async with open_event_log() as log, running(log, clock.__next__) as ledger:
+            for command in commands:
+                await ledger.writer.write(WriteRequest([command]))
+            events = await ledger.events()
+    assert [event.position for event in events] == [1, 2, 3, 4, 5, 6]
+    assert [event.time[11:13] for event in events] == ["12", "12", "13", "13", "13", "14"]
+    assert fold(events) == {ALICE: 5}
+
+
+async def test_what_has_no_events_leaves_the_time_in_the_log_as_it_is(event_log: EventLog) -> None:
+    """Neither a key that is only answered again, nor a clock that is far ahead meanwhile."""
+    noon = datetime(2026, 11, 23, 12, tzinfo=UTC)
+    clock = iter([noon, noon + timedelta(days=1000), noon + timedelta(hours=1)])
+    async with running(event_log, clock.__next__) as ledger:
+        for request in (WriteRequest([CREATE], "key"), WriteRequest([CREATE], "key"), WriteRequest([deposit(5)])):
+            await ledger.writer.write(request)
+        assert [event.time[11:13] for event in await ledger.events()] == ["12", "13"]

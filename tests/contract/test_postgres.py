@@ -1,6 +1,7 @@
 """What only PostgreSQL can do or suffer: several command services on one log, and a server that fails."""
 
 import asyncio
+import json
 import random
 import signal
 from collections import Counter
@@ -14,15 +15,16 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from command_service.account import Account
-from command_service.event_store import LeaseLost, NewEvent, Stream
-from command_service.event_store.postgres import READ_CONNECTIONS_MAX, PostgresEventStore
+from command_service.event_log import LeaseLost
+from command_service.event_log.postgres import READ_CONNECTIONS_MAX, PostgresEventLog
 from command_service.ledger_writer import Outcome, WriteRequest
+from command_service.states import decode_account
 from projection_service.projection import Projection
 from projection_service.view_store.postgres import PostgresViewStore
 from scripts.ports import free_ports
 from scripts.postgres import PostgresCluster
 from shared import postgres
-from shared.events import AccountId, Position, RecordedEvent, Version, decode_events, join_events
+from shared.events import AccountId, AmountDeposited, Position, RecordedEvent, decode_events, join_events
 from shared.problems import (
     CorruptStore,
     IdempotencyKeyReused,
@@ -34,31 +36,33 @@ from shared.problems import (
 from shared.watermark import follow
 from tests.conftest import running_cluster
 from tests.contract.conftest import Closable, closed_at_the_end
-from tests.contract.test_event_store import (
+from tests.contract.test_event_log import (
     ALL,
     LOG,
-    STREAMS,
+    STATES,
+    TIME,
     assert_appends_go_on,
     assert_appends_go_on_as,
-    encoded,
     lead,
     published,
     record,
+    state,
     stored,
 )
-from tests.contract.test_ledger import Ledger, balances_after_each, fold, running
+from tests.contract.test_ledger import Ledger, apply, balances_after_each, fold, running
+from tests.contract.test_sqlite_files import EARLIER
 from tests.examples import ALICE, BOB, CREATE, CREATED, DEPOSITED, WITHDRAWN, deposit, logged, recorded, withdraw
 
 S = TypeVar("S", bound=Closable)
 T = TypeVar("T")
-Open = Callable[[str], Awaitable[PostgresEventStore | PostgresViewStore]]
+Open = Callable[[str], Awaitable[PostgresEventLog | PostgresViewStore]]
 
 
 async def open_views(url: str) -> PostgresViewStore:
     return await PostgresViewStore.open(url, "test")
 
 
-both_stores = pytest.mark.parametrize("open_store", [PostgresEventStore.open, open_views], ids=["events", "views"])
+both_stores = pytest.mark.parametrize("open_store", [PostgresEventLog.open, open_views], ids=["events", "views"])
 
 
 @pytest.fixture
@@ -89,14 +93,14 @@ async def opened(opening: Callable[[], Awaitable[S]], number: int) -> AsyncItera
 
 
 @pytest.fixture
-async def stores(database_url: str) -> AsyncIterator[list[PostgresEventStore]]:
+async def stores(database_url: str) -> AsyncIterator[list[PostgresEventLog]]:
     """Two replicas' stores on one log."""
-    async with opened(lambda: PostgresEventStore.open(database_url), 2) as stores:
+    async with opened(lambda: PostgresEventLog.open(database_url), 2) as stores:
         yield stores
 
 
 @pytest.fixture
-async def ledgers(stores: list[PostgresEventStore]) -> AsyncIterator[list[Ledger]]:
+async def ledgers(stores: list[PostgresEventLog]) -> AsyncIterator[list[Ledger]]:
     """Two replicas on one log."""
     async with running(stores[0]) as one, running(stores[1]) as other:
         yield [one, other]
@@ -140,43 +144,43 @@ async def within_a_few_tries(call: Callable[[], Awaitable[T]]) -> T:
     return await call()
 
 
-async def record_after(trouble: Awaitable[object], store: PostgresEventStore, events: Sequence[NewEvent]) -> None:
+async def record_after(trouble: Awaitable[object], store: PostgresEventLog, events: Sequence[bytes]) -> None:
     """The trouble comes while the append is open."""
     async with store.append({ALICE, BOB}, set()) as append:
         await trouble
-        await append.commit(events, STREAMS, {})
+        await append.commit(events, TIME, STATES, {})
 
 
-async def append_run(store: PostgresEventStore, account_id: AccountId, number: int, pause: float = 0) -> list[NewEvent]:
+async def append_run(store: PostgresEventLog, account_id: AccountId, number: int, pause: float = 0) -> list[bytes]:
     """Deposits of 1 that go on from what the append finds."""
     async with store.append({account_id}, set()) as append:
-        stream = append.streams.get(account_id) or Stream(Version(0), Account("Alice", 0))
-        version, account = stream.version, stream.account
-        # Whoever reads a stream as it was before the lock was had reads another balance than version.
+        before = append.states.get(account_id) or state(0, Account("Alice", 0))
+        version, account = before.version, decode_account(before.account)
+        # Whoever reads a state as it was before the lock was had reads another balance than version.
         assert account is not None
         assert account.balance == version
         await asyncio.sleep(pause)
-        run = [logged(append.head + n, DEPOSITED, account_id, version + n) for n in range(1, number + 1)]
-        last = Stream(Version(version + number), Account("Alice", version + number))
-        await append.commit(run, {account_id: last}, {})
+        run = [logged(append.head.position + n, DEPOSITED, account_id, version + n) for n in range(1, number + 1)]
+        last = state(version + number, Account("Alice", version + number))
+        await append.commit(run, TIME, {account_id: last}, {})
     return run
 
 
-async def page_through(store: PostgresEventStore, writing: "asyncio.Future[list[None]]", page: int) -> list[bytes]:
+async def page_through(store: PostgresEventLog, writing: "asyncio.Future[list[None]]", page: int) -> list[bytes]:
     """What a reader has seen that goes on from the last position it saw, until nothing more comes."""
     seen: list[bytes] = []
     while True:
         last_look = writing.done()
-        events = await store.read(Position(len(seen)), page, ALL)
+        events = (await store.read(Position(len(seen)), page, ALL)).events
         seen += events
         if last_look and not events:
             return seen
 
 
-async def look_up_to_head(store: PostgresEventStore, writing: "asyncio.Future[list[None]]") -> None:
+async def look_up_to_head(store: PostgresEventLog, writing: "asyncio.Future[list[None]]") -> None:
     while not writing.done():
         head = await store.head()
-        assert positions(await store.read(Position(0), head, ALL) if head else []) == list(range(1, head + 1))
+        assert positions((await store.read(Position(0), head, ALL)).events) == list(range(1, head + 1))
 
 
 def positions(events: Sequence[bytes]) -> list[int]:
@@ -187,9 +191,9 @@ async def test_positions_become_visible_in_order_and_without_a_hole(database_url
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     chance = random.Random(seed)
-    committed: dict[int, NewEvent] = {}
+    committed: dict[int, bytes] = {}
 
-    async def write(store: PostgresEventStore) -> None:
+    async def write(store: PostgresEventLog) -> None:
         for _ in range(25):
             account_id, number, pause = chance.choice([ALICE, BOB]), chance.randint(1, 4), chance.random() / 100
             end = chance.randrange(6)
@@ -202,23 +206,22 @@ async def test_positions_become_visible_in_order_and_without_a_hole(database_url
                         await asyncio.sleep(pause)
                         raise ZeroDivisionError
             else:
-                committed.update(
-                    {event.position: event for event in await append_run(store, account_id, number, pause)}
-                )
+                run = await append_run(store, account_id, number, pause)
+                committed.update(zip(positions(run), run, strict=True))
 
-    async with asyncio.timeout(60), opened(lambda: PostgresEventStore.open(database_url), 6) as stores:
+    async with asyncio.timeout(60), opened(lambda: PostgresEventLog.open(database_url), 6) as stores:
         *writers, one, other = stores
         writing = asyncio.gather(*(write(store) for store in writers))
         _, seen, seen_alone, _ = await asyncio.gather(
             writing, page_through(one, writing, 3), page_through(other, writing, 1), look_up_to_head(other, writing)
         )
         assert positions(seen) == sorted(committed) == list(range(1, len(committed) + 1))
-        assert seen == seen_alone == encoded([committed[position] for position in sorted(committed)])
+        assert seen == seen_alone == [committed[position] for position in sorted(committed)]
         assert seen == await stored(writers[0])
 
 
 async def test_appends_wait_for_whoever_has_the_lock_and_then_go_on(
-    database_url: str, stores: list[PostgresEventStore]
+    database_url: str, stores: list[PostgresEventLog]
 ) -> None:
     async with asyncio.timeout(30), raw_connection(database_url) as holder:
         async with holder.transaction():
@@ -227,7 +230,7 @@ async def test_appends_wait_for_whoever_has_the_lock_and_then_go_on(
             await until(database_url, "SELECT count(*) = 2 FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
             assert await stored(stores[0]) == []
         runs = await asyncio.gather(*appending)
-    assert sorted(await stored(stores[0])) == sorted(encoded([event for run in runs for event in run]))
+    assert sorted(await stored(stores[0])) == sorted(event for run in runs for event in run)
     for number, store in enumerate(stores):
         await assert_appends_go_on_as(store, AccountId(f"after-{number}"))
 
@@ -236,7 +239,7 @@ async def test_an_append_that_waits_too_long_gives_up_and_writes_nothing(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres, "LOCK_SECONDS", 1)
-    async with asyncio.timeout(30), closed_at_the_end(PostgresEventStore.open(database_url)) as store:
+    async with asyncio.timeout(30), closed_at_the_end(PostgresEventLog.open(database_url)) as store:
         async with raw_connection(database_url) as holder, holder.transaction():
             await holder.execute("SELECT position FROM ledger.ledger FOR UPDATE")
             with pytest.raises(StoreUnavailable, match="lock"):
@@ -246,15 +249,15 @@ async def test_an_append_that_waits_too_long_gives_up_and_writes_nothing(
 
 async def test_replicas_that_open_an_empty_database_at_the_same_moment_make_its_tables_once(database_url: str) -> None:
     async with asyncio.timeout(60), AsyncExitStack() as stack:
-        events, views = await asyncio.gather(
-            stack.enter_async_context(opened(lambda: PostgresEventStore.open(database_url), 5)),
+        logs, views = await asyncio.gather(
+            stack.enter_async_context(opened(lambda: PostgresEventLog.open(database_url), 5)),
             stack.enter_async_context(opened(lambda: open_views(database_url), 5)),
         )
-        assert len({store.source for store in events}) == 1
+        assert len({log.source for log in logs}) == 1
         assert {(await store.checkpoint()).position for store in views} == {0}
-        assert await sql(database_url, "SELECT source FROM ledger.ledger") == [(events[0].source,)]
-        for table in ("ledger.migrations", "projection_test.migrations"):
-            assert await sql(database_url, f"SELECT number FROM {table}") == [(1,)]
+        assert await sql(database_url, "SELECT source FROM ledger.ledger") == [(logs[0].source,)]
+        for table, number in (("ledger.migrations", 2), ("projection_test.migrations", 1)):
+            assert await sql(database_url, f"SELECT number FROM {table}") == [(number,)]
 
 
 async def test_what_two_replicas_decide_at_once_is_one_ledger_that_adds_up(ledgers: list[Ledger]) -> None:
@@ -306,11 +309,11 @@ async def test_a_key_sent_to_two_replicas_at_the_same_moment_is_answered_once(le
     await one.writer.write(WriteRequest([CREATE]))
     for number in range(20):
         request = WriteRequest([deposit(1), withdraw(100)], f"key-{number}", b"fingerprint")
-        before = await one.store.head()
+        before = await one.log.head()
         answer, same = await asyncio.gather(one.writer.write(request), other.writer.write(request))
         assert answer == same
         assert [outcome.position for outcome in answer] == [before + 1, before + 2]
-        assert await one.store.head() == before + 2
+        assert await one.log.head() == before + 2
 
 
 async def test_a_key_belongs_to_one_request_on_every_replica(ledgers: list[Ledger]) -> None:
@@ -318,14 +321,14 @@ async def test_a_key_belongs_to_one_request_on_every_replica(ledgers: list[Ledge
     await one.writer.write(WriteRequest([CREATE], "key", b"fingerprint"))
     with pytest.raises(IdempotencyKeyReused):
         await other.writer.write(WriteRequest([deposit(1)], "key", b"another"))
-    assert await one.store.head() == 1
+    assert await one.log.head() == 1
 
 
 EXPIRE = "UPDATE ledger.relay SET leased_until = now() - interval '1 second'"
 CLOCK_SET_BACK = "UPDATE ledger.relay SET leased_until = now() + interval '1 hour'"
 
 
-async def test_one_replica_has_the_lease_until_it_ends_it(stores: list[PostgresEventStore]) -> None:
+async def test_one_replica_has_the_lease_until_it_ends_it(stores: list[PostgresEventLog]) -> None:
     one, other = stores
     lease = await lead(one)
     assert [await store.acquire_lease() for store in stores] == [None, None]
@@ -338,7 +341,7 @@ async def test_one_replica_has_the_lease_until_it_ends_it(stores: list[PostgresE
 
 @pytest.mark.parametrize("loss", [EXPIRE, CLOCK_SET_BACK], ids=["expired", "clock set back"])
 async def test_who_lost_the_lease_moves_nothing_any_more(
-    database_url: str, stores: list[PostgresEventStore], loss: str
+    database_url: str, stores: list[PostgresEventLog], loss: str
 ) -> None:
     one, other = stores
     lost = await lead(one)
@@ -359,14 +362,14 @@ async def test_who_lost_the_lease_moves_nothing_any_more(
 
 
 async def test_one_of_many_gets_a_lease_that_has_expired(database_url: str) -> None:
-    async with opened(lambda: PostgresEventStore.open(database_url), 5) as stores:
+    async with opened(lambda: PostgresEventLog.open(database_url), 5) as stores:
         await lead(stores[0])
         await sql(database_url, EXPIRE)
         leases = await asyncio.gather(*(store.acquire_lease() for store in stores))
     assert Counter(lease and lease.token for lease in leases) == {2: 1, None: 4}
 
 
-async def test_a_moved_cursor_prolongs_the_lease(database_url: str, stores: list[PostgresEventStore]) -> None:
+async def test_a_moved_cursor_prolongs_the_lease(database_url: str, stores: list[PostgresEventLog]) -> None:
     one, other = stores
     lease = await lead(one)
     await sql(database_url, EXPIRE)  # and nobody was there to take it
@@ -378,7 +381,7 @@ async def test_a_moved_cursor_prolongs_the_lease(database_url: str, stores: list
 
 
 async def test_a_process_that_stops_in_an_append_loses_it_and_the_others_go_on(
-    stores: list[PostgresEventStore],
+    stores: list[PostgresEventLog],
 ) -> None:
     """Its connection stays open, as that of a frozen process does."""
     one, other = stores
@@ -397,10 +400,10 @@ async def test_a_database_that_was_down_has_all_that_was_committed_and_is_used_a
 ) -> None:
     async with (
         asyncio.timeout(30),
-        closed_at_the_end(PostgresEventStore.open(private_url)) as store,
+        closed_at_the_end(PostgresEventLog.open(private_url)) as store,
         closed_at_the_end(open_views(private_url)) as views,
     ):
-        await record(store, LOG, STREAMS)
+        await record(store, LOG, STATES)
         stop(private_cluster)
         for _ in range(3):
             with pytest.raises(StoreUnavailable):
@@ -410,7 +413,7 @@ async def test_a_database_that_was_down_has_all_that_was_committed_and_is_used_a
             with pytest.raises(StoreUnavailable):
                 await views.checkpoint()
         private_cluster.start()
-        assert await within_a_few_tries(lambda: stored(store)) == encoded(LOG)
+        assert await within_a_few_tries(lambda: stored(store)) == LOG
         assert (await within_a_few_tries(views.checkpoint)).position == 0
         await within_a_few_tries(lambda: assert_appends_go_on(store))
 
@@ -419,30 +422,30 @@ async def test_a_database_that_was_down_has_all_that_was_committed_and_is_used_a
 async def test_a_database_that_was_down_while_nobody_asked_is_used_again(
     private_cluster: PostgresCluster, private_url: str, stop: Callable[[PostgresCluster], None]
 ) -> None:
-    async with asyncio.timeout(30), closed_at_the_end(PostgresEventStore.open(private_url)) as store:
+    async with asyncio.timeout(30), closed_at_the_end(PostgresEventLog.open(private_url)) as store:
         await record(store, LOG)
         await asyncio.gather(*(store.head() for _ in range(2 * READ_CONNECTIONS_MAX)))
         stop(private_cluster)
         private_cluster.start()
-        assert await within_a_few_tries(lambda: stored(store)) == encoded(LOG)
+        assert await within_a_few_tries(lambda: stored(store)) == LOG
         await within_a_few_tries(lambda: assert_appends_go_on(store))
 
 
 async def test_a_database_that_went_down_in_an_append_has_nothing_of_it(
     private_cluster: PostgresCluster, private_url: str
 ) -> None:
-    async with asyncio.timeout(30), closed_at_the_end(PostgresEventStore.open(private_url)) as store:
+    async with asyncio.timeout(30), closed_at_the_end(PostgresEventLog.open(private_url)) as store:
         await record(store, LOG[:2])
         with pytest.raises(StoreUnavailable):
             await record_after(asyncio.to_thread(private_cluster.kill), store, LOG[2:])
         private_cluster.start()
-        assert await within_a_few_tries(lambda: stored(store)) == encoded(LOG[:2])
+        assert await within_a_few_tries(lambda: stored(store)) == LOG[:2]
 
 
 async def test_a_database_that_falls_silent_is_unavailable_until_it_answers_again(
     private_cluster: PostgresCluster, private_url: str, impatience: None
 ) -> None:
-    async with asyncio.timeout(30), closed_at_the_end(PostgresEventStore.open(private_url)) as store:
+    async with asyncio.timeout(30), closed_at_the_end(PostgresEventLog.open(private_url)) as store:
         await record(store, LOG[:2])
         with pytest.raises(StoreUnavailable):
             await record_after(asyncio.to_thread(freeze, private_cluster), store, LOG[2:])
@@ -452,9 +455,9 @@ async def test_a_database_that_falls_silent_is_unavailable_until_it_answers_agai
         with pytest.raises(StoreUnavailable):
             await record(store, LOG[2:])
         with pytest.raises(StoreUnavailable):
-            await PostgresEventStore.open(private_url)
+            await PostgresEventLog.open(private_url)
         thaw(private_cluster)
-        assert await within_a_few_tries(lambda: stored(store)) == encoded(LOG[:2])
+        assert await within_a_few_tries(lambda: stored(store)) == LOG[:2]
         await within_a_few_tries(lambda: assert_appends_go_on(store))
 
 
@@ -472,7 +475,7 @@ async def test_a_commit_whose_answer_is_lost_is_unknown_until_its_key_is_sent_ag
     request = WriteRequest([CREATE, deposit(7)], "key", b"fingerprint")
     async with (
         asyncio.timeout(30),
-        closed_at_the_end(PostgresEventStore.open(private_url)) as store,
+        closed_at_the_end(PostgresEventLog.open(private_url)) as store,
         running(store) as ledger,
     ):
         await sql(private_url, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
@@ -520,24 +523,30 @@ async def test_a_url_that_leads_nowhere_is_refused_without_telling_the_password(
     assert str(urlsplit(url).password) not in str(refused.value)
 
 
-@both_stores
-async def test_a_value_that_the_database_cannot_hold_is_the_askers_mistake_and_costs_no_connection(
-    database_url: str, open_store: Open
-) -> None:
-    async def ask(store: PostgresEventStore | PostgresViewStore, account_id: AccountId) -> object:
-        if isinstance(store, PostgresViewStore):
-            return await store.account(account_id)
-        return await store.read_stream(account_id, Version(0), 1, ALL)
+CANNOT_BE_HELD = (AccountId("\0"), AccountId("\ud800"))
 
+
+async def test_a_value_that_the_database_cannot_hold_is_the_askers_mistake_and_costs_no_connection(
+    database_url: str,
+) -> None:
     backends = "SELECT array_agg(pid ORDER BY pid) FROM pg_stat_activity WHERE application_name LIKE 'counting-house%'"
-    async with closed_at_the_end(open_store(database_url)) as store:
-        await ask(store, ALICE)
+    async with closed_at_the_end(open_views(database_url)) as views:
+        await views.account(ALICE)
         before = await sql(database_url, backends)
-        for account_id in (AccountId("\0"), AccountId("\ud800")):
+        for account_id in CANNOT_BE_HELD:
             with pytest.raises(InvalidRequest, match="PostgreSQL cannot hold it"):
-                await ask(store, account_id)
-        await ask(store, ALICE)
+                await views.account(account_id)
+        await views.account(ALICE)
         assert await sql(database_url, backends) == before
+
+
+async def test_a_value_that_the_database_cannot_hold_does_not_keep_the_lock(database_url: str) -> None:
+    async with closed_at_the_end(PostgresEventLog.open(database_url)) as store:
+        for account_id in CANNOT_BE_HELD:
+            with pytest.raises(InvalidRequest, match="PostgreSQL cannot hold it"):
+                async with store.append({account_id}, set()):
+                    pass
+        await assert_appends_go_on(store)
 
 
 @both_stores
@@ -568,7 +577,7 @@ async def test_a_commit_waits_for_the_disk_whatever_the_database_says(database_u
     await sql(database_url, f"ALTER DATABASE {urlsplit(database_url).path[1:]} SET synchronous_commit = off")
     assert await sql(database_url, "SHOW synchronous_commit") == [("off",)]
     async with (
-        closed_at_the_end(PostgresEventStore.open(database_url)) as store,
+        closed_at_the_end(PostgresEventLog.open(database_url)) as store,
         closed_at_the_end(open_views(database_url)) as views,
     ):
         for pool in (store._writer, store._reader, views._pool):
@@ -579,7 +588,7 @@ async def test_a_commit_waits_for_the_disk_whatever_the_database_says(database_u
 @pytest.mark.parametrize(
     "damage",
     [
-        "DELETE FROM ledger.events WHERE position = 5",
+        "DELETE FROM ledger.runs WHERE position = 5",
         "DELETE FROM ledger.ledger",
         "UPDATE ledger.ledger SET position = position - 1",
         "UPDATE ledger.ledger SET position = position + 1",
@@ -588,13 +597,50 @@ async def test_a_commit_waits_for_the_disk_whatever_the_database_says(database_u
     ],
 )
 async def test_a_log_whose_head_is_not_its_last_event_is_refused(database_url: str, damage: str) -> None:
-    async with closed_at_the_end(PostgresEventStore.open(database_url)) as store:
-        await record(store, LOG, STREAMS)
+    async with closed_at_the_end(PostgresEventLog.open(database_url)) as store:
+        await record(store, LOG, STATES)
     await sql(database_url, damage)
     before = await contents(database_url)
     with pytest.raises(CorruptStore, match="good copy"):
-        await PostgresEventStore.open(database_url)
+        await PostgresEventLog.open(database_url)
     assert await contents(database_url) == before
+
+
+async def test_a_log_from_before_the_first_release_is_refused_and_left_alone(database_url: str) -> None:
+    async with raw_connection(database_url) as connection:
+        await connection.execute((EARLIER / "001.postgres.sql").read_text())
+    before = await contents(database_url)
+    with pytest.raises(CorruptStore, match=r"before its first release, .* move it away to begin anew"):
+        await PostgresEventLog.open(database_url)
+    assert await contents(database_url) == before
+
+
+async def test_a_database_shows_people_every_event_with_its_position(database_url: str) -> None:
+    """Whatever is in its texts, and whether its run has several or is its own."""
+    texts = [
+        "line\nbreak",
+        "\r\n\t\b\x01\x1f\x7f\x85\u2028",
+        'quote " \\ \\n \\\\u0041',
+        "Zoë 🏦",
+        "a,b{c}'d'%s$1",
+        "",
+        "null",
+    ]
+    log = [logged(n, AmountDeposited(n, texts[n % len(texts)]), ALICE if n % 3 else BOB) for n in range(1, 301)]
+    async with closed_at_the_end(PostgresEventLog.open(database_url)) as store:
+        for first, last in ((0, 1), (1, 2), (2, 250), (250, 300)):
+            await record(store, log[first:last])
+    assert await sql(database_url, "SELECT count(*) FROM ledger.runs") == [(5,)]
+    shown = await sql(database_url, "SELECT position, event::text FROM ledger.events ORDER BY position")
+    assert [(position, json.loads(str(event))) for position, event in shown] == [
+        (position, json.loads(event)) for position, event in enumerate(log, 1)
+    ]
+    asked = (
+        "SELECT array_agg(position ORDER BY position) FROM ledger.events WHERE event -> 'data' ->> 'description' = $1"
+    )
+    async with raw_connection(database_url) as connection:
+        for number, text in enumerate(texts):
+            assert await connection.fetchval(asked, text) == [n for n in range(1, 301) if n % len(texts) == number]
 
 
 EVENTS = [recorded(1, CREATED, ALICE, 1), recorded(2, CREATED, BOB, 1)] + [
@@ -610,7 +656,7 @@ async def projection(views: PostgresViewStore) -> Projection:
 
 async def apply_all(projection: Projection, page: int) -> None:
     while projection.position < len(EVENTS):
-        await projection.apply(EVENTS[projection.position : projection.position + page])
+        await apply(projection, EVENTS[projection.position : projection.position + page])
 
 
 async def assert_folded_once(views: PostgresViewStore, events: Sequence[RecordedEvent]) -> None:
@@ -633,10 +679,10 @@ async def test_replicas_that_share_views_apply_each_event_once(database_url: str
 async def test_a_replica_that_comes_late_takes_up_what_the_other_has_applied(database_url: str) -> None:
     async with opened(lambda: open_views(database_url), 2) as views:
         one, other = [await projection(store) for store in views]
-        await one.apply(EVENTS[:10])
-        await other.apply(EVENTS[:4])
+        await apply(one, EVENTS[:10])
+        await apply(other, EVENTS[:4])
         assert (one.position, other.position, other.watermark.position) == (10, 10, 10)
-        await other.apply(EVENTS[10:12])
+        await apply(other, EVENTS[10:12])
         assert (await one.refresh(), one.position, one.source) == (12, 12, EVENTS[0].source)
         await assert_folded_once(views[0], EVENTS[:12])
 
@@ -646,7 +692,7 @@ async def test_a_reader_on_one_replica_is_woken_by_what_another_applies(database
         one, other = [await projection(store) for store in views]
         following = asyncio.create_task(follow(other.refresh, other.watermark))
         waiting = asyncio.create_task(other.watermark.reach(Position(5), 30))
-        await one.apply(EVENTS[:5])
+        await apply(one, EVENTS[:5])
         assert await waiting
         assert other.position == 5
         assert not following.done()
@@ -660,10 +706,10 @@ async def test_projections_of_different_names_have_views_of_their_own(database_u
         closed_at_the_end(PostgresViewStore.open(database_url, "other")) as other_views,
     ):
         one, other = await projection(views), await projection(other_views)
-        await one.apply(EVENTS)
+        await apply(one, EVENTS)
         assert await other.refresh() == 0
         await assert_folded_once(other_views, [])
-        await other.apply(EVENTS[:9])
+        await apply(other, EVENTS[:9])
         await assert_folded_once(views, EVENTS)
         await assert_folded_once(other_views, EVENTS[:9])
 

@@ -5,23 +5,20 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
-import msgspec
 import pytest
-from structlog.testing import capture_logs
 
-from command_service.event_store.postgres import PostgresEventStore
-from command_service.http.feed import page
+from command_service.event_log.postgres import PostgresEventLog
 from command_service.ledger_writer import Outcome, WriteRequest
 from scripts.postgres import PostgresCluster
-from shared.events import AccountCreated, AccountId, Position
+from shared.events import AccountId
 from shared.problems import CorruptStore, OutcomeUnknown, StoreUnavailable
 from tests.conftest import running_cluster
 from tests.contract.conftest import closed_at_the_end
 from tests.contract.pooler import running_pooler
-from tests.contract.test_event_store import ALL, assert_appends_go_on_as, record
+from tests.contract.test_event_log import assert_appends_go_on_as
 from tests.contract.test_ledger import Ledger, running
 from tests.contract.test_postgres import Open, both_stores, sql, until, within_a_few_tries
-from tests.examples import CREATE, deposit, logged
+from tests.examples import CREATE, deposit
 
 
 @pytest.fixture
@@ -38,7 +35,7 @@ def standby(primary: PostgresCluster) -> Iterator[PostgresCluster]:
 
 @asynccontextmanager
 async def ledger_at(url: str) -> AsyncIterator[Ledger]:
-    async with closed_at_the_end(PostgresEventStore.open(url)) as store, running(store) as ledger:
+    async with closed_at_the_end(PostgresEventLog.open(url)) as store, running(store) as ledger:
         yield ledger
 
 
@@ -98,7 +95,7 @@ async def test_a_primary_that_falls_silent_is_left_for_the_one_that_took_its_pla
         (deposited,) = await depositing
         assert (deposited.position, deposited.balance) == (2, 7)
         print(f"fail-over took {asyncio.get_running_loop().time() - begun:.1f} s")
-        assert await within_a_few_tries(ledger.store.head) == 2
+        assert await within_a_few_tries(ledger.log.head) == 2
 
 
 @both_stores
@@ -107,11 +104,11 @@ async def test_a_pooler_in_session_mode_is_as_good_as_none(cluster: PostgresClus
     with running_pooler(url, "pool_mode = session") as pooled:
         for number in range(2):  # the second one gets the sessions of the first one
             async with closed_at_the_end(open_store(pooled)) as store:
-                pool = store._writer if isinstance(store, PostgresEventStore) else store._pool
+                pool = store._writer if isinstance(store, PostgresEventLog) else store._pool
                 async with pool.connection() as connection:
                     assert await connection.fetchval("SHOW synchronous_commit") == "on"
                     assert await connection.fetchval("SHOW statement_timeout") == "5s"
-                if isinstance(store, PostgresEventStore):
+                if isinstance(store, PostgresEventLog):
                     await assert_appends_go_on_as(store, AccountId(f"account-{number}"))
 
 
@@ -130,30 +127,9 @@ async def test_a_pooler_that_gives_a_session_to_several_is_refused_and_told_what
 
     async def open_twice() -> None:
         for _ in range(2):  # at the latest when another one gets its sessions
-            async with closed_at_the_end(PostgresEventStore.open(pooled)):
+            async with closed_at_the_end(PostgresEventLog.open(pooled)):
                 pass
 
     refused = pytest.raises(CorruptStore, match=r"pool_mode to session.* or connect directly")
     with running_pooler(url, settings) as pooled, refused:
         await open_twice()
-
-
-async def test_a_database_that_goes_down_in_the_middle_of_a_page_ends_it_there_and_one_line_says_so(
-    primary: PostgresCluster,
-) -> None:
-    url = primary.url(primary.create_database())
-    async with closed_at_the_end(PostgresEventStore.open(url)) as store:
-        await record(store, [logged(n, AccountCreated("Alice"), AccountId(f"{n}"), 1) for n in range(1, 101)])
-
-        async def read(count: int, events_max: int, bytes_max: int) -> list[bytes]:
-            return await store.read(Position(count), events_max, bytes_max)
-
-        pieces = page(await read(0, 10, ALL), 100, read)
-        body = await anext(pieces)
-        primary.kill()
-        with capture_logs() as lines:
-            body += b"".join([piece async for piece in pieces])
-        assert len(msgspec.json.decode(body)) == 10
-        assert [line["log_level"] for line in lines] == ["warning"]
-        primary.start()
-        assert await within_a_few_tries(store.head) == 100

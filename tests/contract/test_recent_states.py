@@ -1,4 +1,4 @@
-"""Streams that are not yet in their table: nothing about them is lost in a crash, at whatever moment it comes."""
+"""States that are not yet in their table: nothing about them is lost in a crash, at whatever moment it comes."""
 
 import asyncio
 import shutil
@@ -12,15 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from command_service.account import Command, CreateAccount, evolve
-from command_service.event_store import Stream, sqlite, sqlite_streams
-from command_service.event_store.sqlite import SqliteEventStore
+from command_service.account import Command, CreateAccount
+from command_service.event_log import recent_states, runs, sqlite
+from command_service.event_log.sqlite import SqliteEventLog
 from command_service.ledger_writer import WriteRequest
-from shared.events import AccountId, RecordedEvent, Version, decode_events, join_events
+from command_service.states import NO_STATE, State, state_after
+from command_service.verify import verify
+from shared.events import AccountId, RecordedEvent, decode_events, join_events
 from shared.problems import CorruptStore, OutcomeUnknown
 from tests.contract.conftest import closed_at_the_end
-from tests.contract.test_event_store import LOG, STREAMS, encoded, long_log, record, stored
-from tests.contract.test_ledger import ALL, running
+from tests.contract.test_event_log import LOG, STATES, record, state, stored
+from tests.contract.test_ledger import running
 from tests.examples import ALICE, BOB, DEPOSIT_REJECTED, deposit, logged, withdraw
 
 IDS = [AccountId(name) for name in "abcdefgh"]
@@ -33,79 +35,73 @@ commands = st.one_of(
 
 
 def left_by_a_crash(path: Path, to: Path) -> Path:
-    """A copy taken while the store is open is what a killed process leaves: file and write-ahead log."""
+    """A copy taken while the log is open is what a killed process leaves: file and write-ahead log."""
     to.mkdir()
     for file in path.parent.glob(f"{path.name}*"):
         shutil.copy(file, to)
     return to / path.name
 
 
-def folded(events: Sequence[RecordedEvent]) -> dict[AccountId, Stream]:
-    streams: dict[AccountId, Stream] = {}
+def folded(events: Sequence[RecordedEvent]) -> dict[AccountId, State]:
+    states: dict[AccountId, State] = {}
     for event in events:
-        before = streams.get(event.account_id, Stream(Version(0), None))
-        streams[event.account_id] = Stream(event.version, evolve(before.account, event.event))
-    return streams
+        states[event.account_id] = state_after(states.get(event.account_id, NO_STATE), event)
+    return states
 
 
-async def check(store: SqliteEventStore) -> None:
-    """Each stream stands where its events, replayed from the first one, have brought it."""
-    log = await stored(store)
-    events = decode_events(join_events(log))
-    async with store.append(IDS, set()) as append:
-        assert append.head == len(events)
-        assert append.streams == folded(events)
-    for account_id in IDS:
-        own = [encoded for event, encoded in zip(events, log, strict=True) if event.account_id == account_id]
-        for after in {*range(10), len(own) // 2, 31, 32, 33, len(own)}:
-            assert await store.read_stream(account_id, Version(after), 20, ALL) == own[after : after + 20]
+async def check(log: SqliteEventLog) -> None:
+    """Each state is what its account's events, replayed from the first one, have come to."""
+    events = decode_events(join_events(await stored(log)))
+    async with log.append(IDS, set()) as append:
+        assert append.head.position == len(events)
+        assert append.states == folded(events)
+    await verify(log)
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(
-    runs=st.lists(st.lists(st.lists(commands, min_size=1, max_size=40), max_size=6), min_size=1, max_size=4),
+    lives=st.lists(st.lists(st.lists(commands, min_size=1, max_size=40), max_size=6), min_size=1, max_size=4),
     sweep=st.sampled_from([1, 2, 5, 20, 1000]),
-    stride=st.sampled_from([2, 3, 32]),
+    run_events=st.sampled_from([1, 3, 128]),
 )
-def test_after_any_commands_and_crashes_each_stream_is_what_its_events_say(
-    runs: list[list[list[Command]]], sweep: int, stride: int
+def test_after_any_commands_and_crashes_each_state_is_what_its_events_say(
+    lives: list[list[list[Command]]], sweep: int, run_events: int
 ) -> None:
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sqlite_streams, "SWEEP_EVENTS", sweep)
-        patch.setattr(sqlite_streams, "REPLAY_RUNS", 2)
-        patch.setattr(sqlite, "RUN_EVENTS", 3)
-        patch.setattr(sqlite_streams, "STRIDE", stride)
-        asyncio.run(crash_after_each(runs, Path(folder)))
+        patch.setattr(recent_states, "SWEEP_EVENTS", sweep)
+        patch.setattr(sqlite, "REPLAY_RUNS", 2)
+        patch.setattr(runs, "RUN_EVENTS_MAX", run_events)
+        asyncio.run(crash_after_each(lives, Path(folder)))
 
 
-async def crash_after_each(runs: list[list[list[Command]]], folder: Path) -> None:
+async def crash_after_each(lives: list[list[list[Command]]], folder: Path) -> None:
     path = folder / "ledger.sqlite3"
-    for number, run in enumerate(runs):
-        async with closed_at_the_end(SqliteEventStore.open(path)) as store, running(store) as ledger:
-            await check(store)
-            for request in run:
+    for number, life in enumerate(lives):
+        async with closed_at_the_end(SqliteEventLog.open(path)) as log, running(log) as ledger:
+            await check(log)
+            for request in life:
                 await ledger.writer.write(WriteRequest(request))
-                await check(store)
+                await check(log)
             crashed = left_by_a_crash(path, folder / f"{number}")
-        async with closed_at_the_end(SqliteEventStore.open(path)) as store:
-            await check(store)
+        async with closed_at_the_end(SqliteEventLog.open(path)) as log:
+            await check(log)
         path = crashed
-    async with closed_at_the_end(SqliteEventStore.open(path)) as store:
-        await check(store)
+    async with closed_at_the_end(SqliteEventLog.open(path)) as log:
+        await check(log)
 
 
 @asynccontextmanager
-async def many_in_memory(path: Path) -> AsyncIterator[SqliteEventStore]:
-    """A store with 100 events, in the middle of a sweep."""
-    async with closed_at_the_end(SqliteEventStore.open(path)) as store, running(store) as ledger:
+async def many_in_memory(path: Path) -> AsyncIterator[SqliteEventLog]:
+    """A log with 100 events, in the middle of a sweep."""
+    async with closed_at_the_end(SqliteEventLog.open(path)) as log, running(log) as ledger:
         for number in range(100):
             await ledger.writer.write(WriteRequest([CreateAccount("Alice", IDS[number % 8])]))
-        assert store._recent._sweep
-        yield store
+        assert log._recent._sweep
+        yield log
 
 
-async def next_deposit(store: SqliteEventStore) -> None:
-    async with running(store) as ledger:
+async def next_deposit(log: SqliteEventLog) -> None:
+    async with running(log) as ledger:
         await ledger.writer.write(WriteRequest([deposit(1, IDS[0])]))
 
 
@@ -114,7 +110,7 @@ async def test_a_commit_that_is_reported_as_failed_counts_if_it_was_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_done: bool
 ) -> None:
     """As when an fsync fails, after or before the commit record is on disk."""
-    monkeypatch.setattr(sqlite_streams, "SWEEP_EVENTS", 3)
+    monkeypatch.setattr(recent_states, "SWEEP_EVENTS", 3)
     commit = sqlite._commit
 
     def fail(connection: sqlite3.Connection) -> None:
@@ -122,106 +118,79 @@ async def test_a_commit_that_is_reported_as_failed_counts_if_it_was_done(
             commit(connection)
         raise OutcomeUnknown("the disk said no")
 
-    async with many_in_memory(tmp_path / "ledger.sqlite3") as store:
+    async with many_in_memory(tmp_path / "ledger.sqlite3") as log:
         for _ in range(20):
             with monkeypatch.context() as patch:
                 patch.setattr(sqlite, "_commit", fail)
                 with pytest.raises(OutcomeUnknown):
-                    await next_deposit(store)
-            await check(store)
-            await next_deposit(store)
-            await check(store)
-        assert await store.head() == 100 + 20 + 20 * is_done
+                    await next_deposit(log)
+            await check(log)
+            await next_deposit(log)
+            await check(log)
+        assert await log.head() == 100 + 20 + 20 * is_done
 
 
-async def test_an_append_that_is_cancelled_at_any_moment_leaves_streams_that_its_log_explains(
+async def test_an_append_that_is_cancelled_at_any_moment_leaves_states_that_its_log_explains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_streams, "SWEEP_EVENTS", 3)
-    async with many_in_memory(tmp_path / "ledger.sqlite3") as store:
+    monkeypatch.setattr(recent_states, "SWEEP_EVENTS", 3)
+    async with many_in_memory(tmp_path / "ledger.sqlite3") as log:
         for moment in range(30):
-            appending = asyncio.create_task(next_deposit(store))
+            appending = asyncio.create_task(next_deposit(log))
             for _ in range(moment // 3):
                 await asyncio.sleep(0.0001)
             appending.cancel()
             with suppress(asyncio.CancelledError):
                 await appending
-            await check(store)
+            await check(log)
 
 
 async def test_a_start_leaves_nothing_to_be_written_or_read_again(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite3"
-    async with closed_at_the_end(SqliteEventStore.open(path)) as store:
-        await record(store, LOG, STREAMS)
-        assert (store._recent.streams_position, len(store._recent.ends)) == (0, 2)
+    async with closed_at_the_end(SqliteEventLog.open(path)) as log:
+        await record(log, LOG, STATES)
+        assert (log._recent.states_position, len(log._recent.states)) == (0, 2)
         crashed = left_by_a_crash(path, tmp_path / "crashed")
     for file in (path, crashed):
-        async with closed_at_the_end(SqliteEventStore.open(file)) as store:
-            assert (store._recent.streams_position, store._recent.ends) == (5, {})
-            async with store.append({ALICE, BOB}, set()) as append:
-                assert append.streams == STREAMS
+        async with closed_at_the_end(SqliteEventLog.open(file)) as log:
+            assert (log._recent.states_position, log._recent.states) == (5, {})
+            async with log.append({ALICE, BOB}, set()) as append:
+                assert append.states == STATES
 
 
 async def test_what_waits_stays_small_however_many_accounts_appends_and_crashes_there_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep, append_max = 100, 40
-    monkeypatch.setattr(sqlite_streams, "SWEEP_EVENTS", sweep)
+    monkeypatch.setattr(recent_states, "SWEEP_EVENTS", sweep)
     path, position = tmp_path / "ledger.sqlite3", 0
     for crash in range(20):
-        async with closed_at_the_end(SqliteEventStore.open(path)) as store:
+        async with closed_at_the_end(SqliteEventLog.open(path)) as log:
             for number in range(40):
                 size = 1 + (7 * number + crash) % append_max
                 ids = [AccountId(f"{position + n}") for n in range(size)]
                 await record(
-                    store,
+                    log,
                     [logged(position + n, DEPOSIT_REJECTED, id_, 1) for n, id_ in enumerate(ids, 1)],
-                    {id_: Stream(Version(1), None) for id_ in ids},
+                    {id_: state(1) for id_ in ids},
                 )
                 position += size
-                assert len(store._recent.ends) <= sweep + 2 * append_max
-                assert position - store._recent.streams_position <= 2 * sweep + 3 * append_max
+                assert len(log._recent.states) <= sweep + 2 * append_max
+                assert position - log._recent.states_position <= 2 * sweep + 3 * append_max
             path = left_by_a_crash(path, tmp_path / f"{crash}")
 
 
 async def test_a_full_disk_at_the_end_loses_nothing(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite3"
-    async with closed_at_the_end(SqliteEventStore.open(path)) as store:
+    async with closed_at_the_end(SqliteEventLog.open(path)) as log:
         events = [logged(n, DEPOSIT_REJECTED, AccountId(f"{n}"), 1) for n in range(1, 2000)]
-        await record(store, events, {event.account_id: Stream(event.version, None) for event in events})
-        (pages,) = await store._writer.run(lambda connection: connection.execute("PRAGMA page_count").fetchone())
-        await store._writer.run(lambda connection: connection.execute(f"PRAGMA max_page_count = {pages}").close())
-    async with closed_at_the_end(SqliteEventStore.open(path)) as store:
-        assert await stored(store) == encoded(events)
-        async with store.append({AccountId("1999")}, set()) as append:
-            assert append.streams == {AccountId("1999"): Stream(Version(1), None)}
-
-
-async def test_a_stream_is_whole_while_its_end_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between the look into memory and the one into the file, events come and sweeps go."""
-    monkeypatch.setattr(sqlite_streams, "SWEEP_EVENTS", 3)
-    log = long_log(200)
-    of_bob = encoded([event for event in log if event.account_id == BOB])
-    async with closed_at_the_end(SqliteEventStore.open(tmp_path / "ledger.sqlite3")) as store:
-        for event in log:
-            reading = [
-                asyncio.create_task(store.read_stream(BOB, Version(after), 50, ALL))
-                for after in range(0, event.version + 2, 9)
-            ]
-            await record(store, [event], {event.account_id: Stream(event.version, None)})
-            for after, task in zip(range(0, event.version + 2, 9), reading, strict=True):
-                page = await task
-                assert page == of_bob[after : after + len(page)]
-                assert len(page) >= min(50, event.version - 1 - after)
-
-
-async def test_a_way_back_that_leads_out_of_the_log_is_refused(tmp_path: Path) -> None:
-    async with closed_at_the_end(SqliteEventStore.open(tmp_path / "ledger.sqlite3")) as store:
-        await record(store, long_log(2)[:2], {id_: Stream(Version(1), None) for id_ in (ALICE, BOB)})
-        await record(store, long_log(2)[2:], {id_: Stream(Version(2), None) for id_ in (ALICE, BOB)})
-        await store._writer.run(lambda connection: connection.execute("DELETE FROM runs WHERE position = 2").close())
-        with pytest.raises(CorruptStore, match="good copy"):
-            await store.read_stream(ALICE, Version(0), ALL, ALL)
+        await record(log, events, {AccountId(f"{n}"): state(1) for n in range(1, 2000)})
+        (pages,) = await log._writer.run(lambda connection: connection.execute("PRAGMA page_count").fetchone())
+        await log._writer.run(lambda connection: connection.execute(f"PRAGMA max_page_count = {pages}").close())
+    async with closed_at_the_end(SqliteEventLog.open(path)) as log:
+        assert await stored(log) == events
+        async with log.append({AccountId("1999")}, set()) as append:
+            assert append.states == {AccountId("1999"): state(1)}
 
 
 @pytest.mark.parametrize(
@@ -229,19 +198,19 @@ async def test_a_way_back_that_leads_out_of_the_log_is_refused(tmp_path: Path) -
     [
         "DELETE FROM runs WHERE position = 3",
         "DELETE FROM runs WHERE position = 4",
-        "UPDATE runs SET events = '{}' WHERE position = 4",
-        "UPDATE ledger SET streams_position = 1",
-        "UPDATE ledger SET streams_position = 9",
+        "UPDATE runs SET events = x'7b7d' WHERE position = 4",
+        "UPDATE ledger SET states_position = 1",
+        "UPDATE ledger SET states_position = 9",
     ],
 )
 async def test_events_that_do_not_follow_are_refused_at_the_next_start(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "ledger.sqlite3"
-    async with closed_at_the_end(SqliteEventStore.open(path)) as store:
+    async with closed_at_the_end(SqliteEventLog.open(path)) as log:
         for event in LOG:
-            await record(store, [event], {event.account_id: Stream(event.version, None)})
+            await record(log, [event])
         crashed = left_by_a_crash(path, tmp_path / "crashed")
     with sqlite3.connect(crashed) as connection:
         connection.execute(damage)
     connection.close()
     with pytest.raises(CorruptStore, match=f"{crashed}.*good copy"):
-        await SqliteEventStore.open(crashed)
+        await SqliteEventLog.open(crashed)
