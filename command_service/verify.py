@@ -19,20 +19,27 @@ async def verify(event_log: EventLog, progress: Callable[[int, int], None] = lam
     position that does not hold. Holds a state for each account in memory. How far the relay has published is not
     checked, since every position up to the head is a good one.
     """
-    Signer(event_log.source, event_log.key)
     await event_log.check()
+    Signer(event_log.source, event_log.key)
     await _check_answers(event_log)
     # In this order: what is added meanwhile is in the log in any case.
     settled = await event_log.states_position()
-    walk = _Walk(event_log.source, settled, await _read_states(event_log))
-    head = await event_log.head()
-    while walk.at.position < head:
+    states = await _read_states(event_log)
+    end, time = await event_log.end()
+    walk = _Walk(event_log.source, settled, states, end, time)
+    while walk.at.position < end.position:
         runs = await event_log.runs(walk.at.position)
         if not runs:
-            raise CorruptStore(f"position {walk.at.position + 1} is not there, and the log ends at {head}.")
+            raise CorruptStore(f"position {walk.at.position + 1} is not there, and the log ends at {end.position}.")
         for run in runs:
             walk.take(run)
-        progress(walk.at.position, max(head, walk.at.position))
+        progress(walk.at.position, max(end.position, walk.at.position))
+    last = walk.at.position
+    if runs := await event_log.runs(last):
+        last = runs[-1].position
+    end, _ = await event_log.end()
+    if end.position < last:  # a head that is read later is not behind what was there before
+        raise CorruptStore(f"position {max(0, end.position) + 1} is there, and the log ends at {end.position}.")
     walk.end()
     return walk.at
 
@@ -58,9 +65,14 @@ async def _read_states(event_log: EventLog) -> dict[AccountId, State]:
 class _Walk:
     """Goes through the log once, from its beginning, and folds it as the writer did."""
 
-    def __init__(self, source: str, settled: Position, stored: dict[AccountId, State]) -> None:
+    def __init__(
+        self, source: str, settled: Position, stored: dict[AccountId, State], end: ChainAt, end_time: str
+    ) -> None:
         self.at = START
         self._source = source
+        self._end = end
+        self._end_time = end_time
+        """What the head says of the last event."""
         self._settled = settled
         """Every event up to here is in `stored`."""
         self._stored = stored
@@ -80,6 +92,15 @@ class _Walk:
                 f"position {first}: the chain is another one over the events from there to {run.position}."
             )
         self.at = ChainAt(run.position, run.chain)
+        if first <= self._end.position <= run.position:
+            self._check_end()
+
+    def _check_end(self) -> None:
+        if (self.at, self._time) != (self._end, self._end_time):
+            raise CorruptStore(
+                f"position {self._end.position}: the log ends there at {self._end_time!a}, as its head says, and its "
+                f"event is of {self._time!a} or its chain another one."
+            )
 
     def _take_event(self, position: Position, encoded: bytes) -> None:
         try:
@@ -109,6 +130,8 @@ class _Walk:
             raise CorruptStore(f"position {event.position}: the state of {event.account_id!a} does not have it.")
 
     def end(self) -> None:
+        if self._end.position == 0:
+            self._check_end()
         if unmet := self._stored.keys() - self._met:
             account_id = min(unmet)
             raise CorruptStore(

@@ -25,7 +25,7 @@ CREATE TABLE runs (
 CREATE TABLE states (
     -- What each account's events have come to, as the domain writes it down, up to the one with this version. What is
     -- missing is in the log, after `ledger.states_position`.
-    account_id TEXT PRIMARY KEY,
+    account_id TEXT PRIMARY KEY CHECK (account_id <> ''),
     version INTEGER NOT NULL,
     state BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
@@ -33,7 +33,7 @@ CREATE TABLE states (
 CREATE TABLE answers (
     -- What was answered to a request with an Idempotency-Key: JSON, compressed with zstd when it is long. `digest` is
     -- SHA-256 over all three.
-    idempotency_key TEXT PRIMARY KEY,
+    idempotency_key TEXT PRIMARY KEY CHECK (idempotency_key <> ''),
     fingerprint BLOB NOT NULL,
     outcomes BLOB NOT NULL,
     digest BLOB NOT NULL

@@ -100,6 +100,9 @@ class EventLog(Protocol):
     async def check(self) -> None:
         """Of the store's own structure, what can be checked without knowing what is in it. Raises `CorruptStore`."""
 
+    async def end(self) -> tuple[ChainAt, str]:
+        """Where the log ends, as its head says, and the time of its last event; empty in an empty log."""
+
     async def runs(self, after: Position) -> Sequence[Run]:
         """The next runs after the one that ends at position `after`; none at the end of the log.
 

@@ -29,6 +29,7 @@ LEASE = timedelta(seconds=LEASE_SECONDS)
 
 READ_LEDGER = 'SELECT source, "key", position, chain FROM ledger'
 READ_HEAD = "SELECT position FROM ledger"
+READ_END = 'SELECT position, chain, "time" FROM ledger'
 READ_LAST_RUN = "SELECT position, chain FROM runs ORDER BY position DESC LIMIT 1"
 CREATE_LEDGER = """INSERT INTO ledger (source, "key", position, chain, "time") VALUES ($1, $2, 0, $3, '')"""
 
@@ -146,6 +147,11 @@ class PostgresEventLog:
         https://www.postgresql.org/docs/current/checksums.html
         """
 
+    async def end(self) -> tuple[ChainAt, str]:
+        async with self._reader.connection() as connection:
+            position, chain, time = await connection.fetchrow(READ_END)  # type: ignore[misc]
+        return ChainAt(Position(position), chain), time
+
     async def runs(self, after: Position) -> Sequence[Run]:
         async with self._reader.connection() as connection:
             _, runs = await _read_runs(connection, after, RUNS_FIRST)
@@ -242,7 +248,7 @@ async def _prepare(connection: "Connection") -> tuple[str, bytes]:
     source, key, position, chain = await connection.fetchrow(READ_LEDGER)  # type: ignore[misc]
     last = tuple(await connection.fetchrow(READ_LAST_RUN) or (START.position, START.chain))
     published = await connection.fetchval(READ_PUBLISHED)
-    if published is None or not ((position, chain) == last and published <= position):
+    if published is None or not ((position, chain) == last and 0 <= published <= position):
         raise CorruptStore(
             f"the schema {SCHEMA}: the head is {position}, the last event {last[0]} or one of another chain, and "
             f"{published} are published. Nothing was written to it; put a good copy in its place."

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from command_service.event_log.rows import ADVICE, sound
 from command_service.event_log.runs import Run
 from command_service.states import NO_STATE, State, state_after
 from shared.events import AccountId, Position, UnreadableEvent, decode_events, join_events
@@ -17,7 +18,6 @@ SWEEP_EVENTS = 25_000
 Two go with each event: a sweep ends well before the next one begins. So memory holds about so many states, and a start
 after a crash reads up to twice as many events again, about 8 µs each; large appends add their own size to both.
 """
-ADVICE = "Put a good copy in its place."
 
 READ_STATES = """
     SELECT account_id, version, state FROM json_each(?) CROSS JOIN states ON account_id = value
@@ -61,7 +61,8 @@ class RecentStates:
         if others:
             others.sort()
             parameter = msgspec.json.encode(others).decode()
-            for account_id, version, state in connection.execute(READ_STATES, (parameter,)):
+            rows = connection.execute(READ_STATES, (parameter,))
+            for account_id, version, state in sound(self.path, (str, int, bytes), rows):
                 states[account_id] = State(version, state)
         return states
 

@@ -4,7 +4,7 @@ import asyncio
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ import uuid_utils
 
 from command_service.event_log import Answer, Append, Lease
 from command_service.event_log.recent_states import RecentStates, put
+from command_service.event_log.rows import ADVICE, sound
 from command_service.event_log.runs import Page, Run, cut, page
 from command_service.states import State
 from shared.chain import START, ChainAt
@@ -36,7 +37,6 @@ READER_CACHE_KIBIBYTES = 4 * 1024
 REPLAY_RUNS = 64
 """So many rows of the log are in memory at a time, when it is read again."""
 CHECK_ROWS = 1_000
-ADVICE = "Put a good copy in its place."
 
 READ_LEDGER = 'SELECT source, "key", position, chain, time, published, states_position FROM ledger'
 READ_LAST_RUN = "SELECT position, chain FROM runs ORDER BY position DESC LIMIT 1"
@@ -54,6 +54,7 @@ CHECK_ANSWERS = """
     SELECT idempotency_key, fingerprint, outcomes, digest FROM answers
     WHERE idempotency_key > ? ORDER BY idempotency_key LIMIT ?
 """
+READ_SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE type = 'table'"
 
 CREATE_LEDGER = """
     INSERT INTO ledger (one, source, "key", position, chain, time, published, states_position)
@@ -77,6 +78,10 @@ class _Ledger(NamedTuple):
     time: str
     published: Position
     states_position: Position
+
+
+LEDGER_TYPES = (str, bytes, int, bytes, str, int, int)
+RUN_TYPES = (int, bytes, bytes)
 
 
 class _Tail(NamedTuple):
@@ -121,6 +126,13 @@ class SqliteEventLog:
 
         Raises `StoreUnavailable` while another process has it open, `CorruptStore` when it can't be trusted.
         """
+        try:
+            return await cls._open(path)
+        except UnicodeDecodeError as error:  # in what SQLite says of a damaged schema
+            raise CorruptStore(f"{path}: {error}. {ADVICE}") from error
+
+    @classmethod
+    async def _open(cls, path: Path) -> "SqliteEventLog":
         make_file(path)
         writer = SqliteThread(path)
         reader = SqliteThread(path, cache_kibibytes=READER_CACHE_KIBIBYTES)
@@ -150,7 +162,9 @@ class SqliteEventLog:
         ledger = _catch_up(connection, self._recent)
         answers = {
             key: Answer(fingerprint, _unpacked(self._path, outcomes))
-            for key, fingerprint, outcomes in (connection.execute(READ_ANSWERS, (_json(keys),)) if keys else ())
+            for key, fingerprint, outcomes in (
+                _rows(connection, self._path, (str, bytes, bytes), READ_ANSWERS, _json(keys)) if keys else ()
+            )
         }
         return _SqliteAppend(ledger, self._recent.read(connection, account_ids), answers, self._commit)
 
@@ -171,7 +185,10 @@ class SqliteEventLog:
             self._tail = _Tail(head, runs)
 
     async def head(self) -> Position:
-        return (await self._reader.run(_read_ledger)).position
+        return (await self._ledger()).position
+
+    async def _ledger(self) -> _Ledger:
+        return await self._reader.run(_read_ledger, self._path)
 
     async def read(self, after: Position, events_max: int, bytes_max: int) -> Page:
         if self._tail.has(after + 1):
@@ -179,7 +196,7 @@ class SqliteEventLog:
         return await self._reader.run(_read, self._path, after, events_max, bytes_max)
 
     async def published(self) -> Position:
-        return (await self._reader.run(_read_ledger)).published
+        return (await self._ledger()).published
 
     async def acquire_lease(self) -> Lease | None:
         """Always: no other process has the file open."""
@@ -196,18 +213,23 @@ class SqliteEventLog:
     async def check(self) -> None:
         await self._reader.run(_check, self._path)
 
+    async def end(self) -> tuple[ChainAt, str]:
+        ledger = await self._ledger()
+        return ChainAt(ledger.position, ledger.chain), ledger.time
+
     async def runs(self, after: Position) -> Sequence[Run]:
         return await self._reader.run(_read_runs, self._path, after)
 
     async def states_position(self) -> Position:
-        return (await self._reader.run(_read_ledger)).states_position
+        return (await self._ledger()).states_position
 
     async def states(self, after: AccountId) -> Sequence[tuple[AccountId, State]]:
-        rows = await self._reader.run(_rows, CHECK_STATES, after, CHECK_ROWS)
+        rows = await self._reader.run(_rows, self._path, (str, int, bytes), CHECK_STATES, after, CHECK_ROWS)
         return [(AccountId(account_id), State(Version(version), state)) for account_id, version, state in rows]
 
     async def answers(self, after: str) -> Sequence[tuple[str, Answer, bytes]]:
-        rows = await self._reader.run(_rows, CHECK_ANSWERS, after, CHECK_ROWS)
+        types = (str, bytes, bytes, bytes)
+        rows = await self._reader.run(_rows, self._path, types, CHECK_ANSWERS, after, CHECK_ROWS)
         return [
             (key, Answer(fingerprint, _unpacked(self._path, outcomes)), digest)
             for key, fingerprint, outcomes, digest in rows
@@ -246,14 +268,14 @@ class _SqliteAppend:
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> _Ledger:
     migrate(connection, "command_service.event_log")
-    if not _rows(connection, "SELECT 1 FROM ledger"):
+    last = (_rows(connection, path, (int, bytes), READ_LAST_RUN) or [(START.position, START.chain)])[0]
+    if last == (START.position, START.chain) and connection.execute("SELECT 1 FROM ledger").fetchone() is None:
         connection.execute(CREATE_LEDGER, (f"/ledgers/{uuid_utils.uuid7()}", new_key(), START.chain))
-    ledger = _read_ledger(connection)
-    last = (_rows(connection, READ_LAST_RUN) or [(START.position, START.chain)])[0]
+    ledger = _read_ledger(connection, path)
     if not (
         (ledger.position, ledger.chain) == last
-        and ledger.published <= ledger.position
-        and ledger.states_position <= ledger.position
+        and 0 <= ledger.published <= ledger.position
+        and 0 <= ledger.states_position <= ledger.position
     ):
         raise CorruptStore(
             f"{path}: the head is {ledger.position}, the last event {last[0]} or one of another chain, "
@@ -269,7 +291,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> _Ledger:
 
 def _catch_up(connection: sqlite3.Connection, recent: RecentStates) -> _Ledger:
     """Take in what is in the log and not there yet."""
-    ledger = _read_ledger(connection)
+    ledger = _read_ledger(connection, recent.path)
     while recent.head < ledger.position:
         runs = _read_runs(connection, recent.path, recent.head)
         if not runs:
@@ -348,18 +370,26 @@ def _save_published(connection: sqlite3.Connection, position: Position) -> None:
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as new:
+        migrate(new, "command_service.event_log")
+        schema = new.execute(READ_SCHEMA).fetchall()
+    if not set(schema) <= set(_rows(connection, path, (str, str, str, str), READ_SCHEMA)):
+        raise CorruptStore(f"{path}: its tables are not those that this program makes. {ADVICE}")
     # https://www.sqlite.org/pragma.html#pragma_integrity_check
-    ((verdict,),) = _rows(connection, "PRAGMA integrity_check(1)")
+    ((verdict,),) = _rows(connection, path, (str,), "PRAGMA integrity_check(1)")
     if verdict != "ok":
         raise CorruptStore(f"{path}: {verdict}. {ADVICE}")
 
 
-def _read_ledger(connection: sqlite3.Connection) -> _Ledger:
-    return _Ledger(*connection.execute(READ_LEDGER).fetchone())
+def _read_ledger(connection: sqlite3.Connection, path: Path) -> _Ledger:
+    rows = _rows(connection, path, LEDGER_TYPES, READ_LEDGER)
+    if len(rows) != 1:
+        raise CorruptStore(f"{path}: its head is gone. {ADVICE}")
+    return _Ledger(*rows[0])
 
 
 def _read(connection: sqlite3.Connection, path: Path, after: Position, events_max: int, bytes_max: int) -> Page:
-    rows: Iterator[tuple[int, bytes, bytes]] = connection.execute(READ_RUNS_AROUND, (after,))
+    rows = sound(path, RUN_TYPES, connection.execute(READ_RUNS_AROUND, (after,)))
     before, first = START, next(rows, None)
     if first and first[0] <= after:
         before = ChainAt(Position(first[0]), first[1])
@@ -369,7 +399,7 @@ def _read(connection: sqlite3.Connection, path: Path, after: Position, events_ma
 
 
 def _read_runs(connection: sqlite3.Connection, path: Path, after: Position) -> list[Run]:
-    rows = connection.execute(f"{READ_RUNS} LIMIT {REPLAY_RUNS}", (after,))
+    rows = _rows(connection, path, RUN_TYPES, f"{READ_RUNS} LIMIT {REPLAY_RUNS}", after)
     return list(_unpacked_runs(path, rows))
 
 
@@ -393,8 +423,10 @@ def _decompress(path: Path, compressed: bytes) -> bytes:
         raise CorruptStore(f"{path}: {error}. {ADVICE}") from error
 
 
-def _rows(connection: sqlite3.Connection, statement: str, *parameters: object) -> list[Any]:
-    return connection.execute(statement, parameters).fetchall()
+def _rows(
+    connection: sqlite3.Connection, path: Path, types: tuple[type, ...], statement: str, *parameters: object
+) -> list[Any]:
+    return list(sound(path, types, connection.execute(statement, parameters)))
 
 
 def _json(values: Collection[str]) -> str:
