@@ -9,13 +9,14 @@ from aio_pika.exceptions import ChannelClosed, PublishError
 from prometheus_client import CollectorRegistry, Gauge
 
 from command_service.event_log import EventLog, Lease
+from command_service.event_log.runs import RUN_EVENTS_MAX
 from shared.events import Position
 from shared.messaging import EXCHANGE, batch_message, broker_user, declare_exchange, open_channel
 from shared.sessions import keep_running
 from shared.watermark import Watermark
 from shared.witness import Signer
 
-MESSAGE_EVENTS_MAX = 1_000
+MESSAGE_EVENTS_MAX = 8 * RUN_EVENTS_MAX
 MESSAGE_BYTES_MAX = 256 * 1024
 WINDOW_MESSAGES_MAX = 64
 CONFIRM_SECONDS = 30

@@ -32,6 +32,12 @@ class ProjectionSettings(ServiceSettings):
         pattern=r"^[A-Za-z0-9._-]{1,50}$",
         description="Names this projection's queue and its file or schema: each projection has its own.",
     )
+    ledger_key: str | None = Field(
+        None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="The ledger's public key, as the feed gives it in Ledger-Key. Without it, the first one that the "
+        "feed gives is kept.",
+    )
     amqp_publisher: str | None = Field(
         None,
         min_length=1,
@@ -58,7 +64,8 @@ async def run(settings: ProjectionSettings) -> None:
             ledger=shown_url(str(settings.ledger_url)),
         )
         registry = CollectorRegistry()
-        projection = Projection(store, await store.checkpoint(), registry)
+        key = bytes.fromhex(settings.ledger_key) if settings.ledger_key else None
+        projection = Projection(store, await store.checkpoint(), registry, key)
         amqp_url = str(settings.amqp_url) if settings.amqp_url else None
         async with open_feed(str(settings.ledger_url)) as feed:
             subscription = Subscription(

@@ -4,16 +4,16 @@ What answers there may be anybody, or broken: each answer is bounded in size and
 """
 
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
 import aiohttp
-import msgspec
 
+from projection_service.batch import Batch
 from shared.chain import ChainAt
-from shared.events import INT64_MAX, Position, RecordedEvent, UnreadableEvent, Value, decode_events
+from shared.events import Position, UnreadableEvent, Value, decode_events
 from shared.problems import CorruptStore, LedgerError
 from shared.settings import shown_url
 
@@ -24,8 +24,13 @@ BODY_BYTES_MAX = 4 * 1024 * 1024
 CHUNK_BYTES = 64 * 1024
 HEADER_BYTES_MAX = 8 * 1024
 
-_is_position = re.compile(r"[0-9]{1,19}").fullmatch
-_is_source = re.compile(r"[!-~]{1,200}").fullmatch
+HEADERS: Mapping[str, Callable[[str], object]] = {
+    "Ledger-Position": re.compile(r"[0-9]{1,18}").fullmatch,
+    "Ledger-Source": re.compile(r"[!-~]{1,200}").fullmatch,
+    "Ledger-Chain": re.compile(r"[0-9a-f]{64}").fullmatch,
+    "Ledger-Signature": re.compile(r"[0-9a-f]{128}").fullmatch,
+    "Ledger-Key": re.compile(r"[0-9a-f]{64}").fullmatch,
+}
 
 
 class FeedUnavailable(LedgerError):
@@ -33,33 +38,14 @@ class FeedUnavailable(LedgerError):
 
 
 class Page(Value, frozen=True):
-    """Consecutive events; the head of the log when it was read; and the ledger's name."""
+    """Consecutive events; the head of the log when it was read; the ledger's name, its public key, and its signature
+    under where the page ends."""
 
-    events: list[RecordedEvent]
+    batch: Batch
     head: Position
     source: str
-
-
-class Chain(Value, frozen=True):
-    """The ledger's chain as far as one answer goes, the head of the log before, and the ledger's name."""
-
-    at: ChainAt
-    head: Position
-    source: str
-
-
-class _ChainBody(Value, frozen=True):
-    position: int
-    chain: str
-
-
-class _Answer(Value, frozen=True):
-    body: bytes
-    head: Position
-    source: str
-
-
-_decode_chain = msgspec.json.Decoder(_ChainBody).decode
+    key: bytes
+    signature: bytes
 
 
 @asynccontextmanager
@@ -82,41 +68,28 @@ class Feed:
         self.name = f"{shown_url(ledger_url)}/events"
         """For people and logs: without what may be secret in the address."""
 
-    async def read(self, after: Position, wait_seconds: float = 0) -> Page:
+    async def read(self, after: Position, wait_seconds: float = 0, events_max: int = PAGE_EVENTS_MAX) -> Page:
         """The page after position `after`; waits on the server for up to `wait_seconds` when there is none.
 
         Raises `FeedUnavailable`, or `CorruptStore` when the feed leaves a hole or can't be read.
         """
-        query = {"after": str(after), "limit": str(PAGE_EVENTS_MAX), "wait": f"{wait_seconds:g}"}
-        answer = await self._get("/events", query, wait_seconds + ANSWER_SECONDS)
+        query = {"after": str(after), "limit": str(events_max), "wait": f"{wait_seconds:g}"}
+        headers, body = await self._get("/events", query, wait_seconds + ANSWER_SECONDS)
         try:
-            events = decode_events(answer.body)
+            events = decode_events(body)
         except UnreadableEvent as error:
             raise CorruptStore(f"the feed after position {after} can't be read: {error}.") from error
         for position, event in enumerate(events, after + 1):
             if event.position != position:
                 raise CorruptStore(f"the feed has {event.position} where {position} belongs.")
-            if event.source != answer.source:
+            if event.source != headers["Ledger-Source"]:
                 raise CorruptStore(f"the feed's event {position} is of another ledger, {event.source!a}.")
-        return Page(events, answer.head, answer.source)
+        head = Position(int(headers["Ledger-Position"]))
+        chain, signature, key = (bytes.fromhex(headers[f"Ledger-{name}"]) for name in ("Chain", "Signature", "Key"))
+        end = ChainAt(events[-1].position if events else min(after, head), chain)
+        return Page(Batch(events, end), head, headers["Ledger-Source"], key, signature)
 
-    async def chain(self, after: ChainAt, up_to: Position) -> Chain:
-        """The chain of the ledger's events from `after` on, up to `up_to` or as far as one answer goes.
-
-        Raises `FeedUnavailable`.
-        """
-        query = {"after": str(after.position), "chain": after.chain.hex(), "up_to": str(up_to)}
-        answer = await self._get("/events/chain", query, ANSWER_SECONDS)
-        try:
-            body = _decode_chain(answer.body)
-            at = ChainAt(Position(body.position), bytes.fromhex(body.chain))
-        except (ValueError, RecursionError) as error:
-            raise FeedUnavailable(f"{self.name}/chain is no feed: its answer can't be read.") from error
-        if not after.position <= at.position <= up_to:
-            raise FeedUnavailable(f"{self.name}/chain answered for position {at.position}, not {up_to}.")
-        return Chain(at, answer.head, answer.source)
-
-    async def _get(self, path: str, query: Mapping[str, str], seconds_max: float) -> _Answer:
+    async def _get(self, path: str, query: Mapping[str, str], seconds_max: float) -> tuple[Mapping[str, str], bytes]:
         url = self._url._replace(path=self._url.path.rstrip("/") + path, fragment="").geturl()
         try:
             async with self._session.get(
@@ -130,10 +103,10 @@ class Feed:
                         raise FeedUnavailable(f"{self.name} is no feed: its answer is over {BODY_BYTES_MAX} bytes.")
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             raise FeedUnavailable(f"{self.name}: {_reason(error, seconds_max)}.") from error
-        head, source = (response.headers.get(name, "") for name in ("Ledger-Position", "Ledger-Source"))
-        if not (_is_position(head) and int(head) <= INT64_MAX and _is_source(source)):
-            raise FeedUnavailable(f"{self.name} is no feed: its answer has no Ledger-Position or no Ledger-Source.")
-        return _Answer(bytes(body), Position(int(head)), source)
+        for name, is_right in HEADERS.items():
+            if not is_right(response.headers.get(name, "")):
+                raise FeedUnavailable(f"{self.name} is no feed: its answer has no {name} that can be right.")
+        return response.headers, bytes(body)
 
     def _check(self, response: aiohttp.ClientResponse) -> None:
         if 300 <= response.status < 400:

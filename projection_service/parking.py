@@ -5,11 +5,14 @@ from datetime import UTC, datetime
 
 import aio_pika
 import structlog
-from aio_pika.abc import AbstractChannel, AbstractExchange, AbstractIncomingMessage
+from aio_pika.abc import AbstractChannel, AbstractExchange, AbstractIncomingMessage, HeadersType
 from prometheus_client import CollectorRegistry, Counter
 
-from shared.events import RecordedEvent, UnreadableEvent, decode_events
+from projection_service.batch import Batch
+from shared.chain import ChainAt
+from shared.events import Position, UnreadableEvent, decode_events
 from shared.messaging import BATCH_CONTENT_TYPE, CONNECT_SECONDS, DELIVERIES_MAX
+from shared.witness import is_signed
 
 PARKED = "ledger.parked"
 """An exchange and its queue: through the default exchange, a projection would need the right to write to any queue."""
@@ -29,10 +32,11 @@ class Misfit(ValueError):
     """A message that is none of this ledger's. `str()` says why."""
 
 
-def read_message(message: AbstractIncomingMessage, publisher: str, source: str | None) -> list[RecordedEvent]:
-    """The events in a message of the ledger `source`, published by the broker's user `publisher`; else a `Misfit`.
+def read_message(message: AbstractIncomingMessage, publisher: str, source: str, key: bytes) -> Batch:
+    """The events in a message by the broker's user `publisher` and under the signature of the ledger `source`, whose
+    public key is `key`; else a `Misfit`.
 
-    What is not by `publisher`, or too large, is not even decoded.
+    What is not by them, or too large, is not even decoded.
     """
     if message.user_id != publisher:
         raise Misfit(f"its user is {message.user_id!r} and not {publisher!r}, as AMQP_PUBLISHER has it")
@@ -40,6 +44,9 @@ def read_message(message: AbstractIncomingMessage, publisher: str, source: str |
         raise Misfit(f"it has {len(message.body)} bytes, more than {MESSAGE_BYTES_MAX}")
     if message.content_type != BATCH_CONTENT_TYPE or message.content_encoding:
         raise Misfit(f"its content is {message.content_type!r}, encoded as {message.content_encoding!r}")
+    end, signature = _signed(message.headers)
+    if not is_signed(signature, key, source, end):
+        raise Misfit("its signature is not the ledger's")
     try:
         events = decode_events(message.body)
     except UnreadableEvent as error:
@@ -47,7 +54,15 @@ def read_message(message: AbstractIncomingMessage, publisher: str, source: str |
     for event in events:
         if event.source != source:
             raise Misfit(f"it is of another ledger, {event.source}")
-    return events
+    return Batch(events, end)
+
+
+def _signed(headers: HeadersType) -> tuple[ChainAt, bytes]:
+    position, chain, signature = (headers.get(name) for name in ("last_position", "last_chain", "signature"))
+    try:
+        return ChainAt(Position(int(position)), bytes.fromhex(chain)), bytes.fromhex(signature)  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise Misfit("it has no last_position, last_chain and signature that can be read") from error
 
 
 class Parking:

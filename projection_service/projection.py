@@ -1,14 +1,15 @@
 """Folds a gapless run of events into the views, a transaction for each run."""
 
-import msgspec
 from prometheus_client import CollectorRegistry, Gauge
 
+from projection_service.feed import FeedUnavailable, Page
 from projection_service.view_store import Checkpoint, CheckpointMoved, ViewStore
 from projection_service.views import project_account, project_reserve
-from shared.chain import ChainAt, extend
+from shared.chain import ChainAt
 from shared.events import INT64_MAX, Position, RecordedEvent
 from shared.problems import CorruptStore
 from shared.watermark import Watermark
+from shared.witness import is_signed
 
 
 class ForeignLedger(CorruptStore):
@@ -17,57 +18,81 @@ class ForeignLedger(CorruptStore):
     slug, title = "foreign-ledger", "Another ledger's events"
 
 
-class ForgedEvents(CorruptStore):
-    """What was folded is not what the ledger recorded."""
+class OtherHistory(CorruptStore):
+    """The ledger has another past than the one that was folded."""
 
-    slug, title = "forged-events", "Events that the ledger never recorded"
+    slug, title = "other-history", "The ledger has another history"
+
+
+class ImpossibleEvents(CorruptStore):
+    """The ledger has recorded what it never should have."""
+
+    slug, title = "impossible-events", "Events that no ledger should record"
 
 
 class Projection:
     """The views' only writer in this process; replicas that share the views may have others.
 
-    `watermark` follows the stored checkpoint.
+    `watermark` follows the stored checkpoint. `key` is the ledger's public key; without one, the first that is seen.
     """
 
-    def __init__(self, store: ViewStore, checkpoint: Checkpoint, registry: CollectorRegistry) -> None:
+    def __init__(
+        self, store: ViewStore, checkpoint: Checkpoint, registry: CollectorRegistry, key: bytes | None = None
+    ) -> None:
+        """Raises `ForeignLedger` when these views were built under another key."""
+        if key and checkpoint.key and key != checkpoint.key:
+            raise ForeignLedger(
+                f"these views belong to the ledger with the key {checkpoint.key.hex()}, and LEDGER_KEY is {key.hex()}. "
+                "Set the right one, or PROJECTION_NAME to a new name to build new views."
+            )
         self._store = store
         self._checkpoint = checkpoint
         self.source = checkpoint.source
         """Names the ledger that the views belong to; None until it is known."""
+        self.key = key or checkpoint.key
+        """The one that the ledger signs with; None until it is known."""
         self.watermark = Watermark(checkpoint.position)
         self.last_event_time: str | None = None
         """Of the last event that was folded here; None before the first."""
         Gauge("projection_position", "The checkpoint.", registry=registry).set_function(lambda: self.position)
-        Gauge(
-            "projection_unverified_events",
-            "Events folded from messages whose digest was not yet compared with the ledger's.",
-            registry=registry,
-        ).set_function(lambda: self.unverified_events)
 
     @property
     def position(self) -> Position:
         return self._checkpoint.position
 
     @property
-    def checkpoint(self) -> Checkpoint:
-        return self._checkpoint
+    def at(self) -> ChainAt:
+        """The checkpoint, and the chain of what was folded."""
+        return ChainAt(self._checkpoint.position, self._checkpoint.chain)
 
-    @property
-    def unverified_events(self) -> int:
-        return self._checkpoint.position - self._checkpoint.verified.position
+    def check_ledger(self, page: Page, asked_at: Position) -> None:
+        """Is `page` by the ledger behind these views, which were at `asked_at` before it was asked?
 
-    def check_ledger(self, source: str, head: Position, asked_at: Position) -> None:
-        """Raises `ForeignLedger` when the ledger `source`, now at `head`, can't be the one behind these views.
-
-        `asked_at` is where the views were before the ledger was asked: they may have moved on since its answer.
+        The views may have moved on since. Raises `ForeignLedger`, or `FeedUnavailable` when nobody can tell.
         """
-        self._check_source(source)
-        if head < asked_at:
-            raise ForeignLedger(
-                f"the views are at {asked_at}, but the log ends at {head}: an older copy has replaced it, or somebody "
-                "else has published events. Set PROJECTION_NAME to a new name to build new views."
+        self._check_source(page.source)
+        if self.key is not None and self.key != page.key:
+            raise FeedUnavailable(
+                f"the feed signs with the key {page.key.hex()}, and the ledger's is {self.key.hex()}. Set LEDGER_URL "
+                "to the right command service, or LEDGER_KEY and PROJECTION_NAME anew to build new views."
             )
-        self.source = source
+        if not is_signed(page.signature, page.key, page.source, page.batch.end):
+            raise FeedUnavailable("the feed's signature is not the ledger's.")
+        if page.head < asked_at:
+            raise ForeignLedger(
+                f"the views are at {asked_at}, but the log ends at {page.head}: an older copy has replaced it, or it "
+                "has lost commits. Set PROJECTION_NAME to a new name to build new views."
+            )
+        self.source, self.key = page.source, page.key
+
+    def compare(self, page: Page) -> None:
+        """Raises `OtherHistory` when `page`, by the ledger, ends where the views are, and with another chain."""
+        if page.batch.end.position == self.position and page.batch.end.chain != self.at.chain:
+            raise OtherHistory(
+                f"the views are at {self.position}, and what the ledger has up to there is not what they were built "
+                "from: an older copy of it has gone on differently, or it has lost commits. Find out which events are "
+                "gone, and set PROJECTION_NAME to a new name to build new views."
+            )
 
     def _check_source(self, source: str) -> None:
         if self.source not in (None, source):
@@ -76,40 +101,16 @@ class Projection:
                 "right command service, or PROJECTION_NAME to a new name to build new views."
             )
 
-    async def apply(self, events: list[RecordedEvent]) -> None:
-        """Fold `events`, which are consecutive and leave no hole after the checkpoint: ValueError otherwise.
+    async def apply(self, events: list[RecordedEvent], chain: bytes) -> None:
+        """Fold `events`, which follow the checkpoint and bring the chain to `chain`.
 
         Views and checkpoint are committed when this returns. When another replica has moved these views,
         it takes up where they are now instead: compare `position` with what was to be reached.
-        Raises `ForgedEvents` at what no ledger could have recorded.
+        Raises `ImpossibleEvents`.
         """
-        await self._fold(events, from_ledger=False)
-
-    async def apply_page(self, events: list[RecordedEvent]) -> None:
-        """As `apply`, with what the ledger itself has just given: it needs no comparison with the ledger."""
-        await self._fold(events, from_ledger=True)
-
-    def confirm(self, checkpoint: Checkpoint, ledger: ChainAt) -> None:
-        """The ledger has the chain `ledger` where `checkpoint` is: raises `ForgedEvents` when that is another one."""
-        if ledger.chain != checkpoint.chain:
-            raise ForgedEvents(
-                f"the views are wrong: what was folded from position {checkpoint.verified.position + 1} to "
-                f"{checkpoint.position} is not what the ledger has there. Find out who else can publish to the "
-                "exchange, and set PROJECTION_NAME to a new name to build new views."
-            )
-        # The checkpoint may have moved meanwhile. It is kept with the next one that is committed.
-        if self._checkpoint.verified.position < ledger.position <= self.position:
-            self._checkpoint = msgspec.structs.replace(self._checkpoint, verified=ledger)
-
-    async def _fold(self, events: list[RecordedEvent], from_ledger: bool) -> None:
-        checkpoint = self._checkpoint
-        events = [event for event in events if event.position > checkpoint.position]
         if not events:
             return
-        last = events[-1]
-        if events[0].position != checkpoint.position + 1:
-            raise ValueError(f"position {events[0].position} does not follow checkpoint {checkpoint.position}")
-        self._check_source(last.source)
+        checkpoint, last = self._checkpoint, events[-1]
         accounts = await self._store.accounts({event.account_id for event in events})
         reserve = checkpoint.reserve
         for event in events:
@@ -117,10 +118,7 @@ class Projection:
             if account is not None:
                 accounts[event.account_id] = account
             reserve = project_reserve(reserve, event)
-        chain = extend(checkpoint.chain, [event.encoded for event in events])
-        is_verified = from_ledger and checkpoint.verified.position == checkpoint.position
-        verified = ChainAt(last.position, chain) if is_verified else checkpoint.verified
-        moved = Checkpoint(last.position, last.source, reserve, chain, verified)
+        moved = Checkpoint(last.position, last.source, reserve, chain, self.key)
         try:
             if not all(0 <= account.balance <= INT64_MAX for account in accounts.values()):
                 await self._refuse(checkpoint, events)
@@ -132,14 +130,13 @@ class Projection:
             self._move(moved)
 
     async def _refuse(self, checkpoint: Checkpoint, events: list[RecordedEvent]) -> None:
-        """Raises `ForgedEvents`, or `CheckpointMoved` when the accounts were read after another replica's commit."""
+        """Raises `ImpossibleEvents`, or `CheckpointMoved` when another replica has committed meanwhile."""
         stored = await self._store.checkpoint()
         if stored.position != checkpoint.position:
             raise CheckpointMoved(f"the checkpoint is no longer at {checkpoint.position}.")
-        raise ForgedEvents(
-            f"between {events[0].position} and {events[-1].position} is an event that no ledger records: a balance "
-            "would be below zero, or over 64 bits. Nothing of it is in the views. Find out who else can publish to the "
-            "exchange, and set PROJECTION_NAME to a new name to build new views."
+        raise ImpossibleEvents(
+            f"between {events[0].position} and {events[-1].position} is an event that no ledger should record: a "
+            "balance would be below zero, or over 64 bits. Nothing of it is in the views. Have the log verified."
         )
 
     async def reload(self) -> None:
@@ -156,5 +153,5 @@ class Projection:
 
     def _move(self, checkpoint: Checkpoint) -> None:
         self._checkpoint = checkpoint
-        self.source = checkpoint.source or self.source
+        self.source, self.key = checkpoint.source or self.source, checkpoint.key or self.key
         self.watermark.advance(checkpoint.position)

@@ -11,7 +11,8 @@ from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
 from aio_pika.exceptions import ChannelPreconditionFailed, InvalidFrameError
 from prometheus_client import CollectorRegistry, Gauge
 
-from projection_service.feed import Feed, FeedUnavailable
+from projection_service.batch import Batch, Hole, Unproven
+from projection_service.feed import Feed, FeedUnavailable, Page
 from projection_service.head_watch import HeadWatch
 from projection_service.parking import Misfit, Parking, read_message
 from projection_service.projection import Projection
@@ -29,8 +30,6 @@ MEND_SECONDS = 0.5
 LONG_POLL_SECONDS = 20
 NO_PROGRESS_SECONDS_MIN = 0.05
 NO_PROGRESS_SECONDS_MAX = 5.0
-UNVERIFIED_EVENTS_MAX = 50_000
-"""From messages: so many may be in the views before their digest is compared with the ledger's."""
 STAND_IN_SECONDS = 0.5
 """A page of the feed takes up to this long while the broker is awaited: so late is its coming noticed."""
 
@@ -195,19 +194,16 @@ class Subscription:
             await queue.delete(if_unused=False, if_empty=False, timeout=CONNECT_SECONDS)
 
     async def _catch_up(self) -> None:
-        await self._verify()
         while not await self._read_page():
             pass
 
     async def _read_page(self, wait_seconds: float = 0) -> bool:
         """Apply one page of the feed; True when that reaches the head."""
-        if not self._caught_up:
-            await self._verify()
         asked_at, asked = self._projection.position, time.monotonic()
         page = await self._feed.read(asked_at, wait_seconds)
-        self._projection.check_ledger(page.source, page.head, asked_at)
+        self._projection.check_ledger(page, asked_at)
         self._status = "catching up" if not self._caught_up else self._status
-        await self._projection.apply_page(page.events)
+        await self._apply(page)
         self.head.seen(page.head)
         is_level = self._projection.position >= page.head
         if self._projection.position > asked_at:
@@ -223,27 +219,24 @@ class Subscription:
         self._caught_up = True
         return True
 
-    async def _verify(self) -> None:
-        """Compare what was folded from messages with what the ledger recorded there. Raises `ForgedEvents`."""
-        checkpoint = self._projection.checkpoint
-        at = checkpoint.verified
-        while at.position < checkpoint.position:
-            answer = await self._feed.chain(at, checkpoint.position)
-            self._projection.check_ledger(answer.source, answer.head, checkpoint.position)
-            if answer.at.position == at.position:
-                raise FeedUnavailable(f"{self._feed.name}/chain says nothing of what follows position {at.position}.")
-            at = answer.at
-        self._projection.confirm(checkpoint, at)
+    async def _apply(self, page: Page) -> None:
+        try:
+            events = page.batch.following(self._projection.at)
+        except (Unproven, Hole) as error:
+            # Another history, or a page that somebody has changed on its way? The ledger's word for where we are tells.
+            asked_at = self._projection.position
+            here = await self._feed.read(asked_at, events_max=0)
+            self._projection.check_ledger(here, asked_at)
+            self._projection.compare(here)
+            raise FeedUnavailable(f"{self._feed.name}: {error}.") from error
+        await self._projection.apply(events, page.batch.end.chain)
 
     async def _look_at_head(self) -> None:
-        """A lost last message leaves no gap to see, a forged one none to close, and a parked one may stand where a good
-        one was: only the feed knows of them."""
+        """A lost last message leaves no gap to see, and a parked one may stand where a good one was: only the feed
+        knows of them."""
         try:
             await self._catch_up()
         except FeedUnavailable as error:
-            # What the broker brings goes on, up to what may be taken from it on trust.
-            if self._projection.unverified_events > UNVERIFIED_EVENTS_MAX:
-                raise
             log.warning("cannot see the head of the log", reason=str(error), retry_seconds=HEAD_CHECK_SECONDS)
 
     async def _follow_queue(self, channel: AbstractChannel, queue: AbstractQueue) -> None:
@@ -279,7 +272,7 @@ class Subscription:
     ) -> None:
         next_check = time.monotonic() + HEAD_CHECK_SECONDS
         while True:
-            if time.monotonic() >= next_check or self._projection.unverified_events > UNVERIFIED_EVENTS_MAX:
+            if time.monotonic() >= next_check:
                 await self._look_at_head()
                 self._parking.report()
                 next_check = time.monotonic() + HEAD_CHECK_SECONDS
@@ -288,15 +281,16 @@ class Subscription:
                     message = await inbox.get()
             except TimeoutError:
                 continue
-            read: list[tuple[AbstractIncomingMessage, list[RecordedEvent]]] = []
+            read: list[tuple[AbstractIncomingMessage, Batch]] = []
             misfits: list[tuple[AbstractIncomingMessage, Misfit]] = []
             events = 0
             while True:
                 if isinstance(message, LedgerError):
                     raise message
                 try:
-                    read.append((message, read_message(message, self._publisher, self._projection.source)))
-                    events += len(read[-1][1])
+                    batch = self._read_message(message)
+                    read.append((message, batch))
+                    events += len(batch.events)
                 except Misfit as misfit:
                     misfits.append((message, misfit))
                 if events >= TRANSACTION_EVENTS_MAX or inbox.empty():
@@ -310,31 +304,37 @@ class Subscription:
             await message.ack(multiple=True)
             self._messages += 1
 
+    def _read_message(self, message: AbstractIncomingMessage) -> Batch:
+        source, key = self._projection.source, self._projection.key
+        assert source is not None, "the feed was read before"
+        assert key is not None, "the feed was read before"
+        return read_message(message, self._publisher, source, key)
+
     async def _advance(
-        self, read: list[tuple[AbstractIncomingMessage, list[RecordedEvent]]]
+        self, read: list[tuple[AbstractIncomingMessage, Batch]]
     ) -> list[tuple[AbstractIncomingMessage, Misfit]]:
         """Apply what follows the checkpoint, in whatever order it was delivered, and fill holes from the feed.
 
-        Returns the messages with events that the ledger does not have.
+        Returns the messages that are not as the ledger has signed them.
         """
+        misfits: list[tuple[AbstractIncomingMessage, Misfit]] = []
         run: list[RecordedEvent] = []
-        following = self._projection.position + 1
-        last = 0
-        for _, events in read:
-            for event in events:
-                last = max(last, event.position)
-                if event.position == following:
-                    run.append(event)
-                    following += 1
-        await self._projection.apply(run)
-        if last <= self._projection.position:
-            return []
-        log.info("filling a hole from the feed", after=self._projection.position, up_to=last)
-        await self._catch_up()
-        # What is published is in the log: the feed was read after the message came.
-        head = self._projection.position
-        return [
-            (message, Misfit(f"it has position {furthest}, but the log ends at {head}"))
-            for message, events in read
-            if (furthest := max((event.position for event in events), default=0)) > head
-        ]
+        at = self._projection.at
+        last = at.position
+        for message, batch in read:
+            last = max(last, batch.end.position)
+            try:
+                following = batch.following(at)
+            except Hole:
+                continue
+            except Unproven as error:
+                misfits.append((message, Misfit(str(error))))
+                continue
+            if following:
+                run += following
+                at = batch.end
+        await self._projection.apply(run, at.chain)
+        if last > self._projection.position:
+            log.info("filling a hole from the feed", after=self._projection.position, up_to=last)
+            await self._catch_up()
+        return misfits

@@ -19,11 +19,13 @@ from shared.events import (
     WithdrawalRejected,
     encode_event,
 )
+from shared.witness import Signer, new_key
 
 ALICE = AccountId("alice")
 BOB = AccountId("bob")
 SOURCE = "/ledgers/example"
 INT64_MAX = 2**63 - 1
+SIGNER = Signer(SOURCE, new_key())
 
 CREATE = CreateAccount("Alice", ALICE)
 CREATED = AccountCreated("Alice")

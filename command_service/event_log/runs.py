@@ -46,32 +46,28 @@ def cut(head: ChainAt, events: Sequence[bytes]) -> list[Run]:
 def page(before: ChainAt, runs: Iterable[Run], after: Position, events_max: int, bytes_max: int) -> Page:
     """Events from position `after` + 1 on, up to a page's limits, out of `runs`, which follow `before`.
 
-    It ends where a run does, if it can: only there the chain is at hand.
+    Of those that `bytes_max` cuts short it ends where a run does, if it can: only there the chain is at hand.
     """
     events: list[bytes] = []
     end = before
     for run in runs:
         known = max(0, after - end.position)
-        fresh = run.events[known:]
-        size = sum(map(len, fresh))
-        if len(fresh) <= events_max and size <= bytes_max:
-            events += fresh
-            events_max, bytes_max = events_max - len(fresh), bytes_max - size
-            end = ChainAt(run.position, run.chain)
-        elif not events:
-            events += _fitting(fresh, events_max, bytes_max)
-            taken = known + len(events)
-            return Page(events, ChainAt(Position(end.position + taken), extend(end.chain, run.events[:taken])))
-        else:
+        fresh = _fitting(run.events[known : known + events_max], bytes_max, at_least=0 if events else 1)
+        taken = known + len(fresh)
+        if taken < len(run.events):
+            if not events or len(fresh) == events_max:
+                events += fresh
+                end = ChainAt(Position(end.position + taken), extend(end.chain, run.events[:taken]))
             break
+        events += fresh
+        events_max, bytes_max = events_max - len(fresh), bytes_max - sum(map(len, fresh))
+        end = ChainAt(run.position, run.chain)
     return Page(events, end)
 
 
-def _fitting(events: Sequence[bytes], events_max: int, bytes_max: int) -> list[bytes]:
-    fitting: list[bytes] = []
-    for event in events[:events_max]:
+def _fitting(events: Sequence[bytes], bytes_max: int, at_least: int) -> Sequence[bytes]:
+    for number, event in enumerate(events):
         bytes_max -= len(event)
-        if fitting and bytes_max < 0:
-            break
-        fitting.append(event)
-    return fitting
+        if bytes_max < 0 and number >= at_least:
+            return events[:number]
+    return events

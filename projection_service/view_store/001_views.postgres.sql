@@ -1,5 +1,5 @@
 -- One row: how far the views are, in which ledger, and the reserve, a sum that can be over 64 bits.
--- `chain` is the digest of what was folded (shared/chain.py), `verified_chain` the last one that the ledger has too.
+-- `chain` is the ledger's over what was folded (shared/chain.py), `key` the public one that it signs it with.
 CREATE TABLE checkpoint (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
     position bigint NOT NULL,
@@ -7,12 +7,10 @@ CREATE TABLE checkpoint (
     reserve numeric NOT NULL,
     reserve_last_updated text,
     chain bytea NOT NULL,
-    verified_position bigint NOT NULL,
-    verified_chain bytea NOT NULL
+    "key" bytea
 );
 
-INSERT INTO checkpoint (position, reserve, chain, verified_position, verified_chain)
-VALUES (0, 0, decode(repeat('00', 32), 'hex'), 0, decode(repeat('00', 32), 'hex'));
+INSERT INTO checkpoint (position, reserve, chain) VALUES (0, 0, decode(repeat('00', 32), 'hex'));
 
 CREATE TABLE accounts (
     id text COLLATE "C" PRIMARY KEY,

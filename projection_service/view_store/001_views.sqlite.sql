@@ -1,6 +1,6 @@
 -- One row: how far the views are, in which ledger, and the reserve.
 -- `reserve` is decimal text: a sum of 64-bit balances does not fit in 64 bits.
--- `chain` is the digest of what was folded (shared/chain.py), `verified_chain` the last one that the ledger has too.
+-- `chain` is the ledger's over what was folded (shared/chain.py), `key` the public one that it signs it with.
 CREATE TABLE checkpoint (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     position INTEGER NOT NULL,
@@ -8,12 +8,10 @@ CREATE TABLE checkpoint (
     reserve TEXT NOT NULL,
     reserve_last_updated TEXT,
     chain BLOB NOT NULL,
-    verified_position INTEGER NOT NULL,
-    verified_chain BLOB NOT NULL
+    "key" BLOB
 ) STRICT;
 
-INSERT INTO checkpoint (one, position, reserve, chain, verified_position, verified_chain)
-VALUES (1, 0, '0', zeroblob(32), 0, zeroblob(32));
+INSERT INTO checkpoint (one, position, reserve, chain) VALUES (1, 0, '0', zeroblob(32));
 
 CREATE TABLE accounts (
     id TEXT PRIMARY KEY,

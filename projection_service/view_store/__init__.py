@@ -4,7 +4,6 @@ from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from projection_service.views import AccountView, ReserveView
-from shared.chain import ChainAt
 from shared.events import AccountId, Position, Value
 from shared.problems import LedgerError
 
@@ -12,14 +11,14 @@ from shared.problems import LedgerError
 class Checkpoint(Value, frozen=True):
     """The views hold every event of the ledger `source` up to `position`, and none after it.
 
-    `chain` is that of the folded events; up to `verified` the ledger has the same.
+    `chain` is that of the folded events, `key` the public one that the ledger signed it with.
     """
 
     position: Position
     source: str | None
     reserve: ReserveView
     chain: bytes
-    verified: ChainAt
+    key: bytes | None
 
 
 EARLIER_STATE = (

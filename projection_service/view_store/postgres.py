@@ -4,7 +4,6 @@ from collections.abc import Collection, Mapping
 
 from projection_service.view_store import EARLIER_STATE, Checkpoint, CheckpointMoved
 from projection_service.views import AccountView, ReserveView
-from shared.chain import ChainAt
 from shared.events import AccountId, Position
 from shared.postgres import PostgresPool, migrate
 from shared.problems import CorruptStore
@@ -12,7 +11,7 @@ from shared.problems import CorruptStore
 CONNECTIONS_MAX = 8
 
 READ_CHECKPOINT = """
-    SELECT position, source, reserve, reserve_last_updated, chain, verified_position, verified_chain FROM checkpoint
+    SELECT position, source, reserve, reserve_last_updated, chain, "key" FROM checkpoint
 """
 READ_HAS_CHAIN = """
     SELECT count(*) > 0 FROM information_schema.columns
@@ -27,7 +26,7 @@ COMMIT = """
     WITH moved AS (
         UPDATE checkpoint SET
             position = $1, source = $2, reserve = $3, reserve_last_updated = $4,
-            chain = $11, verified_position = $12, verified_chain = $13
+            chain = $11, "key" = $12
         WHERE position = $5 RETURNING position
     ),
     put AS (
@@ -66,9 +65,8 @@ class PostgresViewStore:
     async def checkpoint(self) -> Checkpoint:
         async with self._pool.connection() as connection:
             row = await connection.fetchrow(READ_CHECKPOINT)
-        position, source, reserve, updated, chain, verified_position, verified_chain = row  # type: ignore[misc]
-        verified = ChainAt(Position(verified_position), verified_chain)
-        return Checkpoint(Position(position), source, ReserveView(int(reserve), updated), chain, verified)
+        position, source, reserve, updated, chain, key = row  # type: ignore[misc]
+        return Checkpoint(Position(position), source, ReserveView(int(reserve), updated), chain, key)
 
     async def accounts(self, ids: Collection[AccountId]) -> dict[AccountId, AccountView]:
         async with self._pool.connection() as connection:
@@ -92,8 +90,7 @@ class PostgresViewStore:
                 [view.version for view in views],
                 [view.last_updated for view in views],
                 checkpoint.chain,
-                checkpoint.verified.position,
-                checkpoint.verified.chain,
+                checkpoint.key,
             )
         if moved is None:
             raise CheckpointMoved(f"the checkpoint is no longer at {expected}.")

@@ -10,14 +10,13 @@ import msgspec
 
 from projection_service.view_store import EARLIER_STATE, Checkpoint, CheckpointMoved
 from projection_service.views import AccountView, ReserveView
-from shared.chain import ChainAt
 from shared.data_files import DataFiles, held_lock, make_file
 from shared.events import AccountId, Position, Version
 from shared.problems import CorruptStore
 from shared.sqlite import SqliteConnection, SqliteThread, migrate, roll_back_leftover
 
 READ_CHECKPOINT = """
-    SELECT position, source, reserve, reserve_last_updated, chain, verified_position, verified_chain FROM checkpoint
+    SELECT position, source, reserve, reserve_last_updated, chain, "key" FROM checkpoint
 """
 READ_HAS_CHAIN = "SELECT count(*) FROM pragma_table_info('checkpoint') WHERE name = 'chain'"
 READ_ACCOUNTS = """
@@ -29,7 +28,7 @@ READ_ACCOUNT = """
 MOVE_CHECKPOINT = """
     UPDATE checkpoint SET
         position = ?, source = ?, reserve = ?, reserve_last_updated = ?,
-        chain = ?, verified_position = ?, verified_chain = ?
+        chain = ?, "key" = ?
     WHERE position = ?
 """
 PUT_ACCOUNT = """
@@ -96,9 +95,8 @@ def _check_state(connection: sqlite3.Connection, path: Path) -> None:
 
 def _read_checkpoint(connection: sqlite3.Connection) -> Checkpoint:
     row = connection.execute(READ_CHECKPOINT).fetchone()
-    position, source, reserve, last_updated, chain, verified_position, verified_chain = row
-    verified = ChainAt(Position(verified_position), verified_chain)
-    return Checkpoint(Position(position), source, ReserveView(int(reserve), last_updated), chain, verified)
+    position, source, reserve, last_updated, chain, key = row
+    return Checkpoint(Position(position), source, ReserveView(int(reserve), last_updated), chain, key)
 
 
 def _read_accounts(connection: sqlite3.Connection, ids: Collection[AccountId]) -> dict[AccountId, AccountView]:
@@ -120,7 +118,7 @@ def _commit(
 ) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
-        reserve, verified = checkpoint.reserve, checkpoint.verified
+        reserve = checkpoint.reserve
         moved = connection.execute(
             MOVE_CHECKPOINT,
             (
@@ -129,8 +127,7 @@ def _commit(
                 str(reserve.amount),
                 reserve.last_updated,
                 checkpoint.chain,
-                verified.position,
-                verified.chain,
+                checkpoint.key,
                 expected,
             ),
         ).rowcount

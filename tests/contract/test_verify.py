@@ -4,6 +4,7 @@ import asyncio
 import random
 import re
 import resource
+import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -19,7 +20,7 @@ import msgspec
 import pytest
 
 from command_service.account import Command, CreateAccount, Deposit, Withdraw
-from command_service.event_log import EventLog, sqlite
+from command_service.event_log import EventLog, recent_states, sqlite
 from command_service.event_log.postgres import PostgresEventLog
 from command_service.event_log.sqlite import SqliteEventLog
 from command_service.ledger_writer import WriteRequest
@@ -111,7 +112,7 @@ async def test_how_far_it_has_come_is_told_up_to_the_head(event_log: EventLog) -
 
 
 async def test_a_log_is_passed_while_it_is_written_to(event_log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("command_service.event_log.recent_states.SWEEP_EVENTS", 20)
+    monkeypatch.setattr(recent_states, "SWEEP_EVENTS", 20)
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     chance = random.Random(seed)
@@ -242,6 +243,42 @@ async def test_a_bit_that_changes_anywhere_in_the_file_is_found_or_in_nothing(wh
         found[type(error).__name__] += 1
     print(f"seed {seed}, {len(content)} bytes: {found}")
     assert memory_mebibytes() - before < MEMORY_MEBIBYTES_MAX
+
+
+@pytest.fixture
+async def left_by_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file whose states are partly in their table, some further than the others: opening it reads the log again."""
+    monkeypatch.setattr(recent_states, "SWEEP_EVENTS", 20)
+    path, crashed = tmp_path / "whole.sqlite3", tmp_path / "crashed.sqlite3"
+    async with closed_at_the_end(SqliteEventLog.open(path)) as log:
+        await write_history(log)
+        for suffix in ("", "-wal"):
+            shutil.copy(f"{path}{suffix}", f"{crashed}{suffix}")
+    with closing(sqlite3.connect(crashed)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        assert 0 < connection.execute("SELECT states_position FROM ledger").fetchone()[0] < EVENTS
+    return crashed
+
+
+async def test_a_bit_that_changes_in_a_file_left_by_a_crash_is_found_or_comes_to_nothing(
+    left_by_a_crash: Path, tmp_path: Path
+) -> None:
+    seed = random.randrange(2**32)
+    chance = random.Random(seed)
+    content = left_by_a_crash.read_bytes()
+    path, found = tmp_path / "damaged.sqlite3", Counter[str]()
+    put(path, content)
+    assert await found_in(path) is None
+    original = contents(path)
+    filled = [number for number, byte in enumerate(content) if byte]
+    for _ in range(FLIPS // 3):
+        place = Place(chance.choice(filled), chance.randrange(8))
+        put(path, flipped(content, place))
+        error = await found_in(path)
+        # What is there now was read and written again.
+        assert error or is_harmless(original, contents(path)), f"{place} of {left_by_a_crash}"
+        found[type(error).__name__] += 1
+    print(f"seed {seed}, {len(content)} bytes: {found}")
 
 
 SMALL = [request for request in HISTORY if len(request.commands) < 100]

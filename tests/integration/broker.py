@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import aio_pika
-from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, HeadersType
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS, ChannelNotFoundEntity
 
 from scripts.rabbitmq import RabbitMQNode
@@ -103,6 +103,26 @@ async def publish(amqp_url: str, bodies: Iterable[bytes], queue_name: str | None
     user = urlsplit(amqp_url).username
     messages = [aio_pika.Message(body, content_type=CONTENT_TYPE, user_id=user) for body in bodies]
     await publish_messages(amqp_url, messages, queue_name)
+
+
+async def messages_of(bank: Bank, amqp_url: str, events: int = 1) -> list[aio_pika.Message]:
+    """The log as messages of so many events each, with the signatures that the feed gives to everybody."""
+    messages: list[aio_pika.Message] = []
+    after = 0
+    while True:
+        async with bank.http.get(f"{bank.command.url}/events?after={after}&limit={events}") as response:
+            body, told = await response.read(), response.headers
+        if body == b"[]":
+            return messages
+        last = after + len(json.loads(body))
+        headers = proof(last, told["Ledger-Chain"], told["Ledger-Signature"])
+        user = urlsplit(amqp_url).username
+        messages.append(aio_pika.Message(body, content_type=CONTENT_TYPE, user_id=user, headers=headers))
+        after = last
+
+
+def proof(last_position: int, last_chain: str, signature: str) -> HeadersType:
+    return {"last_position": last_position, "last_chain": last_chain, "signature": signature}
 
 
 async def publish_messages(amqp_url: str, messages: Iterable[aio_pika.Message], queue_name: str | None = None) -> None:

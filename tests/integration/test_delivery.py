@@ -21,10 +21,10 @@ from tests.integration.broker import (
     LIMIT_SECONDS,
     PARKED,
     bind,
-    encoded,
     eventually,
     first_seen,
     messages_in,
+    messages_of,
     metric,
     observe,
     open_channel,
@@ -46,20 +46,15 @@ async def batch(bank: Bank, commands: int) -> int:
     return int(results[-1]["position"])
 
 
-async def bodies(bank: Bank) -> list[bytes]:
-    """Each event of the log as a message of its own, to the byte as the ledger wrote it."""
-    return [encoded([event]) for event in await bank.log()]
-
-
 async def test_messages_that_come_twice_and_in_any_order_count_once(amqp_url: str, bank_on: OpenBank) -> None:
     random = seeded()
     async with bank_on(amqp_url, projections=2) as bank:
         await until_subscription(bank, FOLLOWING)
         async with load(bank):
             for _ in range(5):
-                repeated = await bodies(bank) * 2
+                repeated = await messages_of(bank, amqp_url, random.randrange(1, 5)) * 2
                 random.shuffle(repeated)
-                await publish(amqp_url, repeated)
+                await publish_messages(amqp_url, repeated)
         await until_subscription(bank, FOLLOWING)
 
 
@@ -70,7 +65,7 @@ async def test_a_message_that_overtakes_others_leaves_no_hole(amqp_url: str, ban
         await until_subscription(bank, FOLLOWING)
         async with unbound(bank, amqp_url):
             await batch(bank, 20)
-            await publish(amqp_url, reversed(await bodies(bank)), queue_of(bank.projection))
+            await publish_messages(amqp_url, reversed(await messages_of(bank, amqp_url)), queue_of(bank.projection))
             await bank.check_views()
         assert "filling a hole from the feed" in bank.projection.log.read_text()
 

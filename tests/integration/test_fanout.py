@@ -97,7 +97,7 @@ async def test_a_message_has_the_properties_and_headers_of_the_contract(amqp_url
             assert message.user_id == urlsplit(amqp_url).username
             assert message.timestamp is not None
             assert started <= message.timestamp.replace(tzinfo=UTC) <= datetime.now(UTC)
-            assert message.headers.keys() == {"first_position", "last_position"}
+            assert message.headers.keys() == {"first_position", "last_position", "last_chain", "signature"}
         assert len({message.message_id for message in observer.messages}) == len(observer.messages)
 
 
