@@ -169,7 +169,17 @@ async def test_a_great_many_faults_are_answered_with_the_first(bank: Bank) -> No
 
 
 @pytest.mark.parametrize(
-    "content_type", [None, "", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "text/x+json"]
+    "content_type",
+    [
+        *(None, "", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "text/x+json"),
+        *(
+            "application/+json",
+            "application/ +json",
+            "application/-+json",
+            "application/a b+json",
+            "application/json/+json",
+        ),
+    ],
 )
 @pytest.mark.parametrize("path", ["/account", "/account/malformed", "/account/deposit/malformed", "/commands"])
 async def test_a_content_type_that_any_web_page_may_send_is_refused(
