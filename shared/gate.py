@@ -29,6 +29,7 @@ from shared.problems import (
     problem_response,
     unexpected_response,
 )
+from shared.watermark import Peer
 
 BODIES_BYTES_MAX = 128 * 1024 * 1024
 """Of all requests whose bodies are on their way: a thousand clients that send slowly must not fill the memory."""
@@ -52,6 +53,7 @@ class Request(NamedTuple):
     name: str
     query: bytes
     headers: Headers
+    peer: Peer
     body: Callable[[int], Awaitable[bytes]]
 
 
@@ -65,7 +67,8 @@ class Answer(NamedTuple):
 class Endpoint(NamedTuple):
     """What answers one method at a path; there may be others in the application.
 
-    `handle` raises `LedgerError`. None leaves the request to the application: who has read the body must not.
+    `handle` raises `LedgerError`. None leaves the request to the application: who has read the body must not. What a
+    client wants to wait for is waited for here: the application takes many times the memory, and thousands may wait.
     """
 
     method: str
@@ -155,7 +158,7 @@ class Gate:
             if any(route.matches(scope)[0] is Match.FULL for route in self._app.routes):
                 return None
             raise MethodNotAllowed(f"{scope['path']}: use {endpoint.method}.", {"Allow": endpoint.method})
-        return await endpoint.handle(Request(name, scope["query_string"], headers, body))
+        return await endpoint.handle(Request(name, scope["query_string"], headers, Peer.of(scope), body))
 
 
 def _once(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
