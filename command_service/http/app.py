@@ -35,7 +35,7 @@ def create_api(
         redoc_url=None,
     )
     install_problem_handlers(app)
-    install_feed(app, store, head)
+    feed = install_feed(app, store, head)
     install_chain(app, store)
 
     @app.get("/readyz", tags=["operations"], summary="Can commands be recorded?", responses=problem_responses(503))
@@ -47,4 +47,4 @@ def create_api(
     install_operator_routes(app, registry)
     install_docs(app)
     describe_commands(app.openapi())
-    return Gate(app, command_endpoints(writer, query_url), hosts)
+    return Gate(app, {"/events": feed, **command_endpoints(writer, query_url)}, hosts)

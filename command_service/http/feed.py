@@ -6,17 +6,18 @@ from typing import Annotated
 
 import msgspec
 import structlog
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import FastAPI, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from command_service.event_store import EventStore
-from shared.api import AccountIdPath, E, route
+from shared.api import AccountIdPath, E, route, waiting
 from shared.chain import CHAIN_START, ChainAt, extend
 from shared.events import INT64_MAX, AccountId, Position, Version
+from shared.gate import Endpoint
 from shared.messaging import BATCH_CONTENT_TYPE
 from shared.problems import LedgerError, NotFound, problem_responses
-from shared.watermark import Peer, Watermark
+from shared.watermark import Watermark
 
 PAGE_EVENTS_MAX = 10_000
 PAGE_BYTES_MAX = 1024 * 1024
@@ -33,6 +34,12 @@ log = structlog.get_logger()
 Limit = Annotated[int, Query(ge=1, le=PAGE_EVENTS_MAX)]
 
 
+class PageAsked(BaseModel):
+    after: Annotated[int, Query(ge=0, le=INT64_MAX, description="Position; events after it.")] = 0
+    limit: Limit = 1000
+    wait: Annotated[float, Query(ge=0, le=WAIT_SECONDS_MAX, description="Seconds to wait for an event.")] = 0
+
+
 class ChainAnswer(BaseModel):
     """Documentation of the ledger's chain: its digest in hexadecimal, after the event at `position`."""
 
@@ -40,7 +47,9 @@ class ChainAnswer(BaseModel):
     chain: str
 
 
-def install_feed(app: FastAPI, store: EventStore, head: Watermark) -> None:
+def install_feed(app: FastAPI, store: EventStore, head: Watermark) -> Endpoint:
+    """What it returns waits for events before the application is asked for them."""
+
     def get(path: str, summary: str, *problems: int) -> Callable[[E], E]:
         batch = {"description": "CloudEvents, oldest first.", "content": {BATCH_CONTENT_TYPE: {}}}
         return route(
@@ -53,16 +62,8 @@ def install_feed(app: FastAPI, store: EventStore, head: Watermark) -> None:
         )
 
     @get("/events", "The feed: every event from a position on", 422, 503)
-    async def events(
-        request: Request,
-        after: Annotated[int, Query(ge=0, le=INT64_MAX, description="Position; events after it.")] = 0,
-        limit: Limit = 1000,
-        wait: Annotated[
-            float,
-            Query(ge=0, le=WAIT_SECONDS_MAX, description="Seconds to wait for an event if there is none."),
-        ] = 0,
-    ) -> Response:
-        await head.reach(Position(after + 1), wait, Peer.of(request.scope))
+    async def events(asked: Annotated[PageAsked, Query()]) -> Response:
+        after, limit = asked.after, asked.limit
         first = await store.read(Position(after), limit, PIECE_BYTES_MAX)
         # Read after the first piece, and the last word on the others: a consumer must never be told of a head
         # before what it holds.
@@ -72,9 +73,8 @@ def install_feed(app: FastAPI, store: EventStore, head: Watermark) -> None:
             return await store.read(Position(after + count), events_max, bytes_max)
 
         headers = {"Ledger-Position": str(last), "Ledger-Source": store.source}
-        return StreamingResponse(
-            page(first, min(limit, last - after), read), headers=headers, media_type=BATCH_CONTENT_TYPE
-        )
+        pieces = page(first, min(limit, last - after), read)
+        return StreamingResponse(pieces, headers=headers, media_type=BATCH_CONTENT_TYPE)
 
     @get("/account/{account_id}/events", "One account's events, rejections included", 404, 422, 503)
     async def account_events(
@@ -89,6 +89,8 @@ def install_feed(app: FastAPI, store: EventStore, head: Watermark) -> None:
         if not first and not await store.read_stream(AccountId(account_id), Version(0), 1, PIECE_BYTES_MAX):
             raise NotFound(f"no command has ever named the account {account_id!r}.")
         return StreamingResponse(page(first, limit, read), media_type=BATCH_CONTENT_TYPE)
+
+    return waiting(PageAsked, lambda asked, peer: head.reach(Position(asked.after + 1), asked.wait, peer))
 
 
 def install_chain(app: FastAPI, store: EventStore) -> None:

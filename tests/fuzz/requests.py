@@ -39,6 +39,7 @@ CONTENT_TYPES = (
     *(b"multipart/form-data; boundary=x", b"application/json, text/plain", b"text/plain, application/json", b"*/*"),
     *(
         b"text/plain+json",
+        b"application/+json",
         b"application/xml;+json",
         b"application/json\x80",
         b"application/ json",
@@ -57,6 +58,9 @@ ORIGINS = (
     b"http://127.0.0.1.evil.example",
     b"\xff",
     b"http://[",
+    b"127.0.0.1",
+    b"file:///127.0.0.1",
+    b"http://x//127.0.0.1",
 )
 SITES = (b"cross-site", b"same-origin", b"none", b"", b"Cross-Site", b"same-site, cross-site")
 KEYS = (
