@@ -17,8 +17,8 @@ PARKED_MESSAGES_MAX = 10_000
 PARKED_BYTES_MAX = 64 * 1024 * 1024
 """Whoever floods us does not fill the broker's disk: the oldest go first."""
 PARK_SECONDS = 30
-MESSAGE_BYTES_MAX = 1024 * 1024
-"""The relay's messages have a quarter of it."""
+MESSAGE_BYTES_MAX = 512 * 1024
+"""The relay's messages have half of it, and our own broker takes twice of it from anybody."""
 REASON_CHARS_MAX = 300
 PROPERTIES_CHARS_MAX = 4_000
 

@@ -21,6 +21,8 @@ AMQP_PORT = 5672
 MANAGEMENT_PORT = 15672
 DEFINITIONS = Path(__file__).with_name("rabbitmq-definitions.json")
 """The users of the broker with their rights, for this node and for the containers."""
+LIMITS = Path(__file__).with_name("rabbitmq-limits.conf")
+"""For this node and for the containers, too."""
 COMMAND_USER, PROJECTION_USER = "command-service", "projection-service"
 
 # The commands beside the server's own files: those on the PATH of a Debian system switch user and folder.
@@ -156,6 +158,7 @@ class RabbitMQNode:
             "disk_free_limit.absolute = 50MB",
             "vm_memory_high_watermark.relative = 0.9",
             "log.file.level = warning",
+            LIMITS.read_text(),
         ]
         plugins = ""
         if self._management_port:

@@ -93,6 +93,16 @@ async def test_each_service_may_do_what_it_does_and_nothing_else(bank: Bank, url
     assert not await refused(relay, lambda channel: write(channel, EXCHANGE))
 
 
+async def test_the_broker_refuses_a_message_that_could_fill_the_memory_of_a_projection(
+    bank: Bank, url_of: UrlOf
+) -> None:
+    relay = url_of(COMMAND_USER)
+    size_max = 1024 * 1024
+    await publish(relay, [b" " * size_max])
+    with pytest.raises(ChannelPreconditionFailed, match="larger than"):
+        await publish(relay, [b" " * (size_max + 1)])
+
+
 async def test_the_broker_lets_nobody_use_the_relays_name(bank: Bank, url_of: UrlOf, vhost_url: str) -> None:
     message = aio_pika.Message(b"[]", content_type=CONTENT_TYPE, user_id=COMMAND_USER)
     with pytest.raises(ChannelPreconditionFailed):

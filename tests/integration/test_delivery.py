@@ -202,7 +202,7 @@ MISFITS: dict[str, tuple[Callable[[dict[str, Any]], bytes], dict[str, Any]]] = {
     "unknown": (lambda event: forged(event, 2, type="account-melted"), {}),
     "bad types": (lambda event: forged(event, 2, type="amount-deposited", data={"amount": "1"}), {}),
     "another ledger's": (lambda event: forged(event, 2, source="/ledgers/another"), {}),
-    "too large": (lambda _: b"[" + b" " * 1024 * 1024 + b"]", {}),
+    "too large": (lambda _: b"[" + b" " * 512 * 1024 + b"]", {}),
     "content type": (lambda event: forged(event, 2), {"content_type": "application/json"}),
     "encoding": (lambda event: forged(event, 2), {"content_encoding": "gzip"}),
     "no user": (lambda event: forged(event, 2), {"user_id": None}),
