@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import re
+import shlex
 import sys
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -168,6 +170,39 @@ async def test_what_the_services_may_not_make_and_somebody_removed_an_import_bri
     await bank.check_views()
     await publish(vhost_url, [b"not by the relay"])
     assert len(await take_parked(vhost_url, 1)) == 1
+
+
+async def test_a_projection_with_a_user_of_its_own_may_not_touch_the_queue_of_another(
+    bank: Bank, node: RabbitMQNode, vhost_url: str
+) -> None:
+    other = queue_of(bank.projection)
+    vhost = urlsplit(vhost_url).path[1:]
+    name = f"audit-{uuid.uuid4().hex[:8]}"
+    lines = re.findall(r"^rabbitmqctl (.*audit.*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert [line.split()[0] for line in lines] == ["add_user", "set_permissions"]
+    for line in lines:
+        command, *arguments = shlex.split(line.replace("audit", name))
+        node.ctl(command, *(["--vhost", vhost] if command == "set_permissions" else []), *arguments)
+    bank.projection.environment |= {"AMQP_URL": node.user_url(name) + vhost, "PROJECTION_NAME": name}
+    own = queue_of(bank.projection)
+    await bank.projection.stop()
+    await bank.projection.start()
+    await until_subscription(bank, f"following {own}")
+    await bank.deposit("alice", 1)
+    await bank.check_views()
+    await publish(vhost_url, [b"not by the relay"])
+    await take_parked(vhost_url, 1)
+
+    async def purge(channel: AbstractChannel, queue: str) -> None:
+        await (await channel.get_queue(queue, ensure=False)).purge()
+
+    url = node.user_url(name) + vhost
+    assert await refused(url, lambda channel: purge(channel, other))
+    assert await refused(url, lambda channel: channel.queue_delete(other))
+    assert await refused(url, lambda channel: channel.declare_queue(other, durable=True))
+    assert await refused(url, lambda channel: channel.declare_queue(f"{own}2"))
+    assert not await refused(url, lambda channel: purge(channel, own))
+    node.ctl("delete_user", name)
 
 
 async def test_a_third_program_needs_no_right_to_configure_the_exchange(
