@@ -35,7 +35,7 @@ HEADERS: Sequence[HeadersType] = (
     {"deep": nested_table(100)},
     {"x-death": [{"count": 5, "reason": "rejected"}]},
 )
-LARGE_BYTES = 1024 * 1024
+LARGE_BYTES = 512 * 1024
 MEMORY_GROWTH_MAX_MIB = 128
 
 
