@@ -69,7 +69,7 @@ class Clients:
             else:
                 await self._ask(operations, self._random.random() < 0.7)
             if self._random.random() < 0.5:
-                await self._read(session, self._random.choice(operations).account)
+                await self._look(session, self._random.choice(operations).account)
             await asyncio.sleep(self._random.uniform(0, PAUSE_SECONDS_MAX))
 
     async def _ask(self, operations: list[Operation], has_key: bool) -> None:
@@ -118,12 +118,17 @@ class Clients:
             self._see(operation.session, told["position"])
         return True
 
-    async def _read(self, session: int, account: str) -> None:
-        """The account or the reserve in any projection: as far as the session has seen, or however far that is."""
+    async def _look(self, session: int, account: str) -> None:
+        """Read the account or the reserve in any projection, or in all at once: they may be at the same position."""
+        asked = account if self._random.random() < 0.8 else None
+        everywhere = self._random.random() < 0.3
+        where = self._projections if everywhere else [self._random.choice(self._projections)]
+        await asyncio.gather(*(self._read(session, asked, url, views) for url, views in where))
+
+    async def _read(self, session: int, account: str | None, url: str, views: str) -> None:
+        """As far as the session has seen, or however far the views are."""
         random = self._random
-        asked = account if random.random() < 0.8 else None
-        url, views = random.choice(self._projections)
-        url += "/reserve" if asked is None else f"/account/{asked}"
+        url += "/reserve" if account is None else f"/account/{account}"
         min_position = self._seen[session] if random.random() < 0.6 else None
         parameters = {} if min_position is None else {"min_position": str(min_position)}
         if random.random() < 0.5:
@@ -139,7 +144,7 @@ class Clients:
         except (*FAILURES, ValueError):
             return
         told = body if response.status == 200 else None
-        self.history.reads.append(Read(session, views, asked, min_position, sent, answered, position, told))
+        self.history.reads.append(Read(session, views, account, min_position, sent, answered, position, told))
         self._see(session, position)
 
     def _see(self, session: int, position: int) -> None:
