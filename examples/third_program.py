@@ -14,7 +14,7 @@ import aio_pika
 async def main() -> None:
     async with await aio_pika.connect(os.environ.get("AMQP_URL") or "amqp://guest:guest@127.0.0.1/") as connection:
         channel = await connection.channel()
-        exchange = await channel.declare_exchange("ledger.events", aio_pika.ExchangeType.FANOUT, durable=True)
+        exchange = await channel.get_exchange("ledger.events")  # the ledger's: it is there once that has started
         # This queue goes when the program ends. With a name and durable=True it would collect in the meantime.
         queue = await channel.declare_queue(exclusive=True)
         await queue.bind(exchange)

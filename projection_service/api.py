@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Annotated
 
 import msgspec
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import FastAPI, Query, Response
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel
 
@@ -15,24 +15,25 @@ from projection_service.view_store import ViewStore
 from shared.api import AccountIdPath, E, route
 from shared.docs import install_docs
 from shared.events import AccountId, Position
-from shared.problems import NotFound, ProjectionBehind, install_problem_handlers, problem_responses
+from shared.problems import NotFound, install_problem_handlers, problem_responses
 from shared.telemetry import install_operator_routes
-from shared.watermark import Peer
 
 WAIT_SECONDS_MAX = 60
 
-MinPosition = Annotated[
-    int,
-    Query(
-        ge=0,
-        le=2**63 - 1,
-        description="Answer only once the view has reached this position: with the position "
-        "from a command's answer, read your own write.",
-    ),
-]
-WaitSeconds = Annotated[
-    float, Query(ge=0, le=WAIT_SECONDS_MAX, description="Seconds to wait for min_position at most.")
-]
+
+class Asked(BaseModel):
+    min_position: Annotated[
+        int,
+        Query(
+            ge=0,
+            le=2**63 - 1,
+            description="Answer only once the view has reached this position: with the position "
+            "from a command's answer, read your own write.",
+        ),
+    ] = 0
+    wait: Annotated[
+        float, Query(ge=0, le=WAIT_SECONDS_MAX, description="Seconds to wait for min_position at most.")
+    ] = 5
 
 
 class AccountAnswer(BaseModel):
@@ -55,6 +56,7 @@ class ReserveAnswer(BaseModel):
 def create_api(
     store: ViewStore, projection: Projection, subscription: Subscription, registry: CollectorRegistry
 ) -> FastAPI:
+    """Its queries do not wait: `hot_paths` has done so before they are asked."""
     app = FastAPI(
         title="Counting House: projection service",
         summary="Answers queries from views of the event log.",
@@ -75,16 +77,8 @@ def create_api(
             responses=problem_responses(*problems),
         )
 
-    async def reach(request: Request, min_position: int, wait: float) -> None:
-        if not await projection.watermark.reach(Position(min_position), wait, Peer.of(request.scope)):
-            reached = projection.watermark.position
-            raise ProjectionBehind(f"the view is at position {reached}, not yet at {min_position}.", reached)
-
     @get("/account/{account_id}", "One account", AccountAnswer, 404, 422, 503)
-    async def account(
-        request: Request, account_id: AccountIdPath, min_position: MinPosition = 0, wait: WaitSeconds = 5
-    ) -> Response:
-        await reach(request, min_position, wait)
+    async def account(account_id: AccountIdPath, asked: Annotated[Asked, Query()]) -> Response:
         view, position = await store.account(AccountId(account_id))
         if view is None:
             raise NotFound(
@@ -94,8 +88,7 @@ def create_api(
         return _answer(msgspec.json.encode(view), position)
 
     @get("/reserve", "The sum of all balances", ReserveAnswer, 422, 503)
-    async def reserve(request: Request, min_position: MinPosition = 0, wait: WaitSeconds = 5) -> Response:
-        await reach(request, min_position, wait)
+    async def reserve(asked: Annotated[Asked, Query()]) -> Response:
         checkpoint = await store.checkpoint()
         view = checkpoint.reserve
         # The standard library writes integers of any size; the reserve can be over 64 bits.

@@ -5,13 +5,13 @@ from datetime import UTC, datetime
 
 import aio_pika
 import structlog
-from aio_pika.abc import AbstractChannel, AbstractExchange, AbstractIncomingMessage, HeadersType
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, HeadersType
 from prometheus_client import CollectorRegistry, Counter
 
 from projection_service.batch import Batch
 from shared.chain import ChainAt
 from shared.events import Position, UnreadableEvent, decode_events
-from shared.messaging import BATCH_CONTENT_TYPE, CONNECT_SECONDS, DELIVERIES_MAX
+from shared.messaging import BATCH_CONTENT_TYPE, CONNECT_SECONDS, DELIVERIES_MAX, declare_if_missing
 from shared.witness import is_signed
 
 PARKED = "ledger.parked"
@@ -19,9 +19,10 @@ PARKED = "ledger.parked"
 PARKED_MESSAGES_MAX = 10_000
 PARKED_BYTES_MAX = 64 * 1024 * 1024
 """Whoever floods us does not fill the broker's disk: the oldest go first."""
-PARK_SECONDS = 30
-MESSAGE_BYTES_MAX = 1024 * 1024
-"""The relay's messages have a quarter of it."""
+PARK_SECONDS = 5
+"""A broker that takes longer has fallen silent: nothing else is folded meanwhile, and the feed stands in for it."""
+MESSAGE_BYTES_MAX = 512 * 1024
+"""The relay's messages have half of it, and our own broker takes twice of it from anybody."""
 REASON_CHARS_MAX = 300
 PROPERTIES_CHARS_MAX = 4_000
 
@@ -81,8 +82,11 @@ class Parking:
         return f"; {self._parked} messages parked in {PARKED}" if self._parked else ""
 
     async def park(self, channel: AbstractChannel, misfits: list[tuple[AbstractIncomingMessage, Misfit]]) -> None:
-        """Returns when the broker has confirmed that it keeps all of them; `channel` has confirms."""
-        exchange = await _declare(channel)
+        """Returns when the broker has confirmed that it keeps all of them; `channel` has confirms.
+
+        Fails when `ledger.parked` is gone: the next session declares it, before it consumes.
+        """
+        exchange = await channel.get_exchange(PARKED, ensure=False)
         async with asyncio.TaskGroup() as group:
             for message, misfit in misfits:
                 parked = _parked_message(message, str(misfit)[:REASON_CHARS_MAX], self._parked_by)
@@ -98,10 +102,16 @@ class Parking:
             self._reported = self._parked
 
 
-async def _declare(channel: AbstractChannel) -> AbstractExchange:
+async def declare_parking(channel: AbstractChannel) -> None:
+    """For `Parking`, before `channel` has a prefetch or a consumer: see `declare_if_missing`."""
+    await declare_if_missing(channel, lambda passive: _declare(channel, passive))
+
+
+async def _declare(channel: AbstractChannel, passive: bool) -> None:
     queue = await channel.declare_queue(
         PARKED,
         durable=True,
+        passive=passive,
         arguments={
             "x-queue-type": "quorum",
             "x-max-length": PARKED_MESSAGES_MAX,
@@ -113,10 +123,10 @@ async def _declare(channel: AbstractChannel) -> AbstractExchange:
         timeout=CONNECT_SECONDS,
     )
     exchange = await channel.declare_exchange(
-        PARKED, aio_pika.ExchangeType.FANOUT, durable=True, timeout=CONNECT_SECONDS
+        PARKED, aio_pika.ExchangeType.FANOUT, durable=True, passive=passive, timeout=CONNECT_SECONDS
     )
+    # Always: whoever made them may have died before this.
     await queue.bind(exchange, timeout=CONNECT_SECONDS)
-    return exchange
 
 
 def _parked_message(message: AbstractIncomingMessage, reason: str, parked_by: str) -> aio_pika.Message:

@@ -7,14 +7,14 @@ from contextlib import AsyncExitStack
 from typing import TypeVar
 
 import structlog
-from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
+from aio_pika.abc import AbstractChannel, AbstractExchange, AbstractIncomingMessage, AbstractQueue
 from aio_pika.exceptions import ChannelPreconditionFailed, InvalidFrameError
 from prometheus_client import CollectorRegistry, Gauge
 
 from projection_service.batch import Batch, Hole, Unproven
 from projection_service.feed import Feed, FeedUnavailable, Page
 from projection_service.head_watch import HeadWatch
-from projection_service.parking import Misfit, Parking, read_message
+from projection_service.parking import Misfit, Parking, declare_parking, read_message
 from projection_service.projection import Projection
 from shared.events import RecordedEvent
 from shared.messaging import CONNECT_SECONDS, DELIVERIES_MAX, declare_exchange, open_channel
@@ -135,10 +135,12 @@ class Subscription:
         async with AsyncExitStack() as stack:
             opening = open_channel(amqp_url, f"counting-house {self._queue_name}", publisher_confirms=True)
             channel = await self._follow_feed_until(stack.enter_async_context(opening))
+            exchange = await declare_exchange(channel)
+            await declare_parking(channel)
             await channel.set_qos(prefetch_count=PREFETCH_MESSAGES, timeout=CONNECT_SECONDS)
             # Bound before the feed is read, consumed after it: what happens in between waits at the broker.
             try:
-                queue = await self._declare_queue(channel)
+                queue = await self._declare_queue(channel, exchange)
             except ChannelPreconditionFailed as error:
                 await self._remove_queue(amqp_url, str(error), if_unused=True)
                 raise SubscriptionLost(f"the queue {self._queue_name} was not what it has to be: removed") from error
@@ -167,7 +169,7 @@ class Subscription:
             await asyncio.wait({task})
         return task.result()
 
-    async def _declare_queue(self, channel: AbstractChannel) -> AbstractQueue:
+    async def _declare_queue(self, channel: AbstractChannel, exchange: AbstractExchange) -> AbstractQueue:
         """https://www.rabbitmq.com/docs/quorum-queues and https://www.rabbitmq.com/docs/consumers"""
         queue = await channel.declare_queue(
             self._queue_name,
@@ -179,7 +181,7 @@ class Subscription:
             },
             timeout=CONNECT_SECONDS,
         )
-        await queue.bind(await declare_exchange(channel), timeout=CONNECT_SECONDS)
+        await queue.bind(exchange, timeout=CONNECT_SECONDS)
         return queue
 
     async def _remove_queue(self, amqp_url: str, reason: str, if_unused: bool) -> None:

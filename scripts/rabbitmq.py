@@ -20,7 +20,9 @@ OUTPUT_CHARS_MAX = 3_000
 AMQP_PORT = 5672
 MANAGEMENT_PORT = 15672
 DEFINITIONS = Path(__file__).with_name("rabbitmq-definitions.json")
-"""The users of the broker with their rights, for this node and for the containers."""
+"""The users of the broker, their rights, and what they may not make, for this node and for the containers."""
+LIMITS = Path(__file__).with_name("rabbitmq-limits.conf")
+"""For this node and for the containers, too."""
 COMMAND_USER, PROJECTION_USER = "command-service", "projection-service"
 
 # The commands beside the server's own files: those on the PATH of a Debian system switch user and folder.
@@ -82,9 +84,9 @@ class RabbitMQNode:
         """For a user of `DEFINITIONS`."""
         return f"amqp://{user}:{user}@127.0.0.1:{self.port}/"
 
-    def import_users(self) -> None:
-        """Make the users of `DEFINITIONS`, with rights in the virtual host `/`."""
-        self.ctl("import_definitions", str(DEFINITIONS))
+    def import_definitions(self, definitions: Path = DEFINITIONS) -> None:
+        """Make the users that are in them, and what is there for these."""
+        self.ctl("import_definitions", str(definitions))
 
     def _start(self) -> None:
         for port in filter(None, (self.port, self._management_port)):
@@ -156,6 +158,7 @@ class RabbitMQNode:
             "disk_free_limit.absolute = 50MB",
             "vm_memory_high_watermark.relative = 0.9",
             "log.file.level = warning",
+            LIMITS.read_text(),
         ]
         plugins = ""
         if self._management_port:
@@ -233,7 +236,7 @@ def main() -> None:
         print(error, file=sys.stderr)
         raise SystemExit(1) from None
     try:
-        node.import_users()
+        node.import_definitions()
         print(f"RabbitMQ: {node.amqp_url}, UI on http://127.0.0.1:{MANAGEMENT_PORT} (guest, guest)", flush=True)
         status = run(command, {**os.environ, **service_users(node)})
     finally:

@@ -2,12 +2,18 @@
 
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
+from urllib.parse import parse_qsl
 
 from fastapi import FastAPI, Path, Response
+from pydantic import BaseModel, ValidationError
 
 from shared.events import ACCOUNT_ID_PATTERN, ACCOUNT_ID_RULE
+from shared.gate import Endpoint, Request
+from shared.problems import InvalidRequest
+from shared.watermark import Peer
 
 E = TypeVar("E", bound=Callable[..., Awaitable[Response]])
+Q = TypeVar("Q", bound=BaseModel)
 
 AccountIdPath = Annotated[str, Path(pattern=ACCOUNT_ID_PATTERN, description=ACCOUNT_ID_RULE)]
 
@@ -21,3 +27,20 @@ def route(app: FastAPI, path: str, method: str, **options: Any) -> Callable[[E],
         return endpoint
 
     return register
+
+
+def read_query(query: bytes, model: type[Q]) -> Q:
+    """As the application would read it. Raises `InvalidRequest`."""
+    try:
+        return model.model_validate(dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)))
+    except ValidationError as error:
+        raise InvalidRequest([(".".join(map(str, e["loc"])), e["msg"]) for e in error.errors()]) from None
+
+
+def waiting(model: type[Q], wait: Callable[[Q, Peer], Awaitable[object]]) -> Endpoint:
+    """Waits for what a query asks for, before the application is asked to answer it."""
+
+    async def handle(request: Request) -> None:
+        await wait(read_query(request.query, model), request.peer)
+
+    return Endpoint("GET", handle)

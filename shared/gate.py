@@ -6,6 +6,7 @@ deciding and recording a command does (docs/performance.md); it has all other pa
 
 import asyncio
 import ipaddress
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import NamedTuple, NoReturn
@@ -28,13 +29,16 @@ from shared.problems import (
     problem_response,
     unexpected_response,
 )
+from shared.watermark import Peer
 
 BODIES_BYTES_MAX = 128 * 1024 * 1024
 """Of all requests whose bodies are on their way: a thousand clients that send slowly must not fill the memory."""
-ONCE = frozenset(
-    {b"authorization", b"content-type", b"host", b"idempotency-key", b"origin", b"sec-fetch-site", b"traceparent"}
-)
-"""Headers of which two readers might each believe another one."""
+NAMES = ("Authorization", "Content-Type", "Host", "Idempotency-Key", "Origin", "Sec-Fetch-Site", "traceparent")
+ONCE = {name.lower().encode(): name for name in NAMES}
+"""Headers of which two readers might each believe another one, and how they are documented."""
+SITES_OF_OURS = {b"same-origin", b"same-site", b"none"}
+# RFC 6838, section 4.2
+_is_json = re.compile(rb"application/(json|[a-z0-9][a-z0-9!#$&^_.+-]{0,121}\+json)").fullmatch
 
 Headers = Mapping[bytes, bytes]
 
@@ -49,6 +53,7 @@ class Request(NamedTuple):
     name: str
     query: bytes
     headers: Headers
+    peer: Peer
     body: Callable[[int], Awaitable[bytes]]
 
 
@@ -62,7 +67,8 @@ class Answer(NamedTuple):
 class Endpoint(NamedTuple):
     """What answers one method at a path; there may be others in the application.
 
-    `handle` raises `LedgerError`. None leaves the request to the application: who has read the body must not.
+    `handle` raises `LedgerError`. None leaves the request to the application: who has read the body must not. What a
+    client wants to wait for is waited for here: the application takes many times the memory, and thousands may wait.
     """
 
     method: str
@@ -122,17 +128,17 @@ class Gate:
         """
         host = headers.get(b"host")
         if host is None:
-            raise BadRequest("send one Host header (RFC 9112, section 3.2).")
+            raise BadRequest("send one Host header (RFC 9112, section 3.2).", errors=[("Host", "is missing")])
         if not self._is_own(host):
             raise MisdirectedRequest(
                 "the Host is none of this service's names. Add it to ALLOWED_HOSTS if it should be."
             )
         if method == "POST" and (b"origin" in headers or b"sec-fetch-site" in headers):
-            origin = headers.get(b"origin")
-            if origin is not None and origin.lower().rpartition(b"//")[2] != host.lower():
+            name = host.lower()
+            if headers.get(b"origin", b"http://" + name).lower() not in (b"http://" + name, b"https://" + name):
                 raise Forbidden("the Origin is another one than this service's: pages elsewhere may not post here.")
-            if headers.get(b"sec-fetch-site") == b"cross-site":
-                raise Forbidden("Sec-Fetch-Site says cross-site: pages elsewhere may not post here.")
+            if headers.get(b"sec-fetch-site", b"none").strip().lower() not in SITES_OF_OURS:
+                raise Forbidden("Sec-Fetch-Site says another site than this one: pages elsewhere may not post here.")
 
     async def _answer(self, scope: Scope, headers: Headers, receive: Receive) -> Answer | None:
         path: str = scope["path"].removesuffix("/")
@@ -152,7 +158,7 @@ class Gate:
             if any(route.matches(scope)[0] is Match.FULL for route in self._app.routes):
                 return None
             raise MethodNotAllowed(f"{scope['path']}: use {endpoint.method}.", {"Allow": endpoint.method})
-        return await endpoint.handle(Request(name, scope["query_string"], headers, body))
+        return await endpoint.handle(Request(name, scope["query_string"], headers, Peer.of(scope), body))
 
 
 def _once(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
@@ -166,10 +172,10 @@ def _once(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
 
 
 def _refuse_repeated(name: bytes) -> NoReturn:
+    errors = [(ONCE[name], "was sent twice; send it once")]
     if name == b"host":
-        raise BadRequest("send one Host header, not two (RFC 9112, section 3.2).")
-    title = name.decode().title()
-    raise InvalidRequest([(title, "was sent twice; send it once")])
+        raise BadRequest("send one Host header, not two (RFC 9112, section 3.2).", errors=errors)
+    raise InvalidRequest(errors)
 
 
 def _require_json(headers: Headers) -> None:
@@ -177,8 +183,7 @@ def _require_json(headers: Headers) -> None:
 
     https://fetch.spec.whatwg.org/#cors-safelisted-request-header
     """
-    media_type = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
-    if media_type != b"application/json" and not (media_type[:12] == b"application/" and media_type[-5:] == b"+json"):
+    if not _is_json(headers.get(b"content-type", b"").split(b";")[0].strip().lower()):
         raise UnsupportedMediaType("the Content-Type must be application/json.")
 
 

@@ -257,7 +257,8 @@ class Protocol(HttpToolsProtocol):
                 self._refuse("malformed", known)
             else:
                 reason = "the request's target cannot be read" if known else str(error)
-                self._refuse("malformed", BadRequest(f"This is not HTTP/1.1: {reason}."))
+                errors = [("Content-Length", reason)] if "Content-Length" in reason else []
+                self._refuse("malformed", BadRequest(f"This is not HTTP/1.1: {reason}.", errors=errors))
         else:
             if self._unparsed_bytes > self._header_bytes_max:
                 self._refuse("header-bytes", self._head_too_large())
@@ -279,6 +280,9 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self._head_bytes + len(self.url) > self._header_bytes_max:
             raise self._head_too_large()
+        # Any other names its host itself, and that one would be meant instead of Host (RFC 9112, section 3.2.2).
+        if not self.url.startswith(b"/") and self.url != b"*":
+            raise BadRequest("the request's target must begin with /: send its host in the Host header only.")
         if self.parser.should_upgrade() and any(
             name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0"))
             for name, value in self.headers

@@ -1,15 +1,16 @@
 """The contract on the broker: one durable fanout exchange, and messages that carry a run of events."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 import aio_pika
 import uuid_utils
 from aio_pika.abc import AbstractChannel, AbstractExchange
-from aio_pika.exceptions import CONNECTION_EXCEPTIONS, AMQPError, ChannelInvalidStateError
+from aio_pika.exceptions import CONNECTION_EXCEPTIONS, AMQPError, ChannelInvalidStateError, ChannelNotFoundEntity
 
 from shared.chain import ChainAt
 from shared.events import Position, join_events
@@ -27,6 +28,8 @@ otherwise, and its own word for no limit, -1, is none at all to RabbitMQ 3.10, w
 BROKER_ERRORS = (AMQPError, ChannelInvalidStateError, OSError, TimeoutError)
 """What a broker that is down, cut off or unwilling looks like from here."""
 
+T = TypeVar("T")
+
 
 @asynccontextmanager
 async def open_channel(amqp_url: str, name: str, publisher_confirms: bool) -> AsyncIterator[AbstractChannel]:
@@ -34,37 +37,54 @@ async def open_channel(amqp_url: str, name: str, publisher_confirms: bool) -> As
 
     With `publisher_confirms`, a message that no queue takes fails too. Raises `BROKER_ERRORS`.
     """
-    try:
-        connection = await aio_pika.connect(
+    connection = await _opened(
+        aio_pika.connect(
             amqp_url,
             timeout=CONNECT_SECONDS,
             client_properties={"connection_name": name},
             heartbeat=HEARTBEAT_SECONDS,
         )
-    except CONNECTION_EXCEPTIONS as error:
-        raise _no_channel(error) from error
+    )
     try:
-        try:
-            channel = await asyncio.wait_for(
-                connection.channel(publisher_confirms=publisher_confirms, on_return_raises=publisher_confirms),
-                CONNECT_SECONDS,
-            )
-        except CONNECTION_EXCEPTIONS as error:
-            raise _no_channel(error) from error
-        yield channel
+        opening = connection.channel(publisher_confirms=publisher_confirms, on_return_raises=publisher_confirms)
+        yield await _opened(asyncio.wait_for(opening, CONNECT_SECONDS))
     finally:
         # A broker that reads nothing more would hold up the closing for ever; the process is worth more.
         await asyncio.wait({asyncio.create_task(connection.close())}, timeout=CLOSE_SECONDS)
 
 
-def _no_channel(error: BaseException) -> Exception:
-    """A peer that hangs up half-way is a bare RuntimeError or StopAsyncIteration in aio-pika."""
-    return error if isinstance(error, BROKER_ERRORS) else ConnectionError(f"the broker hung up: {error!r}")
+async def _opened(opening: Awaitable[T]) -> T:
+    """Raises `BROKER_ERRORS`: a peer that hangs up half-way is a RuntimeError or StopAsyncIteration in aio-pika."""
+    try:
+        return await opening
+    except BROKER_ERRORS:
+        raise
+    except CONNECTION_EXCEPTIONS as error:
+        raise ConnectionError(f"the broker hung up: {error!r}") from error
+
+
+async def declare_if_missing(channel: AbstractChannel, declare: Callable[[bool], Awaitable[T]]) -> T:
+    """What `declare(passive)` finds, or makes where nothing is found.
+
+    Only the making takes the right to configure, and with it to delete: users with least rights find what was made for
+    them. The broker closes a channel that looks for what is not there; it is opened anew, without its prefetch.
+    https://www.rabbitmq.com/docs/access-control
+    """
+    try:
+        return await declare(True)
+    except ChannelNotFoundEntity:
+        await _opened(asyncio.wait_for(channel.reopen(), CONNECT_SECONDS))
+        return await declare(False)
 
 
 async def declare_exchange(channel: AbstractChannel) -> AbstractExchange:
-    """Both services declare it alike, so that neither has to be started first."""
-    return await channel.declare_exchange(EXCHANGE, aio_pika.ExchangeType.FANOUT, durable=True, timeout=CONNECT_SECONDS)
+    """Both services do it alike, so that neither has to be started first."""
+    return await declare_if_missing(
+        channel,
+        lambda passive: channel.declare_exchange(
+            EXCHANGE, aio_pika.ExchangeType.FANOUT, durable=True, passive=passive, timeout=CONNECT_SECONDS
+        ),
+    )
 
 
 def broker_user(amqp_url: str) -> str:

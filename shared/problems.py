@@ -56,15 +56,20 @@ class LedgerError(Exception):
     title = "Internal error"
     retry_after_seconds: int | None = None
 
-    def __init__(self, detail: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, detail: str, headers: Mapping[str, str] | None = None, errors: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        """`errors` are fields, or headers as they are documented, each with what is wrong with it."""
         super().__init__(detail)
+        self.errors = errors
         self.headers = dict(headers or {})
         if self.retry_after_seconds is not None:
             self.headers["Retry-After"] = str(self.retry_after_seconds)
 
     def members(self) -> Mapping[str, object]:
         """Extension members of the problem document."""
-        return {}
+        errors = [{"field": field, "detail": detail} for field, detail in self.errors]
+        return {"errors": errors} if errors else {}
 
 
 class InvalidRequest(LedgerError):
@@ -73,11 +78,7 @@ class InvalidRequest(LedgerError):
     status, slug, title = 422, "invalid-request", "Invalid request"
 
     def __init__(self, errors: Sequence[tuple[str, str]]) -> None:
-        super().__init__("; ".join(f"{field}: {detail}" for field, detail in errors))
-        self.errors = errors
-
-    def members(self) -> Mapping[str, object]:
-        return {"errors": [{"field": field, "detail": detail} for field, detail in self.errors]}
+        super().__init__("; ".join(f"{field}: {detail}" for field, detail in errors), errors=errors)
 
 
 class BodyTooLarge(LedgerError):

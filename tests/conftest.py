@@ -29,3 +29,15 @@ def cluster() -> Iterator[PostgresCluster]:
 def database_url(cluster: PostgresCluster) -> str:
     """An empty database."""
     return cluster.url(cluster.create_database())
+
+
+@pytest.fixture
+def primary() -> Iterator[PostgresCluster]:
+    with running_cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def standby(primary: PostgresCluster) -> Iterator[PostgresCluster]:
+    with running_cluster(primary) as cluster:
+        yield cluster

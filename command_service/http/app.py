@@ -37,7 +37,7 @@ def create_api(
         redoc_url=None,
     )
     install_problem_handlers(app)
-    install_feed(app, event_log, signer, head)
+    feed = install_feed(app, event_log, signer, head)
 
     @app.get("/readyz", tags=["operations"], summary="Can commands be recorded?", responses=problem_responses(503))
     async def readyz() -> dict[str, str]:
@@ -48,4 +48,4 @@ def create_api(
     install_operator_routes(app, registry)
     install_docs(app)
     describe_commands(app.openapi())
-    return Gate(app, command_endpoints(writer, query_url), hosts)
+    return Gate(app, {"/events": feed, **command_endpoints(writer, query_url)}, hosts)

@@ -33,6 +33,8 @@ Batch = Annotated[list[Command], Meta(max_length=BATCH_COMMANDS_MAX)]
 VALID_ID = "-"
 """In place of an id that a client leaves to us."""
 ESCAPED_NUL = b"\\u0000"
+TRUNCATED, MARGIN = "Input data was truncated", b" " * 6
+"""msgspec says so too of half a surrogate pair, unless so many bytes follow."""
 # https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/ has it quoted; most clients send it bare.
 IDEMPOTENCY_KEY_PATTERN = r'^("[\x20-\x21\x23-\x5b\x5d-\x7e]{1,255}"|[\x21\x23-\x7e]{1,255})$'
 # https://www.w3.org/TR/trace-context/#traceparent-header
@@ -134,6 +136,8 @@ def _read(decode: Callable[[bytes], T], body: bytes) -> T:
     try:
         asked = decode(body)
     except (ValueError, RecursionError) as error:
+        if str(error) == TRUNCATED and not body.endswith(MARGIN):
+            return _read(decode, body + MARGIN)
         raise InvalidRequest([_fault(error)]) from None
     if ESCAPED_NUL in body:
         _refuse_nul(msgspec.to_builtins(asked), "")

@@ -2,14 +2,16 @@
 
 from typing import Annotated
 
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import FastAPI, Query, Response
+from pydantic import BaseModel
 
 from command_service.event_log import EventLog
-from shared.api import route
+from shared.api import route, waiting
 from shared.events import INT64_MAX, Position, join_events
+from shared.gate import Endpoint
 from shared.messaging import BATCH_CONTENT_TYPE
 from shared.problems import problem_responses
-from shared.watermark import Peer, Watermark
+from shared.watermark import Watermark
 from shared.witness import Signer
 
 PAGE_EVENTS_MAX = 10_000
@@ -36,7 +38,15 @@ PAGE = {
 }
 
 
-def install_feed(app: FastAPI, event_log: EventLog, signer: Signer, head: Watermark) -> None:
+class PageAsked(BaseModel):
+    after: Annotated[int, Query(ge=0, le=INT64_MAX, description="Position; events after it.")] = 0
+    limit: Annotated[int, Query(ge=0, le=PAGE_EVENTS_MAX, description="0 asks for the chain at `after`.")] = 1000
+    wait: Annotated[float, Query(ge=0, le=WAIT_SECONDS_MAX, description="Seconds to wait for an event.")] = 0
+
+
+def install_feed(app: FastAPI, event_log: EventLog, signer: Signer, head: Watermark) -> Endpoint:
+    """What it returns waits for events before the application is asked for them."""
+
     @route(
         app,
         "/events",
@@ -45,17 +55,8 @@ def install_feed(app: FastAPI, event_log: EventLog, signer: Signer, head: Waterm
         tags=["events"],
         responses={200: PAGE, **problem_responses(422, 503)},
     )
-    async def events(
-        request: Request,
-        after: Annotated[int, Query(ge=0, le=INT64_MAX, description="Position; events after it.")] = 0,
-        limit: Annotated[int, Query(ge=0, le=PAGE_EVENTS_MAX, description="0 asks for the chain at `after`.")] = 1000,
-        wait: Annotated[
-            float,
-            Query(ge=0, le=WAIT_SECONDS_MAX, description="Seconds to wait for an event if there is none."),
-        ] = 0,
-    ) -> Response:
-        await head.reach(Position(after + 1), wait if limit else 0, Peer.of(request.scope))
-        page = await event_log.read(Position(after), limit, PAGE_BYTES_MAX)
+    async def events(asked: Annotated[PageAsked, Query()]) -> Response:
+        page = await event_log.read(Position(asked.after), asked.limit, PAGE_BYTES_MAX)
         # Read after the page: a consumer must never be told of a head before what it holds.
         last = await event_log.head()
         return Response(
@@ -69,3 +70,8 @@ def install_feed(app: FastAPI, event_log: EventLog, signer: Signer, head: Waterm
             },
             media_type=BATCH_CONTENT_TYPE,
         )
+
+    # Who asks for no event waits for none.
+    return waiting(
+        PageAsked, lambda asked, peer: head.reach(Position(asked.after + 1), asked.wait if asked.limit else 0, peer)
+    )

@@ -7,7 +7,7 @@ import pytest
 
 from command_service.account import Account
 from command_service.event_log import Answer, EventLog, Lease
-from command_service.event_log.runs import RUN_BYTES_MAX, RUN_EVENTS_MAX
+from command_service.event_log.runs import RUN_BYTES_MAX, RUN_EVENTS_MAX, Run
 from command_service.states import State, encode_account
 from shared.chain import CHAIN_START, START, ChainAt, extend
 from shared.events import AccountCreated, AccountId, Position, Version
@@ -284,7 +284,8 @@ async def test_runs_have_limits_in_events_and_bytes(event_log: EventLog) -> None
     large = AccountCreated("x" * (RUN_BYTES_MAX // 3))
     log = [logged(position, large if position > 300 else CREATED) for position in range(1, 311)]
     await record(event_log, log)
-    runs, at = [], START
+    runs: list[Run] = []
+    at = START
     while found := await event_log.runs(at.position):
         for run in found:
             assert run.position == at.position + len(run.events)

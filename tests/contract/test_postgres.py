@@ -593,6 +593,7 @@ async def test_a_commit_waits_for_the_disk_whatever_the_database_says(database_u
         "UPDATE ledger.ledger SET position = position - 1",
         "UPDATE ledger.ledger SET position = position + 1",
         "UPDATE ledger.relay SET published = 6",
+        "UPDATE ledger.relay SET published = -1",
         "DELETE FROM ledger.relay",
     ],
 )

@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -12,25 +12,12 @@ from command_service.ledger_writer import Outcome, WriteRequest
 from scripts.postgres import PostgresCluster
 from shared.events import AccountId
 from shared.problems import CorruptStore, OutcomeUnknown, StoreUnavailable
-from tests.conftest import running_cluster
 from tests.contract.conftest import closed_at_the_end
 from tests.contract.pooler import running_pooler
 from tests.contract.test_event_log import assert_appends_go_on_as
 from tests.contract.test_ledger import Ledger, running
 from tests.contract.test_postgres import Open, both_stores, sql, until, within_a_few_tries
 from tests.examples import CREATE, deposit
-
-
-@pytest.fixture
-def primary() -> Iterator[PostgresCluster]:
-    with running_cluster() as cluster:
-        yield cluster
-
-
-@pytest.fixture
-def standby(primary: PostgresCluster) -> Iterator[PostgresCluster]:
-    with running_cluster(primary) as cluster:
-        yield cluster
 
 
 @asynccontextmanager

@@ -134,6 +134,9 @@ async def test_a_ledger_with_another_past_than_the_views_stops_the_projection(
         assert projection.position == 7
 
 
+STRANGER = Signer(SOURCE, new_key())
+
+
 def other_amount(page: Page) -> Page:
     events = [
         *page.batch.events[:-1],
@@ -153,7 +156,6 @@ CHANGES: dict[str, Callable[[Page], Page]] = {
         page, key=STRANGER.public_key, signature=STRANGER.sign(page.batch.end)
     ),
 }
-STRANGER = Signer(SOURCE, new_key())
 
 
 @pytest.mark.parametrize("change", CHANGES)

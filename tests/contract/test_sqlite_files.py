@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -100,17 +100,24 @@ async def test_a_truncated_log_is_refused_and_left_alone(tmp_path: Path) -> None
         "DELETE FROM runs WHERE position = 5",
         "UPDATE ledger SET position = 4",
         "UPDATE ledger SET position = 6",
+        "UPDATE ledger SET chain = zeroblob(32)",
         "UPDATE ledger SET published = 6",
+        "UPDATE ledger SET published = -1",
+        "UPDATE ledger SET states_position = 6",
+        "UPDATE ledger SET states_position = -1",
+        "DELETE FROM ledger",
     ],
 )
-async def test_a_log_whose_head_is_not_its_last_event_is_refused(tmp_path: Path, damage: str) -> None:
+async def test_a_log_whose_head_is_not_its_last_event_is_refused_and_left_alone(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "ledger.sqlite3"
     await make_log(path)
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(damage)
-    connection.close()
+        before = list(connection.iterdump())
     with pytest.raises(CorruptStore, match="good copy"):
         await SqliteEventLog.open(path)
+    with closing(sqlite3.connect(path)) as connection:
+        assert list(connection.iterdump()) == before
 
 
 def limit_pages(pages: int) -> Callable[[sqlite3.Connection], None]:

@@ -6,18 +6,17 @@ import pytest
 
 from projection_service.view_store import Checkpoint, CheckpointMoved, ViewStore
 from projection_service.views import AccountView, ReserveView
-from shared.chain import CHAIN_START, START, ChainAt
+from shared.chain import CHAIN_START
 from shared.events import AccountId, Position, Version
 from shared.problems import LedgerError
 from tests.contract.conftest import OpenViewStore
-from tests.examples import ALICE, BOB, INT64_MAX, SOURCE, at
+from tests.examples import ALICE, BOB, INT64_MAX, SIGNER, SOURCE, at
 
-BEGINNING = Checkpoint(Position(0), None, ReserveView(0, None), CHAIN_START, START)
+BEGINNING = Checkpoint(Position(0), None, ReserveView(0, None), CHAIN_START, None)
 
 
 def checkpoint(position: int, reserve: int) -> Checkpoint:
-    verified = ChainAt(Position(position // 2), b"v" * 32)
-    return Checkpoint(Position(position), SOURCE, ReserveView(reserve, at(1)), position.to_bytes(32), verified)
+    return Checkpoint(Position(position), SOURCE, ReserveView(reserve, at(1)), position.to_bytes(32), SIGNER.public_key)
 
 
 def view(account_id: AccountId, balance: int, version: int = 1, name: str = "Alice") -> AccountView:

@@ -1,14 +1,14 @@
 """Decides from the clients' history, the log and the views whether the bank kept its promises."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
 from command_service.account import Account, Command, CreateAccount, Deposit, Withdraw, decide
 from shared.events import TYPE_NAMES, AccountId
-from tests.faults.history import History, Operation, Read, View
+from tests.faults.history import Body, History, Operation, Read, View
 
 CloudEvent = dict[str, Any]
 
@@ -24,7 +24,13 @@ KINDS = {
 
 def check(history: History, log: Sequence[CloudEvent], views: Sequence[View]) -> list[str]:
     """Every violation, in a sentence each."""
-    return [*check_log(log), *check_operations(history.operations, log), *check_states(log, history.reads, views)]
+    return [
+        *check_log(log),
+        *check_operations(history.operations, log),
+        *check_order(history, log),
+        *check_reads(history),
+        *check_states(log, history.reads, views),
+    ]
 
 
 def check_log(log: Sequence[CloudEvent]) -> Iterator[str]:
@@ -98,45 +104,129 @@ def check_operations(operations: Sequence[Operation], log: Sequence[CloudEvent])
         yield f"{operation_id_!r} at {[event['sequence'] for event in events]} was sent by nobody"
 
 
+class Moment(NamedTuple):
+    """When somebody was told how far the log is; or when a request was sent, and how far it can have been then."""
+
+    time: float
+    position: int
+    what: Operation | Read
+
+
+def check_order(history: History, log: Sequence[CloudEvent]) -> Iterator[str]:
+    """In real time: no command that was sent after an answer has a position up to the one that the answer told of.
+
+    With `check_log`, by which the order of positions is one in which the commands can have been decided one at a time,
+    this makes them strictly serializable.
+    """
+    operations = {operation.id: operation for operation in history.operations}
+    told, sent = when_answered(history.reads), list[Moment]()
+    for event in log:
+        operation, position = operations.get(operation_id(event)), int(event["sequence"])
+        if operation is None:
+            continue
+        if (answered := operation.answered) is not None:
+            told.append(Moment(answered, position, operation))
+        if (first_sent := operation.sent) is not None:
+            sent.append(Moment(first_sent, position - 1, operation))
+    for before, after in contradictions(told, sent):
+        yield (
+            f"{named(after.what)} has position {after.position + 1}, "
+            f"but was sent after the answer to {named(before.what)} told of {before.position}"
+        )
+
+
+def check_reads(history: History) -> Iterator[str]:
+    """Views never go back, nor does a session that passes on what it has seen; at one position all are the same."""
+    states: dict[tuple[int, str | None], Read] = {}
+    of_views: dict[str, list[Read]] = defaultdict(list)
+    of_session: dict[int, list[Read]] = defaultdict(list)
+    told: dict[int, list[Moment]] = defaultdict(list)
+    for read in history.reads:
+        of_views[read.views].append(read)
+        of_session[read.session].append(read)
+        if read.min_position is not None and read.position < read.min_position:
+            yield f"{named(read)} is at {read.position}, older than the {read.min_position} that was asked for"
+        other = states.setdefault((read.position, read.account), read)
+        if read.body != other.body:
+            yield f"at {read.position}, {named(other)} is {other.body}, and {named(read)} is {read.body}"
+    for operation in history.operations:
+        if (answered := operation.answered) is not None:
+            told[operation.session].append(Moment(answered, operation.answers[0]["position"], operation))
+    for views, reads in of_views.items():
+        for before, after in contradictions(when_answered(reads), when_sent(reads)):
+            yield went_back(views, before, after)
+    for session, reads in of_session.items():
+        passed_on = [read for read in reads if read.min_position is not None]
+        for before, after in contradictions([*told[session], *when_answered(reads)], when_sent(passed_on)):
+            yield went_back(f"session {session}", before, after)
+
+
+def when_sent(reads: Iterable[Read]) -> list[Moment]:
+    return [Moment(read.sent, read.position, read) for read in reads]
+
+
+def when_answered(reads: Iterable[Read]) -> list[Moment]:
+    return [Moment(read.answered, read.position, read) for read in reads]
+
+
+def contradictions(told: Iterable[Moment], sent: Iterable[Moment]) -> Iterator[tuple[Moment, Moment]]:
+    """Of `sent` what cannot be after all that was told before, each with the furthest that was. O(n log n)."""
+    furthest: Moment | None = None
+    earlier = sorted(told, key=lambda moment: moment.time, reverse=True)
+    for moment in sorted(sent, key=lambda moment: moment.time):
+        while earlier and earlier[-1].time < moment.time:
+            known = earlier.pop()
+            if furthest is None or known.position > furthest.position:
+                furthest = known
+        if furthest is not None and furthest.position > moment.position:
+            yield furthest, moment
+
+
 def check_states(log: Sequence[CloudEvent], reads: Sequence[Read], views: Sequence[View]) -> Iterator[str]:
     """Each answer to a query, and each whole view, is the fold of the log up to the position it names."""
-    balances: dict[str, int] = {}
-    versions: dict[str, int] = {}
+    accounts: dict[str, Body] = {}
+    reserve: Body = {"amount": 0, "last_updated": None}
     asked: dict[int, list[Read]] = defaultdict(list)
     for read in reads:
         asked[read.position].append(read)
-        if read.position < read.min_position:
-            yield f"{read}: older than the {read.min_position} that was asked for"
     for position in range(len(log) + 1):
         if position:
-            event = log[position - 1]
-            account_id = event["subject"]
-            if event["type"] == "account-created":
-                balances[account_id] = 0
-            if account_id in balances:
-                balances[account_id] += change(event)
-                versions[account_id] = event["accountversion"]
+            reserve = fold(accounts, reserve, log[position - 1])
         for read in asked.pop(position, []):
-            state = (balances.get(read.account), versions.get(read.account))
-            if (read.balance, read.version) != state:
-                yield f"{read}: the log says (balance, version) {state}"
+            state = reserve if read.account is None else accounts.get(read.account)
+            if read.body != state:
+                yield f"{named(read)} at {position} is {read.body}, the log says {state}"
         for view in views:
             if view.position == position:
-                state_of_all = {account: (balances[account], versions[account]) for account in balances}
-                for account in state_of_all.keys() | view.accounts.keys():
-                    if view.accounts.get(account) != state_of_all.get(account):
+                for account in accounts.keys() | view.accounts.keys():
+                    if view.accounts.get(account) != accounts.get(account):
                         yield (
                             f"a view at {position} has {view.accounts.get(account)} for {account}, "
-                            f"the log says {state_of_all.get(account)}"
+                            f"the log says {accounts.get(account)}"
                         )
-                if view.reserve != sum(balances.values()):
-                    yield f"a view at {position} has the reserve {view.reserve}, not {sum(balances.values())}"
+                if view.reserve != reserve:
+                    yield f"a view at {position} has the reserve {view.reserve}, the log says {reserve}"
     for position in [*asked, *(view.position for view in views if view.position > len(log))]:
         yield f"a view was at {position}, the log ends at {len(log)}"
     for one in views:
         for other in views:
             if one.position == other.position and one != other:
                 yield f"two views at {one.position} differ"
+
+
+def fold(accounts: dict[str, Body], reserve: Body, event: CloudEvent) -> Body:
+    """Bring `accounts` to where `event` leaves them; the reserve after it."""
+    account_id, moved = event["subject"], change(event)
+    if event["type"] == "account-created":
+        name, time = event["data"]["name"], event["time"]
+        accounts[account_id] = {"id": account_id, "name": name, "balance": 0, "version": 1, "last_updated": time}
+    if (account := accounts.get(account_id)) is None:
+        return reserve
+    accounts[account_id] = account = {**account, "version": event["accountversion"]}
+    if not moved:
+        return reserve
+    account.update(balance=account["balance"] + moved, last_updated=event["time"])
+    return {"amount": reserve["amount"] + moved, "last_updated": event["time"]}
 
 
 def balances_after_each(log: Sequence[CloudEvent]) -> dict[int, int | None]:
@@ -161,6 +251,20 @@ def change(event: CloudEvent) -> int:
             return -int(event["data"]["amount"])
         case _:
             return 0
+
+
+def went_back(who: str, before: Moment, after: Moment) -> str:
+    return (
+        f"{who} went back: {named(after.what)} is at {after.position}, "
+        f"but was sent after the answer to {named(before.what)} told of {before.position}"
+    )
+
+
+def named(what: Operation | Read) -> str:
+    if isinstance(what, Operation):
+        return f"the {what.kind} {what.id!r}"
+    account = "the reserve" if what.account is None else what.account
+    return f"the read of {account} in {what.views} by session {what.session}"
 
 
 def operation_id(event: CloudEvent) -> str:

@@ -3,13 +3,14 @@
 import asyncio
 import io
 import json
+from collections.abc import Mapping, Sequence
 from random import Random
+from time import monotonic
 from typing import Any
 
 import aiohttp
 
-from tests.faults.history import History, Kind, Operation, Read
-from tests.faults.world import World
+from tests.faults.history import Attempt, History, Kind, Operation, Read
 
 CLIENTS = 16
 ACCOUNTS = 12
@@ -23,14 +24,22 @@ FAILURES = (aiohttp.ClientError, TimeoutError, ConnectionError)
 
 
 class Clients:
-    """A load of deposits, withdrawals, new accounts, batches, duplicates and commands without hope."""
+    """A load of deposits, withdrawals, new accounts, batches, duplicates, commands without hope, and queries.
 
-    def __init__(self, world: World, random: Random, http: aiohttp.ClientSession) -> None:
-        self._world = world
+    Each client is a session: it remembers the highest position that it was told of or has read.
+    """
+
+    def __init__(
+        self, command_urls: Sequence[str], projections: Mapping[str, str], random: Random, http: aiohttp.ClientSession
+    ) -> None:
+        """Of `projections` the keys are URLs, and the values name the views that are read there."""
+        self._command_urls = command_urls
+        self._projections = list(projections.items())
         self._random = random
         self._http = http
         self._stopping = False
         self._number = 0
+        self._seen = [0] * CLIENTS
         self.history = History()
         self.acknowledged = 0
         self.duplicates = 0
@@ -45,21 +54,22 @@ class Clients:
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
-            for _ in range(CLIENTS):
-                group.create_task(self._client())
+            for session in range(CLIENTS):
+                group.create_task(self._client(session))
 
-    async def _client(self) -> None:
+    async def _client(self, session: int) -> None:
         while not self._stopping:
-            match self._random.choices(("single", "batch", "twins"), (10, 3, 1))[0]:
-                case "single":
-                    await self._ask([self._new_operation()], self._random.random() < 0.7)
-                case "batch":
-                    number = self._random.randint(1, BATCH_COMMANDS_MAX)
-                    await self._ask([self._new_operation() for _ in range(number)], self._random.random() < 0.7)
-                case "twins":
-                    operations, key = [self._new_operation()], self._new_id("key")
-                    await asyncio.gather(self._until_told(operations, key), self._until_told(operations, key))
-                    self.duplicates += 1
+            what = self._random.choices(("single", "batch", "twins"), (10, 3, 1))[0]
+            number = self._random.randint(1, BATCH_COMMANDS_MAX) if what == "batch" else 1
+            operations = [self._new_operation(session) for _ in range(number)]
+            if what == "twins":
+                key = self._new_id("key")
+                await asyncio.gather(self._until_told(operations, key), self._until_told(operations, key))
+                self.duplicates += 1
+            else:
+                await self._ask(operations, self._random.random() < 0.7)
+            if self._random.random() < 0.5:
+                await self._look(session, self._random.choice(operations).account)
             await asyncio.sleep(self._random.uniform(0, PAUSE_SECONDS_MAX))
 
     async def _ask(self, operations: list[Operation], has_key: bool) -> None:
@@ -72,9 +82,6 @@ class Clients:
                 await self._until_told(operations, key)
         else:
             await self._post(operations, None)
-        answered = [operation for operation in operations if operation.answers]
-        if answered and self._random.random() < 0.5:
-            await self._read_own_write(self._random.choice(answered))
 
     async def _until_told(self, operations: list[Operation], key: str) -> None:
         for _ in range(ATTEMPTS_MAX):
@@ -83,48 +90,67 @@ class Clients:
             await asyncio.sleep(self._random.uniform(0, 0.3))
 
     async def _post(self, operations: list[Operation], key: str | None) -> bool:
-        """Send the request to either command service; True when it was acknowledged."""
+        """Send the request to any command service; True when it was acknowledged."""
         path, body = _request(operations)
         headers = {"Content-Type": "application/json", **({"Idempotency-Key": key} if key else {})}
-        url = self._random.choice(self._world.command_urls) + path
+        url = self._random.choice(self._command_urls) + path
+        attempt = Attempt(monotonic())
+        for operation in operations:
+            operation.attempts.append(attempt)
         try:
             async with self._http.post(url, data=io.BytesIO(json.dumps(body).encode()), headers=headers) as response:
                 status, answer = response.status, await response.json(content_type=None)
         except (*FAILURES, ValueError):
-            for operation in operations:
-                operation.unknowns += 1
             return False
+        attempt.answered = monotonic()
         answers = answer if isinstance(answer, list) else [answer]
         if len(answers) != len(operations) or "position" not in answers[0]:
-            for operation in operations:
-                if status == 500:
-                    operation.unknowns += 1
-                else:
-                    operation.refusals += 1
+            if status != 500:
+                attempt.outcome = "refused"
             return False
+        attempt.outcome = "acknowledged"
         for operation, told in zip(operations, answers, strict=True):
             if not operation.answers:
                 self.acknowledged += 1
             told.pop("status", None)
             if told not in operation.answers:
                 operation.answers.append(told)
+            self._see(operation.session, told["position"])
         return True
 
-    async def _read_own_write(self, operation: Operation) -> None:
-        position = operation.answers[0]["position"]
-        url = f"{self._random.choice(self._world.projection_urls)}/account/{operation.account}"
-        parameters = {"min_position": str(position), "wait": str(WAIT_SECONDS)}
+    async def _look(self, session: int, account: str) -> None:
+        """Read the account or the reserve in any projection, or in all at once: they may be at the same position."""
+        asked = account if self._random.random() < 0.8 else None
+        everywhere = self._random.random() < 0.3
+        where = self._projections if everywhere else [self._random.choice(self._projections)]
+        await asyncio.gather(*(self._read(session, asked, url, views) for url, views in where))
+
+    async def _read(self, session: int, account: str | None, url: str, views: str) -> None:
+        """As far as the session has seen, or however far the views are."""
+        random = self._random
+        url += "/reserve" if account is None else f"/account/{account}"
+        min_position = self._seen[session] if random.random() < 0.6 else None
+        parameters = {} if min_position is None else {"min_position": str(min_position)}
+        if random.random() < 0.5:
+            parameters["wait"] = str(WAIT_SECONDS)
+        sent = monotonic()
         try:
             async with self._http.get(url, params=parameters) as response:
-                answer = await response.json(content_type=None)
-                if response.status in (200, 404):
-                    at = int(response.headers["Ledger-Position"])
-                    balance, version = answer.get("balance"), answer.get("version")
-                    self.history.reads.append(Read(operation.account, position, at, balance, version))
+                body = await response.json(content_type=None)
+                answered = monotonic()
+                if response.status not in (200, 404):
+                    return
+                position = int(response.headers["Ledger-Position"])
         except (*FAILURES, ValueError):
             return
+        told = body if response.status == 200 else None
+        self.history.reads.append(Read(session, views, account, min_position, sent, answered, position, told))
+        self._see(session, position)
 
-    def _new_operation(self) -> Operation:
+    def _see(self, session: int, position: int) -> None:
+        self._seen[session] = max(self._seen[session], position)
+
+    def _new_operation(self, session: int) -> Operation:
         random, account = self._random, self._random.choice(self.accounts)
         kind: Kind = random.choices(("deposit", "withdraw", "create-account"), (10, 8, 1))[0]
         amount: int | None = random.randint(1, 1_000)
@@ -135,7 +161,9 @@ class Clients:
                 account = f"nobody-{random.randrange(1000)}"
             case 2:
                 account, kind = self._new_id("account"), "create-account"
-        operation = Operation(self._new_id("command"), kind, account, None if kind == "create-account" else amount)
+        if kind == "create-account":
+            amount = None
+        operation = Operation(self._new_id("command"), kind, account, amount, session)
         self.history.operations.append(operation)
         return operation
 

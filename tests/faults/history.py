@@ -1,9 +1,25 @@
-"""What clients know: the commands they sent, what they were told, and what they read."""
+"""What clients know: the commands they sent, what they were told, what they read, and when.
+
+All times are in seconds of one monotonic clock: that of the process that all clients are in.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Kind = Literal["create-account", "deposit", "withdraw"]
+Outcome = Literal["acknowledged", "unknown", "refused"]
+Body = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One request with a command, or with several: it is shared by those of a batch."""
+
+    sent: float
+    answered: float | None = None
+    """None when no answer came."""
+    outcome: Outcome = "unknown"
+    """Refused: it was answered with "not done". Unknown: the client does not know what became of it."""
 
 
 @dataclass(slots=True)
@@ -14,38 +30,59 @@ class Operation:
     kind: Kind
     account: str
     amount: int | None
-    answers: list[dict[str, Any]] = field(default_factory=list)
+    session: int
+    """The client that sent it: each has a number."""
+    attempts: list[Attempt] = field(default_factory=list)
+    answers: list[Body] = field(default_factory=list)
     """What it came to, as told to the client: by the first request, a retry, or a duplicate."""
-    refusals: int = 0
-    """Requests that were answered with "not done"."""
-    unknowns: int = 0
-    """Requests of which the client does not know what became."""
 
     @property
-    def outcome(self) -> Literal["acknowledged", "unknown", "refused"]:
-        if self.answers:
+    def outcome(self) -> Outcome:
+        outcomes = {attempt.outcome for attempt in self.attempts}
+        if "acknowledged" in outcomes:
             return "acknowledged"
-        return "unknown" if self.unknowns else "refused"
+        return "unknown" if "unknown" in outcomes else "refused"
+
+    @property
+    def sent(self) -> float | None:
+        """When the first request was sent that may have recorded it; None when none may have.
+
+        A retry's answer tells of what an earlier request has recorded, at any time since that one was sent.
+        """
+        return min((attempt.sent for attempt in self.attempts if attempt.outcome != "refused"), default=None)
+
+    @property
+    def answered(self) -> float | None:
+        """When the client was first told that it is recorded; None when it was not, and it may still come."""
+        times = [attempt.answered for attempt in self.attempts if attempt.outcome == "acknowledged"]
+        return min((time for time in times if time is not None), default=None)
 
 
 @dataclass(slots=True)
 class Read:
-    """An answer of a projection to a query with `min_position`; without balance and version when it was a 404."""
+    """An answer of a projection to a query."""
 
-    account: str
-    min_position: int
+    session: int
+    views: str
+    """The name of the projection: replicas of one share its views."""
+    account: str | None
+    """None when the reserve was asked for."""
+    min_position: int | None
+    """The highest position that the session had seen, when it passed that on."""
+    sent: float
+    answered: float
     position: int
-    balance: int | None = None
-    version: int | None = None
+    body: Body | None
+    """None when there was no such account."""
 
 
 @dataclass(slots=True)
 class View:
-    """Everything that a projection holds, at one position: balance and version by account, and the reserve."""
+    """Everything that a projection holds, at one position: its answers, by account and for the reserve."""
 
     position: int
-    accounts: dict[str, tuple[int, int]]
-    reserve: int
+    accounts: dict[str, Body]
+    reserve: Body
 
 
 @dataclass

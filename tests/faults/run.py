@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -13,7 +13,7 @@ import aiohttp
 from tests.bank import read_log
 from tests.faults.checker import check
 from tests.faults.clients import REQUEST_SECONDS, Clients
-from tests.faults.history import View
+from tests.faults.history import Body, Read, View
 from tests.faults.schedule import Schedule
 from tests.faults.world import open_world, trouble
 
@@ -27,7 +27,8 @@ class Report:
     outcomes: Counter[str]
     """Commands by what their clients know of them: acknowledged, unknown, refused."""
     duplicates: int
-    reads: int
+    reads: Counter[str]
+    """Answers to queries, see `count_reads`."""
     events: int
     violations: list[str]
 
@@ -38,7 +39,8 @@ class Report:
             f"seed {self.seed}\n"
             f"faults injected: {self.faults.total()} ({faults})\n"
             f"commands: {outcomes}; {self.duplicates} requests sent twice; {self.events} events in the log\n"
-            f"reads of one's own write: {self.reads}\n"
+            f"queries answered: {self.reads['all']}, {self.reads['session']} with what the session had seen; "
+            f"{self.reads['again']} of a state that was read before, {self.reads['elsewhere']} of them in other views\n"
             f"violations: {len(self.violations)}" + "".join(f"\n  {violation}" for violation in self.violations[:50])
         )
 
@@ -49,7 +51,7 @@ async def survive(
     """Run until `enough` of seconds, faults and acknowledged commands; no more than `commands_max` are sent."""
     random = Random(seed)
     async with open_world(folder) as world, open_http() as http:
-        clients = Clients(world, Random(random.random()), http)
+        clients = Clients(world.command_urls, world.projection_urls, Random(random.random()), http)
         schedule = Schedule(world, Random(random.random()))
         stop = asyncio.Event()
         begin = asyncio.get_running_loop().time()
@@ -78,10 +80,24 @@ async def survive(
         schedule.injected,
         Counter(operation.outcome for operation in history.operations),
         clients.duplicates,
-        len(history.reads),
+        count_reads(history.reads),
         len(log),
         [*schedule.violations, *violations],
     )
+
+
+def count_reads(reads: Sequence[Read]) -> Counter[str]:
+    """All of them; those with what the session had seen; and those of an account and position that had been read
+    before, and elsewhere: in other views."""
+    counts: Counter[str] = Counter(all=len(reads))
+    seen: dict[tuple[int, str | None], set[str]] = {}
+    for read in reads:
+        views = seen.setdefault((read.position, read.account), set())
+        counts["session"] += read.min_position is not None
+        counts["again"] += bool(views)
+        counts["elsewhere"] += bool(views - {read.views})
+        views.add(read.views)
+    return counts
 
 
 def open_http() -> aiohttp.ClientSession:
@@ -96,14 +112,14 @@ async def read_view(url: str, log: list[dict[str, Any]], http: aiohttp.ClientSes
             async with http.get(f"{url}/reserve", params=query) as response:
                 if response.status == 200:
                     position = int(response.headers["Ledger-Position"])
-                    reserve = (await response.json(content_type=None))["amount"]
+                    reserve = await response.json(content_type=None)
                     break
-    accounts: dict[str, tuple[int, int]] = {}
+    accounts: dict[str, Body] = {}
     for account in {event["subject"] for event in log}:
         async with http.get(f"{url}/account/{account}", params=query) as response:
             answer = await response.json(content_type=None)
             if response.status == 200:
-                accounts[account] = (answer["balance"], answer["version"])
+                accounts[account] = answer
             elif response.status != 404:
                 raise AssertionError(f"{url}/account/{account} answered {response.status}: {answer}")
     return View(position, accounts, reserve)

@@ -1,16 +1,19 @@
 """The checker finds each kind of broken promise: a history, a log and views that are right, broken on purpose."""
 
 import copy
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from command_service.account import Account, Command, CreateAccount, Deposit, Withdraw, decide, evolve
 from shared.events import TYPE_NAMES, AccountId
-from tests.faults.checker import CloudEvent, check
-from tests.faults.history import History, Kind, Operation, Read, View
+from tests.faults.checker import CloudEvent, Moment, check, contradictions
+from tests.faults.history import Attempt, Body, History, Kind, Operation, Outcome, Read, View
 
 
 @dataclass
@@ -37,16 +40,30 @@ def command_for(operation: Operation) -> Command:
             return Withdraw(account, operation.amount or 0, operation.id)
 
 
+SESSIONS = 3
+ONE, OTHER = "one-projection", "other-projection"
+
+
+def alice(balance: int, version: int, time: int) -> Body:
+    return {"id": "alice", "name": "create", "balance": balance, "version": version, "last_updated": f"time-{time}"}
+
+
+def reserve(amount: int, time: int) -> Body:
+    return {"amount": amount, "last_updated": f"time-{time}"}
+
+
 def sound() -> Case:
-    """What happens to one account, as it should be."""
+    """What happens to one account, as it should be: one thing a second, each by the next session, and done in half."""
     history, log = History(), list[CloudEvent]()
     account: Account | None = None
+    sessions = itertools.cycle(range(SESSIONS))
 
-    def operate(name: str, kind: Kind, amount: int | None, outcome: str, recorded: bool) -> None:
+    def operate(name: str, kind: Kind, amount: int | None, outcome: Outcome, recorded: bool) -> None:
         nonlocal account
-        operation = Operation(name, kind, "alice", amount)
+        sent = float(len(history.operations))
+        answered = None if outcome == "unknown" else sent + 0.5
+        operation = Operation(name, kind, "alice", amount, next(sessions), [Attempt(sent, answered, outcome)])
         history.operations.append(operation)
-        operation.refusals, operation.unknowns = int(outcome == "refused"), int(outcome == "unknown")
         if not recorded:
             return
         event = decide(account, command_for(operation))
@@ -59,6 +76,7 @@ def sound() -> Case:
                 "subject": "alice",
                 "sequence": f"{position:020d}",
                 "accountversion": position,
+                "time": f"time-{position}",
                 "data": msgspec.to_builtins(event),
             }
         )
@@ -76,8 +94,17 @@ def sound() -> Case:
     operate("busy", "deposit", 1, "refused", recorded=False)
     operate("lost", "deposit", 1, "unknown", recorded=False)
     operate("found", "deposit", 5, "unknown", recorded=True)
-    history.reads = [Read("alice", 1, 1), Read("alice", 3, 3, 100, 3), Read("alice", 2, 6, 35, 6)]
-    return Case(history, log, [View(6, {"alice": (35, 6)}, 35) for _ in range(2)])
+    history.reads = [
+        Read(0, ONE, "alice", 1, 0.6, 0.8, 1, None),
+        Read(1, ONE, "alice", 2, 3.2, 3.4, 3, alice(100, 3, 3)),
+        Read(1, OTHER, None, None, 4.6, 4.8, 3, reserve(100, 3)),
+        Read(1, OTHER, "alice", 4, 4.9, 5.0, 5, alice(30, 5, 4)),
+        Read(2, ONE, None, None, 7.6, 7.8, 6, reserve(35, 6)),
+        Read(1, OTHER, "alice", 5, 8.6, 8.8, 6, alice(35, 6, 6)),
+        Read(0, ONE, "alice", 1, 8.7, 8.9, 6, alice(35, 6, 6)),
+    ]
+    views = [View(6, {"alice": alice(35, 6, 6)}, reserve(35, 6)) for _ in range(2)]
+    return Case(history, log, views)
 
 
 def test_a_bank_that_kept_its_promises_has_no_violation() -> None:
@@ -118,7 +145,7 @@ def remove_operation(case: Case) -> None:
     case.history.operations.remove(case.operation("salary"))
 
 
-def set_read(number: int, **members: int) -> Callable[[Case], None]:
+def set_read(number: int, **members: object) -> Callable[[Case], None]:
     def change(case: Case) -> None:
         for name, value in members.items():
             setattr(case.history.reads[number], name, value)
@@ -127,7 +154,37 @@ def set_read(number: int, **members: int) -> Callable[[Case], None]:
 
 
 def refuse(case: Case) -> None:
-    case.operation("found").refusals, case.operation("found").unknowns = 1, 0
+    case.operation("found").attempts[0].outcome = "refused"
+
+
+def attempt(name: str, *attempts: Attempt) -> Callable[[Case], None]:
+    return lambda case: setattr(case.operation(name), "attempts", list(attempts))
+
+
+def at(sent: float, answered: float | None = None, outcome: Outcome = "acknowledged") -> Attempt:
+    return Attempt(sent, answered, "unknown" if answered is None else outcome)
+
+
+def batch(*names: str, sent: float, answered: float) -> Callable[[Case], None]:
+    """All in one request."""
+
+    def change(case: Case) -> None:
+        shared = at(sent, answered)
+        for name in names:
+            case.operation(name).attempts = [shared]
+
+    return change
+
+
+def all_of(*changes: Callable[[Case], None]) -> Callable[[Case], None]:
+    def change(case: Case) -> None:
+        for one in changes:
+            one(case)
+
+    return change
+
+
+SALARY_IS_3 = "the deposit 'salary' has position 3, but was sent after the answer to"
 
 
 @pytest.mark.parametrize(
@@ -150,16 +207,38 @@ def refuse(case: Case) -> None:
         (change_answer("salary", position=4), "was told (position, event, version, balance)"),
         (change_answer("yacht", event_id="event-1"), "was told (position, event, version, balance)"),
         (change_answer("yacht", reason="account-not-found"), "was told account-not-found"),
+        (attempt("salary", at(3.6, 4.0)), f"{SALARY_IS_3} the withdraw 'rent' told of 4"),
+        (attempt("early", at(1.6, 1.8)), "'early' has position 1, but was sent after the answer to the create-account"),
+        (attempt("salary", at(3.6), at(4.0, 4.2)), f"{SALARY_IS_3} the withdraw 'rent' told of 4"),
+        (attempt("salary", at(2.0, 2.2, "refused"), at(3.6, 4.0)), f"{SALARY_IS_3} the withdraw 'rent' told of 4"),
+        (attempt("rent", at(1.6), at(1.7, 1.9), at(4.0, 4.5)), f"{SALARY_IS_3} the withdraw 'rent' told of 4"),
+        (batch("create", "yacht", sent=2.6, answered=2.9), "'create' has position 2, but was sent after the answer to"),
+        (batch("create", "yacht", sent=1.0, answered=1.9), f"{SALARY_IS_3} the withdraw 'yacht' told of 5"),
+        (attempt("found", at(7.9)), "'found' has position 6, but was sent after the answer to the read of the reserve"),
+        (set_read(0, position=3), "'create' has position 2, but was sent after the answer to the read of alice in one"),
         (set_read(1, min_position=4), "older than the 4 that was asked for"),
-        (set_read(1, balance=99), "the log says (balance, version) (100, 3)"),
-        (set_read(1, version=2), "the log says (balance, version) (100, 3)"),
-        (set_read(0, balance=0, version=1), "the log says (balance, version) (None, None)"),
+        (set_read(4, position=2), "one-projection went back: the read of the reserve in one-projection by session 2"),
+        (set_read(3, position=2), "other-projection went back: the read of alice in other-projection by session 1"),
+        (set_read(3, position=3), "session 1 went back: the read of alice in other-projection by session 1 is at 3"),
+        (
+            all_of(set_read(3, session=0), set_read(5, session=0, position=4, views=ONE)),
+            "session 0 went back: the read of alice in one-projection by session 0 is at 4, "
+            "but was sent after the answer to the read of alice in other-projection by session 0 told of 5",
+        ),
+        (set_read(6, body=alice(36, 6, 6)), "at 6, the read of alice in other-projection by session 1 is"),
+        (set_read(1, body=alice(99, 3, 3)), "'create', 'balance': 100, 'version': 3, 'last_updated': 'time-3'}"),
+        (set_read(1, body=alice(100, 2, 3)), "'create', 'balance': 100, 'version': 3, 'last_updated': 'time-3'}"),
+        (set_read(1, body=alice(100, 3, 2)), "'last_updated': 'time-2'}, the log says"),
+        (set_read(1, body={**alice(100, 3, 3), "name": "bob"}), "the log says {'id': 'alice', 'name': 'create'"),
+        (set_read(0, body=alice(0, 1, 1)), "the log says None"),
+        (set_read(2, body=reserve(99, 3)), "the log says {'amount': 100, 'last_updated': 'time-3'}"),
+        (set_read(2, body=reserve(100, 2)), "the log says {'amount': 100, 'last_updated': 'time-3'}"),
         (set_read(1, position=7), "a view was at 7, the log ends at 6"),
-        (lambda case: case.views[0].accounts.update(alice=(36, 6)), "a view at 6 has (36, 6) for alice"),
+        (lambda case: case.views[0].accounts.update(alice=alice(36, 6, 6)), "a view at 6 has {'id': 'alice', 'name'"),
         (lambda case: case.views[0].accounts.clear(), "a view at 6 has None for alice"),
-        (lambda case: case.views[0].accounts.update(bob=(0, 1)), "a view at 6 has (0, 1) for bob"),
-        (lambda case: setattr(case.views[0], "reserve", 36), "a view at 6 has the reserve 36, not 35"),
-        (lambda case: setattr(case.views[0], "reserve", 36), "two views at 6 differ"),
+        (lambda case: case.views[0].accounts.update(bob=alice(0, 1, 1)), "for bob, the log says None"),
+        (lambda case: case.views[0].reserve.update(amount=36), "a view at 6 has the reserve {'amount': 36"),
+        (lambda case: case.views[0].reserve.update(amount=36), "two views at 6 differ"),
         (lambda case: setattr(case.views[0], "position", 7), "a view was at 7, the log ends at 6"),
     ],
 )
@@ -168,3 +247,45 @@ def test_a_broken_promise_is_found(damage: Callable[[Case], None], violation: st
     damage(case)
     violations = check(case.history, case.log, case.views)
     assert any(violation in found for found in violations), violations
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        # What was under way at the same time may have either order, whoever was answered first.
+        all_of(attempt("salary", at(2.9, 4.8)), attempt("rent", at(3.0, 3.1))),
+        # The retry's answer tells of the first try: that one came before the rent.
+        attempt("salary", at(2.0), at(3.6, 4.0)),
+        # The duplicate too, long after the first answer.
+        attempt("salary", at(2.0, 2.5), at(9.0, 9.5)),
+        # A first try that was not done does not count.
+        attempt("found", at(0.0, 0.2, "refused"), at(7.0)),
+        # Of whom nobody heard, it may be recorded at any time after it was sent.
+        attempt("found", at(0.0)),
+        # All commands of a batch were under way for as long as the request.
+        batch("create", "yacht", sent=1.0, answered=4.5),
+        # Without `min_position` a session may find other views behind.
+        set_read(3, min_position=None, position=3, body=alice(100, 3, 3)),
+        # Two reads of the same views at the same time.
+        set_read(4, sent=4.7, answered=9.0, position=4, views=OTHER, body=reserve(30, 4)),
+    ],
+)
+def test_what_real_time_leaves_open_is_no_violation(change: Callable[[Case], None]) -> None:
+    case = sound()
+    change(case)
+    assert check(case.history, case.log, case.views) == []
+
+
+READ = Read(0, ONE, None, None, 0, 0, 0, None)
+MOMENTS = st.lists(st.builds(Moment, st.integers(0, 9).map(float), st.integers(0, 9), st.just(READ)))
+
+
+@given(MOMENTS, MOMENTS)
+def test_contradictions_are_those_that_comparing_each_with_each_finds(told: list[Moment], sent: list[Moment]) -> None:
+    each = [
+        (max(before.position for before in told if before.time < after.time), after.time, after.position)
+        for after in sent
+        if any(before.time < after.time and before.position > after.position for before in told)
+    ]
+    found = [(before.position, after.time, after.position) for before, after in contradictions(told, sent)]
+    assert sorted(found) == sorted(each)

@@ -27,7 +27,8 @@ async def test_the_bank_survives_a_short_run(tmp_path: Path) -> None:
     assert report.violations == [], report
     assert report.faults.total() >= FAULTS_MIN, report
     assert report.outcomes["acknowledged"] >= COMMANDS_MIN, report
-    assert report.reads, report
+    assert report.reads["session"], report
+    assert report.reads["again"], report
 
 
 @pytest.fixture

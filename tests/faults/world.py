@@ -40,7 +40,8 @@ class World:
         self.projections: list[Service] = []
         self.command_urls: list[str] = []
         """Where clients find the command services: through links."""
-        self.projection_urls: list[str] = []
+        self.projection_urls: dict[str, str] = {}
+        """Where they find the projections, and the name of each: those of one name share their views."""
 
     async def link(self, name: str, target_port: int) -> int:
         """A new link to `target_port`; the port to use instead."""
@@ -102,17 +103,18 @@ async def open_world(folder: Path) -> AsyncIterator[World]:
             world.commands.append(command)
             world.command_urls.append(f"http://127.0.0.1:{await world.link(f'client-{name}', command.port)}")
         for number, views in enumerate(("postgres", "sqlite", "postgres")):
-            name = f"projection-{number}"
+            name, projection_name = f"projection-{number}", f"projection-on-{views}"
             projection = await world.add_service(
                 name,
                 "projection_service",
-                PROJECTION_NAME=f"projection-on-{views}",
+                PROJECTION_NAME=projection_name,
                 AMQP_URL=await amqp_url(name),
                 LEDGER_URL=f"http://127.0.0.1:{await world.link(f'{name}-feed', world.commands[number % 2].port)}",
                 **({"DATABASE_URL": await database_url(name)} if views == "postgres" else {}),
             )
             world.projections.append(projection)
-            world.projection_urls.append(f"http://127.0.0.1:{await world.link(f'client-{name}', projection.port)}")
+            url = f"http://127.0.0.1:{await world.link(f'client-{name}', projection.port)}"
+            world.projection_urls[url] = projection_name
         for link in world.links.values():
             stack.push_async_callback(link.close)
         services = [*world.commands, *world.projections]

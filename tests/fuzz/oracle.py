@@ -1,6 +1,7 @@
 """What a service may answer to anything at all, and what may be in the log afterwards."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -90,11 +91,15 @@ def refusal(request: Request) -> str | None:
         return "a header that may come once came twice"
     if b"host" not in names or b"evil" in headers[b"host"]:
         return "it is meant for another host"
+    if request.target.startswith(b"http:"):
+        return "its target names a host of its own"
     if request.method != b"POST":
         return None
     if headers.get(b"content-type", b"").startswith(FORM_TYPES) or b"content-type" not in names:
         return "any web page can make a browser send that"
-    if b"evil" in headers.get(b"origin", b"") or headers.get(b"sec-fetch-site") == b"cross-site":
+    if not re.fullmatch(rb"https?://[^/]+", headers.get(b"origin", b"http://a"), re.IGNORECASE) or (
+        b"evil" in headers.get(b"origin", b"") or b"cross-site" in headers.get(b"sec-fetch-site", b"").lower()
+    ):
         return "it comes from somebody else's web page"
     return None
 

@@ -77,6 +77,9 @@ def test_receipts_rejections_and_batches_announce_and_refusals_do_not() -> None:
         ((HOST,), Answer(200, {}, b"{}"), "any web page"),
         ((JSON,), Answer(200, {}, b"{}"), "another host"),
         ((HOST, JSON, (b"Origin", b"https://evil.example")), Answer(200, {}, b"{}"), "somebody else's"),
+        ((HOST, JSON, (b"Origin", b"127.0.0.1")), Answer(200, {}, b"{}"), "somebody else's"),
+        ((HOST, JSON, (b"Origin", b"http://127.0.0.1")), Answer(200, {}, b"{}"), None),
+        ((HOST, JSON, (b"Sec-Fetch-Site", b"Cross-Site")), Answer(200, {}, b"{}"), "somebody else's"),
     ],
 )
 def test_an_answer_that_must_not_be_is_found(

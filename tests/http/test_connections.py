@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bank import START_SECONDS, STOP_SECONDS, Bank, Service
+from tests.bank import START_SECONDS, STOP_SECONDS, Bank, Service, open_bank
 from tests.http.test_commands import head
 
 HOST = b"Host: 127.0.0.1\r\n"
@@ -423,6 +423,27 @@ async def test_nobody_waits_for_a_client_that_has_finished(
         client.writer.transport.abort()
     assert [statuses(await client.rest()) for client in half_closed] == [[status]] * 100
     await becomes(bank, service, "http_connections", lambda count: count < 100)
+
+
+async def test_a_wait_costs_little_memory(tmp_path: Path) -> None:
+    """It is waited for before the application is entered, which would hold 15 KiB for it.
+
+    Time goes the same way: to make all that, and to look through it for garbage.
+    """
+    async with open_bank(tmp_path) as bank:
+        for service, query in [(bank.command, b"/events?after"), (bank.projection, b"/reserve?min_position")]:
+            clients = [await Client.connect(service) for _ in range(500)]
+            for client in clients:
+                client.writer.write(LIVEZ + b"\r\n")
+                await client.reader.readuntil(b'"alive"}')
+            before = await metric(bank, service, "process_resident_memory_bytes")
+            for client in clients:
+                client.writer.write(b"GET %b=999999999&wait=50 HTTP/1.1\r\n%b\r\n" % (query, HOST))
+            await exchange(service, b"GET %b=999999999&wait=1 HTTP/1.1\r\n%b%b\r\n" % (query, HOST, CLOSE))
+            after = await metric(bank, service, "process_resident_memory_bytes")
+            assert (after - before) / len(clients) < 8 * 1024
+            for client in clients:
+                client.writer.transport.abort()
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,32 @@ async def test_a_body_that_is_no_json_object_is_refused(bank: Bank, body: bytes)
     assert (await post(bank, "/account", body))[0] == 422
 
 
+@pytest.mark.parametrize("text", [b"\\ud800", b"\\uDBFF", b"\\udc00", b"\\ud800\\u0041", b"\\ud800x", b"\\ud800" * 2])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/account", b'{"name": "%b"}'),
+        ("/account", b'{"name": "%b", "id": "longer-than-a-pair"}'),
+        ("/account/deposit/malformed", b'{"amount": 1, "description": "%b"}'),
+        ("/commands", b'[{"type": "create-account", "name": "%b"}]'),
+        ("/commands", b'[{"type": "create-account", "name": "%b"}, {"type": "create-account", "name": "x"}]'),
+    ],
+)
+async def test_half_a_surrogate_pair_is_called_so(bank: Bank, path: str, body: bytes, text: bytes) -> None:
+    answer = await post(bank, path, body % text)
+    assert_names(answer, "body")
+    assert "surrogate pair" in answer[1]["detail"]
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b'{"name": "x', b'{"name": "\\\\ud800"', b'{"name": "\\ud800\\udc00"', b'{"name":' + b" " * 9]
+)
+async def test_a_body_that_is_cut_off_is_called_so(bank: Bank, body: bytes) -> None:
+    answer = await post(bank, "/account", body)
+    assert_names(answer, "body")
+    assert "truncated" in answer[1]["detail"]
+
+
 DEEP = b"[" * 5_000 + b"]" * 5_000
 NOT_UTF_8 = [b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xf5\x80\x80\x80", b"\xc0\x80"]
 
@@ -169,7 +195,17 @@ async def test_a_great_many_faults_are_answered_with_the_first(bank: Bank) -> No
 
 
 @pytest.mark.parametrize(
-    "content_type", [None, "", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "text/x+json"]
+    "content_type",
+    [
+        *(None, "", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "text/x+json"),
+        *(
+            "application/+json",
+            "application/ +json",
+            "application/-+json",
+            "application/a b+json",
+            "application/json/+json",
+        ),
+    ],
 )
 @pytest.mark.parametrize("path", ["/account", "/account/malformed", "/account/deposit/malformed", "/commands"])
 async def test_a_content_type_that_any_web_page_may_send_is_refused(

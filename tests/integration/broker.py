@@ -105,10 +105,9 @@ async def publish(amqp_url: str, bodies: Iterable[bytes], queue_name: str | None
     await publish_messages(amqp_url, messages, queue_name)
 
 
-async def messages_of(bank: Bank, amqp_url: str, events: int = 1) -> list[aio_pika.Message]:
-    """The log as messages of so many events each, with the signatures that the feed gives to everybody."""
+async def messages_of(bank: Bank, amqp_url: str, events: int = 1, after: int = 0) -> list[aio_pika.Message]:
+    """The log after a position as messages of so many events, with the signatures that the feed gives to everybody."""
     messages: list[aio_pika.Message] = []
-    after = 0
     while True:
         async with bank.http.get(f"{bank.command.url}/events?after={after}&limit={events}") as response:
             body, told = await response.read(), response.headers

@@ -1,8 +1,14 @@
 """Who may do what at the broker, and what a projection believes of one who may write to the exchange."""
 
+import asyncio
 import json
+import re
+import shlex
+import sys
 import uuid
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import aio_pika
@@ -12,7 +18,7 @@ from aio_pika.exceptions import ChannelPreconditionFailed
 from aiormq.exceptions import ChannelAccessRefused
 
 from scripts.rabbitmq import COMMAND_USER, DEFINITIONS, PROJECTION_USER, RabbitMQNode
-from tests.bank import Bank
+from tests.bank import START_SECONDS, Bank
 from tests.integration.broker import (
     CONTENT_TYPE,
     EXCHANGE,
@@ -30,17 +36,21 @@ from tests.integration.broker import (
 from tests.integration.conftest import OpenBank
 
 UrlOf = Callable[[str], str]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def url_of(node: RabbitMQNode, vhost_url: str) -> UrlOf:
-    """The URL of each user in a virtual host where they have their rights."""
+def url_of(node: RabbitMQNode, vhost_url: str, tmp_path: Path) -> UrlOf:
+    """The URL of each user in a virtual host with all that the definitions have."""
+    import_definitions(node, vhost_url, tmp_path)
+    return lambda user: node.user_url(user) + urlsplit(vhost_url).path[1:]
+
+
+def import_definitions(node: RabbitMQNode, vhost_url: str, folder: Path) -> None:
+    definitions = folder / "definitions.json"
     vhost = urlsplit(vhost_url).path[1:]
-    node.import_users()
-    for rights in json.loads(DEFINITIONS.read_text())["permissions"]:
-        permissions = (rights["user"], rights["configure"], rights["write"], rights["read"])
-        node.ctl("set_permissions", "--vhost", vhost, *permissions)
-    return lambda user: node.user_url(user) + vhost
+    definitions.write_text(DEFINITIONS.read_text().replace('"vhost": "/"', f'"vhost": "{vhost}"'))
+    node.import_definitions(definitions)
 
 
 @pytest.fixture
@@ -52,7 +62,6 @@ async def bank(vhost_url: str, url_of: UrlOf, bank_on: OpenBank) -> AsyncIterato
         bank.command.environment["AMQP_URL"] = url_of(COMMAND_USER)
         bank.projection.environment |= {"AMQP_URL": url_of(PROJECTION_USER), "AMQP_PUBLISHER": COMMAND_USER}
         async with open_channel(vhost_url) as channel:
-            await channel.exchange_delete(EXCHANGE)
             await channel.queue_delete(queue_of(bank.projection))
         await bank.projection.start()
         await bank.command.start()
@@ -91,6 +100,144 @@ async def test_each_service_may_do_what_it_does_and_nothing_else(bank: Bank, url
 
         assert await refused(relay, consume)
     assert not await refused(relay, lambda channel: write(channel, EXCHANGE))
+    for user in (relay, projection):
+        for name in (EXCHANGE, PARKED):
+
+            async def declare(channel: AbstractChannel, name: str = name) -> None:
+                await channel.declare_exchange(name, aio_pika.ExchangeType.FANOUT, durable=True)
+
+            async def delete(channel: AbstractChannel, name: str = name) -> None:
+                await channel.exchange_delete(name)
+
+            assert await refused(user, declare)
+            assert await refused(user, delete)
+        assert await refused(user, lambda channel: channel.queue_delete(PARKED))
+
+
+async def test_the_definitions_make_what_the_services_make_by_themselves(
+    node: RabbitMQNode, vhost_url: str, bank_on: OpenBank, tmp_path: Path
+) -> None:
+    columns = {
+        "list_exchanges": ["name", "type", "durable", "auto_delete", "arguments"],
+        "list_queues": ["name", "durable", "auto_delete", "arguments"],
+        "list_bindings": ["source_name", "destination_name", "routing_key", "arguments"],
+    }
+
+    def listed() -> list[dict[str, Any]]:
+        """Without what every virtual host has, and what JSON can't say: how many bytes a number takes."""
+        arguments = ["--vhost", urlsplit(vhost_url).path[1:], "--formatter", "json"]
+        found = [entry for what in columns for entry in json.loads(node.ctl(what, *arguments, *columns[what]))]
+        return [
+            {**entry, "arguments": {name: value for name, _, value in entry["arguments"]}}
+            for entry in found
+            if str(entry.get("name", entry.get("source_name"))).startswith("ledger.")
+        ]
+
+    async with bank_on(vhost_url) as bank, open_channel(vhost_url) as channel:
+        await until_subscription(bank, FOLLOWING)
+        await bank.command.stop()
+        await bank.projection.stop()
+        await channel.queue_delete(queue_of(bank.projection))
+        made = listed()
+        await channel.queue_delete(PARKED)
+        await channel.exchange_delete(PARKED)
+        await channel.exchange_delete(EXCHANGE)
+        import_definitions(node, vhost_url, tmp_path)
+        assert listed() == made
+        assert len(made) == 4
+        # Nor does the broker see a difference: with one of them missing, all are declared.
+        await channel.exchange_delete(PARKED)
+        await bank.command.start()
+        await bank.projection.start()
+        await until_subscription(bank, FOLLOWING)
+
+
+async def test_what_the_services_may_not_make_and_somebody_removed_an_import_brings_back(
+    bank: Bank, node: RabbitMQNode, vhost_url: str, tmp_path: Path
+) -> None:
+    async with open_channel(vhost_url) as channel:
+        await channel.exchange_delete(EXCHANGE)
+        await channel.queue_delete(PARKED)
+    await bank.deposit("alice", 1)
+    assert EXCHANGE in await until_relay(bank, "not publishing: ACCESS_REFUSED")
+    await bank.check_views()
+    import_definitions(node, vhost_url, tmp_path)
+    # It binds its queue when it begins to follow.
+    await bank.projection.stop()
+    await bank.projection.start()
+    await until_relay(bank, "publishing")
+    await bank.deposit("alice", 1)
+    await bank.check_views()
+    await publish(vhost_url, [b"not by the relay"])
+    assert len(await take_parked(vhost_url, 1)) == 1
+
+
+async def test_a_projection_with_a_user_of_its_own_may_not_touch_the_queue_of_another(
+    bank: Bank, node: RabbitMQNode, vhost_url: str
+) -> None:
+    other = queue_of(bank.projection)
+    vhost = urlsplit(vhost_url).path[1:]
+    name = f"audit-{uuid.uuid4().hex[:8]}"
+    lines = re.findall(r"^rabbitmqctl (.*audit.*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert [line.split()[0] for line in lines] == ["add_user", "set_permissions"]
+    for line in lines:
+        command, *arguments = shlex.split(line.replace("audit", name))
+        node.ctl(command, *(["--vhost", vhost] if command == "set_permissions" else []), *arguments)
+    bank.projection.environment |= {"AMQP_URL": node.user_url(name) + vhost, "PROJECTION_NAME": name}
+    own = queue_of(bank.projection)
+    await bank.projection.stop()
+    await bank.projection.start()
+    await until_subscription(bank, f"following {own}")
+    await bank.deposit("alice", 1)
+    await bank.check_views()
+    await publish(vhost_url, [b"not by the relay"])
+    await take_parked(vhost_url, 1)
+
+    async def purge(channel: AbstractChannel, queue: str) -> None:
+        await (await channel.get_queue(queue, ensure=False)).purge()
+
+    url = node.user_url(name) + vhost
+    assert await refused(url, lambda channel: purge(channel, other))
+    assert await refused(url, lambda channel: channel.queue_delete(other))
+    assert await refused(url, lambda channel: channel.declare_queue(other, durable=True))
+    assert await refused(url, lambda channel: channel.declare_queue(f"{own}2"))
+    assert not await refused(url, lambda channel: purge(channel, own))
+    node.ctl("delete_user", name)
+
+
+async def test_a_third_program_needs_no_right_to_configure_the_exchange(
+    bank: Bank, node: RabbitMQNode, vhost_url: str
+) -> None:
+    user = f"third-{uuid.uuid4().hex[:8]}"
+    vhost = urlsplit(vhost_url).path[1:]
+    node.ctl("add_user", user, user)
+    node.ctl("set_permissions", "--vhost", vhost, user, r"^amq\.gen", r"^amq\.gen", r"^(amq\.gen.*|ledger\.events)$")
+    program = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(ROOT / "examples" / "third_program.py"),
+        env={**bank.command.environment, "AMQP_URL": node.user_url(user) + vhost},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert program.stdout is not None
+    try:
+        async with asyncio.timeout(START_SECONDS):
+            assert (await program.stdout.readline()).startswith(b"Waiting")
+            await bank.deposit("alice", 1)
+            assert b"amount-deposited" in await program.stdout.readline()
+    finally:
+        program.kill()
+        await program.wait()
+    node.ctl("delete_user", user)
+
+
+async def test_the_broker_refuses_a_message_that_could_fill_the_memory_of_a_projection(
+    bank: Bank, url_of: UrlOf
+) -> None:
+    relay = url_of(COMMAND_USER)
+    size_max = 1024 * 1024
+    await publish(relay, [b" " * size_max])
+    with pytest.raises(ChannelPreconditionFailed, match="larger than"):
+        await publish(relay, [b" " * (size_max + 1)])
 
 
 async def test_the_broker_lets_nobody_use_the_relays_name(bank: Bank, url_of: UrlOf, vhost_url: str) -> None:

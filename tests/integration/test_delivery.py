@@ -197,7 +197,7 @@ MISFITS: dict[str, tuple[Callable[[dict[str, Any]], bytes], dict[str, Any]]] = {
     "unknown": (lambda event: forged(event, 2, type="account-melted"), {}),
     "bad types": (lambda event: forged(event, 2, type="amount-deposited", data={"amount": "1"}), {}),
     "another ledger's": (lambda event: forged(event, 2, source="/ledgers/another"), {}),
-    "too large": (lambda _: b"[" + b" " * 1024 * 1024 + b"]", {}),
+    "too large": (lambda _: b"[" + b" " * 512 * 1024 + b"]", {}),
     "content type": (lambda event: forged(event, 2), {"content_type": "application/json"}),
     "encoding": (lambda event: forged(event, 2), {"content_encoding": "gzip"}),
     "past the head": (lambda event: forged(event, 3), {}),
@@ -222,7 +222,7 @@ async def test_a_message_that_is_not_the_ledgers_is_parked_and_the_projection_go
         user = urlsplit(amqp_url).username
         message = aio_pika.Message(make(event), **{"content_type": CONTENT_TYPE, "user_id": user, **properties})
         queue = queue_of(bank.projection)
-        await publish_messages(amqp_url, [message], queue)
+        await publish_messages(amqp_url, [message])
         (parked,) = await take_parked(amqp_url, 1)
         assert parked.body == message.body
         assert parked.content_type == message.content_type
@@ -267,6 +267,18 @@ async def test_a_message_that_the_amqp_library_fails_at_costs_the_queue_and_no_e
         await bank.deposit("alice", 1)
         await until_subscription(bank, FOLLOWING)
         await bank.check_views()
+
+
+async def test_a_parking_that_was_deleted_is_made_anew(amqp_url: str, bank_on: OpenBank) -> None:
+    async with bank_on(amqp_url) as bank:
+        for delete_exchange in (True, False):
+            await until_subscription(bank, FOLLOWING)
+            async with open_channel(amqp_url) as channel:
+                await channel.queue_delete(PARKED)
+                if delete_exchange:
+                    await channel.exchange_delete(PARKED)
+            await publish(amqp_url, [b"not JSON"], queue_of(bank.projection))
+            assert len(await take_parked(amqp_url, 1)) == 1
 
 
 async def test_an_event_whose_message_was_garbled_comes_from_the_feed(amqp_url: str, bank_on: OpenBank) -> None:

@@ -1,0 +1,37 @@
+"""In real time, on each store and on any replica: `make faults` shows the same under all its faults."""
+
+import asyncio
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.bank import open_bank, read_log
+from tests.faults.checker import check
+from tests.faults.clients import Clients
+from tests.faults.run import count_reads, open_http, read_view
+
+SECONDS = 4
+COMMANDS_MIN = 500
+
+
+@pytest.mark.parametrize(("store", "replicas"), [("sqlite", 1), ("postgres", 3)])
+async def test_commands_are_strictly_serializable_and_sessions_never_go_back(
+    store: str, replicas: int, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    database_url = request.getfixturevalue("database_url") if store == "postgres" else None
+    async with open_bank(tmp_path, None, 2, database_url, replicas) as bank, open_http() as http:
+        projections = {service.url: service.environment["PROJECTION_NAME"] for service in bank.projections}
+        clients = Clients([service.url for service in bank.commands], projections, Random(1), http)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(clients.run())
+            await asyncio.sleep(SECONDS / 2)
+            await bank.command.kill()
+            await bank.command.start()
+            await asyncio.sleep(SECONDS / 2)
+            clients.stop()
+        log = await read_log(http, bank.command)
+        views = [await read_view(url, log, http) for url in projections]
+    assert check(clients.history, log, views) == []
+    assert clients.acknowledged >= COMMANDS_MIN
+    assert count_reads(clients.history.reads)["session"]
