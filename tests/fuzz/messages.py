@@ -36,6 +36,8 @@ HEADERS: Sequence[HeadersType] = (
     {"x-death": [{"count": 5, "reason": "rejected"}]},
 )
 LARGE_BYTES = 512 * 1024
+BROKER_BYTES_MAX = 1024 * 1024
+"""It takes no larger message: scripts/rabbitmq-limits.conf."""
 MEMORY_GROWTH_MAX_MIB = 128
 
 
@@ -43,10 +45,10 @@ async def fuzz_messages(folder: Path, amqp_url: str, seed: int, enough: Callable
     """Publish the messages of `seed` until `enough` of them; what is wrong afterwards."""
     number = 0
     async with open_bank(folder, amqp_url) as bank, open_channel(amqp_url) as channel:
-        exchange = await channel.get_exchange(EXCHANGE)
         for account in ACCOUNTS:
             await bank.create(account)
         await until_subscription(bank, FOLLOWING)
+        exchange = await channel.get_exchange(EXCHANGE)
         before = memory_mib(bank.projection)
         while not enough(number):
             if number % TRUE_COMMANDS == 0:
@@ -67,7 +69,7 @@ async def publish(
     signed: Sequence[HeadersType],
     random: Random,
 ) -> None:
-    body = make_body(log, random)
+    body = make_body(log, random)[:BROKER_BYTES_MAX]
     odd = random.random() < 0.4
     message = aio_pika.Message(
         body,

@@ -140,9 +140,14 @@ async def take_parked(amqp_url: str, number: int) -> list[AbstractIncomingMessag
         return 0
 
     await eventually(waiting, lambda parked: parked >= number, f"{number} parked messages")
+    return await take(amqp_url, PARKED)
+
+
+async def take(amqp_url: str, queue_name: str) -> list[AbstractIncomingMessage]:
+    """What waits there; it is gone from there then."""
     taken = []
     async with open_channel(amqp_url) as channel:
-        queue = await channel.get_queue(PARKED)
+        queue = await channel.get_queue(queue_name)
         while (message := await queue.get(no_ack=True, fail=False)) is not None:
             taken.append(message)
     return taken
