@@ -1,20 +1,17 @@
 """The projection service's HTTP face: queries of the views."""
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated
 
-import msgspec
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from prometheus_client import CollectorRegistry
-from pydantic import BaseModel
 
 from projection_service.projection import Projection
 from projection_service.subscription import Subscription
+from projection_service.view import View
 from projection_service.view_store import ViewStore
-from shared.api import AccountIdPath, E, route
 from shared.docs import install_docs
-from shared.events import AccountId, Position
+from shared.events import Position
 from shared.problems import NotFound, ProjectionBehind, install_problem_handlers, problem_responses
 from shared.telemetry import install_operator_routes
 from shared.watermark import Peer
@@ -35,26 +32,14 @@ WaitSeconds = Annotated[
 ]
 
 
-class AccountAnswer(BaseModel):
-    """Documentation of an account: cents, and the time of the last accepted event."""
-
-    id: str
-    name: str
-    balance: int
-    version: int
-    last_updated: str
-
-
-class ReserveAnswer(BaseModel):
-    """Documentation of the reserve: cents, and the time of the last accepted deposit or withdrawal."""
-
-    amount: int
-    last_updated: str | None
-
-
 def create_api(
-    store: ViewStore, projection: Projection, subscription: Subscription, registry: CollectorRegistry
+    store: ViewStore,
+    views: Mapping[str, View],
+    projection: Projection,
+    subscription: Subscription,
+    registry: CollectorRegistry,
 ) -> FastAPI:
+    """Has the queries of all `views`, and answers those that `projection` keeps."""
     app = FastAPI(
         title="Counting House: projection service",
         summary="Answers queries from views of the event log.",
@@ -64,43 +49,18 @@ def create_api(
     )
     install_problem_handlers(app)
 
-    def get(path: str, summary: str, answer: type[BaseModel], *problems: int) -> Callable[[E], E]:
-        return route(
-            app,
-            path,
-            "GET",
-            summary=summary,
-            tags=["queries"],
-            response_model=answer,
-            responses=problem_responses(*problems),
-        )
-
-    async def reach(request: Request, min_position: int, wait: float) -> None:
+    async def reach(request: Request, min_position: MinPosition = 0, wait: WaitSeconds = 5) -> None:
         if not await projection.watermark.reach(Position(min_position), wait, Peer.of(request.scope)):
             reached = projection.watermark.position
             raise ProjectionBehind(f"the view is at position {reached}, not yet at {min_position}.", reached)
 
-    @get("/account/{account_id}", "One account", AccountAnswer, 404, 422, 503)
-    async def account(
-        request: Request, account_id: AccountIdPath, min_position: MinPosition = 0, wait: WaitSeconds = 5
-    ) -> Response:
-        await reach(request, min_position, wait)
-        view, position = await store.account(AccountId(account_id))
-        if view is None:
-            raise NotFound(
-                f"there is no account {account_id!r} at position {position}.",
-                headers={"Ledger-Position": str(position)},
-            )
-        return _answer(msgspec.json.encode(view), position)
-
-    @get("/reserve", "The sum of all balances", ReserveAnswer, 422, 503)
-    async def reserve(request: Request, min_position: MinPosition = 0, wait: WaitSeconds = 5) -> Response:
-        await reach(request, min_position, wait)
-        checkpoint = await store.checkpoint()
-        view = checkpoint.reserve
-        # The standard library writes integers of any size; the reserve can be over 64 bits.
-        body = json.dumps({"amount": view.amount, "last_updated": view.last_updated}).encode()
-        return _answer(body, checkpoint.position)
+    for view in views.values():
+        kept = [] if view in projection.views else [Depends(_refuse(view, projection.views))]
+        queries = APIRouter(
+            tags=["queries"], dependencies=[*kept, Depends(reach)], responses=problem_responses(404, 422, 503)
+        )
+        view.add_queries(queries, store)
+        app.include_router(queries)
 
     @app.get(
         "/readyz",
@@ -120,5 +80,9 @@ def create_api(
     return app
 
 
-def _answer(body: bytes, position: Position) -> Response:
-    return Response(body, headers={"Ledger-Position": str(position)}, media_type="application/json")
+def _refuse(view: View, kept: Sequence[View]) -> Callable[[], None]:
+    def refuse() -> None:
+        names = ",".join(view.name for view in kept)
+        raise NotFound(f"this projection does not keep the view {view.name}: its PROJECTION_VIEWS is {names}.")
+
+    return refuse

@@ -1,12 +1,14 @@
 """Folds a gapless run of events into the views, a transaction for each run."""
 
+from collections.abc import Sequence
+
 import msgspec
 from prometheus_client import CollectorRegistry, Gauge
 
-from projection_service.view_store import Checkpoint, CheckpointMoved, ViewStore
-from projection_service.views import project_account, project_reserve
+from projection_service.view import View
+from projection_service.view_store import Change, Checkpoint, CheckpointMoved, ImpossibleEvents, ViewStore
 from shared.chain import ChainAt, extend
-from shared.events import INT64_MAX, Position, RecordedEvent
+from shared.events import Position, RecordedEvent
 from shared.problems import CorruptStore
 from shared.watermark import Watermark
 
@@ -29,8 +31,11 @@ class Projection:
     `watermark` follows the stored checkpoint.
     """
 
-    def __init__(self, store: ViewStore, checkpoint: Checkpoint, registry: CollectorRegistry) -> None:
+    def __init__(
+        self, store: ViewStore, views: Sequence[View], checkpoint: Checkpoint, registry: CollectorRegistry
+    ) -> None:
         self._store = store
+        self.views = views
         self._checkpoint = checkpoint
         self.source = checkpoint.source
         """Names the ledger that the views belong to; None until it is known."""
@@ -110,37 +115,34 @@ class Projection:
         if events[0].position != checkpoint.position + 1:
             raise ValueError(f"position {events[0].position} does not follow checkpoint {checkpoint.position}")
         self._check_source(last.source)
-        accounts = await self._store.accounts({event.account_id for event in events})
-        reserve = checkpoint.reserve
-        for event in events:
-            account = project_account(accounts.get(event.account_id), event)
-            if account is not None:
-                accounts[event.account_id] = account
-            reserve = project_reserve(reserve, event)
         chain = extend(checkpoint.chain, [event.encoded for event in events])
         is_verified = from_ledger and checkpoint.verified.position == checkpoint.position
         verified = ChainAt(last.position, chain) if is_verified else checkpoint.verified
-        moved = Checkpoint(last.position, last.source, reserve, chain, verified)
+        moved = Checkpoint(last.position, last.source, chain, verified)
         try:
-            if not all(0 <= account.balance <= INT64_MAX for account in accounts.values()):
-                await self._refuse(checkpoint, events)
-            await self._store.commit(checkpoint.position, moved, accounts)
+            await self._write(checkpoint, moved, events)
         except CheckpointMoved:
             await self.reload()
         else:
             self.last_event_time = last.time
             self._move(moved)
 
-    async def _refuse(self, checkpoint: Checkpoint, events: list[RecordedEvent]) -> None:
-        """Raises `ForgedEvents`, or `CheckpointMoved` when the accounts were read after another replica's commit."""
-        stored = await self._store.checkpoint()
-        if stored.position != checkpoint.position:
-            raise CheckpointMoved(f"the checkpoint is no longer at {checkpoint.position}.")
-        raise ForgedEvents(
-            f"between {events[0].position} and {events[-1].position} is an event that no ledger records: a balance "
-            "would be below zero, or over 64 bits. Nothing of it is in the views. Find out who else can publish to the "
-            "exchange, and set PROJECTION_NAME to a new name to build new views."
-        )
+    async def _write(self, checkpoint: Checkpoint, moved: Checkpoint, events: list[RecordedEvent]) -> None:
+        """Raises `ForgedEvents`, and `CheckpointMoved` also when the views were read after another replica's commit."""
+        try:
+            changes: list[Change] = []
+            for view in self.views:
+                changes += await view.changes(self._store.read_for_fold, events)
+            await self._store.commit(checkpoint.position, moved, changes)
+        except ImpossibleEvents as reason:
+            stored = await self._store.checkpoint()
+            if stored.position != checkpoint.position:
+                raise CheckpointMoved(f"the checkpoint is no longer at {checkpoint.position}.") from reason
+            raise ForgedEvents(
+                f"between {events[0].position} and {events[-1].position} is an event that no ledger records: {reason}. "
+                "Nothing of it is in the views. Find out who else can publish to the exchange, and set "
+                "PROJECTION_NAME to a new name to build new views."
+            ) from reason
 
     async def reload(self) -> None:
         """Take up the stored checkpoint, after a failure that left in doubt where it is."""

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 
-from fastapi import FastAPI, Path, Response
+from fastapi import APIRouter, FastAPI, Path, Response
 
 from shared.events import ACCOUNT_ID_PATTERN, ACCOUNT_ID_RULE
 
@@ -12,7 +12,7 @@ E = TypeVar("E", bound=Callable[..., Awaitable[Response]])
 AccountIdPath = Annotated[str, Path(pattern=ACCOUNT_ID_PATTERN, description=ACCOUNT_ID_RULE)]
 
 
-def route(app: FastAPI, path: str, method: str, **options: Any) -> Callable[[E], E]:
+def route(app: FastAPI | APIRouter, path: str, method: str, **options: Any) -> Callable[[E], E]:
     """Register an endpoint at `path`, with and without a slash at its end."""
 
     def register(endpoint: E) -> E:

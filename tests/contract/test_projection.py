@@ -12,11 +12,12 @@ from projection_service.feed import Chain, Feed, FeedUnavailable, Page
 from projection_service.projection import ForeignLedger, ForgedEvents, Projection
 from projection_service.subscription import Subscription
 from projection_service.view_store import ViewStore
+from projection_service.views import VIEWS
 from shared.chain import ChainAt, extend
 from shared.events import AmountDeposited, AmountWithdrawn, Event, Position, RecordedEvent
 from shared.problems import NotReady
 from tests.contract.conftest import OpenViewStore
-from tests.examples import ALICE, CREATED, DEPOSITED, INT64_MAX, SOURCE, WITHDRAWN, recorded
+from tests.examples import CREATED, DEPOSITED, INT64_MAX, SOURCE, WITHDRAWN, recorded
 from tests.integration.broker import eventually
 
 LOG = [recorded(1, CREATED), *(recorded(position, DEPOSITED) for position in range(2, 10))]
@@ -59,7 +60,7 @@ class Ledger(Feed):
 
 
 async def projection_on(store: ViewStore) -> Projection:
-    return Projection(store, await store.checkpoint(), CollectorRegistry())
+    return Projection(store, list(VIEWS.values()), await store.checkpoint(), CollectorRegistry())
 
 
 @asynccontextmanager
@@ -153,7 +154,7 @@ async def test_forged_events_are_found_before_a_restarted_projection_is_ready(
     """They are right in all but the amount, or the version."""
     log = list(LOG)
     event = recorded(forged + 1, AmountDeposited(1_000_000, "salary"))
-    log[forged] = event if forged else recorded(1, CREATED, version=7)
+    log[forged] = event if forged else recorded(1, CREATED, version=70)
     await (await projection_on(view_store)).apply(log[:7])
     projection, ledger = await projection_on(view_store), Ledger()
     async with following(projection, ledger, amqp_url) as subscription:
@@ -193,7 +194,7 @@ async def test_a_balance_that_no_ledger_lets_be_is_not_written(
         await projection.apply(events[:2])
         with pytest.raises(ForgedEvents):
             await projection.apply(events)
-        assert (await one.account(ALICE))[1] == 2
+        assert (await one.checkpoint()).position == 2
         # Accounts that were read after another replica's commit say nothing.
         await replica.refresh()
         await replica.apply([*events[:2], recorded(3, WITHDRAWN), recorded(4, WITHDRAWN), recorded(5, WITHDRAWN)])
