@@ -1,4 +1,4 @@
-"""The feed: every event from a position on, and one account's."""
+"""The feed: every event from a position on."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,11 +11,11 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from command_service.event_store import EventStore
-from shared.api import AccountIdPath, E, route
+from shared.api import route
 from shared.chain import CHAIN_START, ChainAt, extend
-from shared.events import INT64_MAX, AccountId, Position, Version
+from shared.events import INT64_MAX, Position
 from shared.messaging import BATCH_CONTENT_TYPE
-from shared.problems import LedgerError, NotFound, problem_responses
+from shared.problems import LedgerError, problem_responses
 from shared.watermark import Peer, Watermark
 
 PAGE_EVENTS_MAX = 10_000
@@ -30,8 +30,6 @@ CHAIN_PIECE_EVENTS = 500
 
 log = structlog.get_logger()
 
-Limit = Annotated[int, Query(ge=1, le=PAGE_EVENTS_MAX)]
-
 
 class ChainAnswer(BaseModel):
     """Documentation of the ledger's chain: its digest in hexadecimal, after the event at `position`."""
@@ -41,22 +39,21 @@ class ChainAnswer(BaseModel):
 
 
 def install_feed(app: FastAPI, store: EventStore, head: Watermark) -> None:
-    def get(path: str, summary: str, *problems: int) -> Callable[[E], E]:
-        batch = {"description": "CloudEvents, oldest first.", "content": {BATCH_CONTENT_TYPE: {}}}
-        return route(
-            app,
-            path,
-            "GET",
-            summary=summary,
-            tags=["events"],
-            responses={200: batch, **problem_responses(*problems)},
-        )
-
-    @get("/events", "The feed: every event from a position on", 422, 503)
+    @route(
+        app,
+        "/events",
+        "GET",
+        summary="The feed: every event from a position on",
+        tags=["events"],
+        responses={
+            200: {"description": "CloudEvents, oldest first.", "content": {BATCH_CONTENT_TYPE: {}}},
+            **problem_responses(422, 503),
+        },
+    )
     async def events(
         request: Request,
         after: Annotated[int, Query(ge=0, le=INT64_MAX, description="Position; events after it.")] = 0,
-        limit: Limit = 1000,
+        limit: Annotated[int, Query(ge=1, le=PAGE_EVENTS_MAX)] = 1000,
         wait: Annotated[
             float,
             Query(ge=0, le=WAIT_SECONDS_MAX, description="Seconds to wait for an event if there is none."),
@@ -75,20 +72,6 @@ def install_feed(app: FastAPI, store: EventStore, head: Watermark) -> None:
         return StreamingResponse(
             page(first, min(limit, last - after), read), headers=headers, media_type=BATCH_CONTENT_TYPE
         )
-
-    @get("/account/{account_id}/events", "One account's events, rejections included", 404, 422, 503)
-    async def account_events(
-        account_id: AccountIdPath,
-        after: Annotated[int, Query(ge=0, le=INT64_MAX, description="Version; events after it.")] = 0,
-        limit: Limit = 1000,
-    ) -> Response:
-        async def read(count: int, events_max: int, bytes_max: int) -> list[bytes]:
-            return await store.read_stream(AccountId(account_id), Version(after + count), events_max, bytes_max)
-
-        first = await read(0, limit, PIECE_BYTES_MAX)
-        if not first and not await store.read_stream(AccountId(account_id), Version(0), 1, PIECE_BYTES_MAX):
-            raise NotFound(f"no command has ever named the account {account_id!r}.")
-        return StreamingResponse(page(first, limit, read), media_type=BATCH_CONTENT_TYPE)
 
 
 def install_chain(app: FastAPI, store: EventStore) -> None:

@@ -1,4 +1,4 @@
-"""The feed and an account's stream: pages, limits, long poll."""
+"""The feed: pages, limits, long poll."""
 
 import asyncio
 import hashlib
@@ -28,13 +28,13 @@ EVENT = {
 }
 
 
-async def read(bank: Bank, path: str = "/events", **parameters: object) -> tuple[list[dict[str, Any]], int]:
-    """The page's events and its Ledger-Position, 0 when it has none."""
+async def read(bank: Bank, **parameters: object) -> tuple[list[dict[str, Any]], int]:
+    """The page's events and its Ledger-Position."""
     query = {name: str(value) for name, value in parameters.items()}
-    async with bank.http.get(bank.command.url + path, params=query) as response:
+    async with bank.http.get(f"{bank.command.url}/events", params=query) as response:
         assert response.status == 200
         assert response.content_type == "application/cloudevents-batch+json"
-        return await response.json(content_type=None), int(response.headers.get("Ledger-Position", 0))
+        return await response.json(content_type=None), int(response.headers["Ledger-Position"])
 
 
 async def test_events_are_cloudevents_in_the_order_of_their_positions(bank: Bank, account: str) -> None:
@@ -93,29 +93,6 @@ async def test_the_feed_waits_no_longer_than_it_is_asked_to(bank: Bank, account:
     started = time.monotonic()
     assert await read(bank, after=last, wait=0.3) == ([], last)
     assert time.monotonic() - started >= 0.3
-
-
-@pytest.mark.parametrize("slash", ["", "/"])
-async def test_an_accounts_stream_is_its_whole_story_in_pages(bank: Bank, account: str, slash: str) -> None:
-    await bank.withdraw(account, 1000)
-    await bank.withdraw(account, 40)
-    path = f"/account/{account}/events{slash}"
-    events, _ = await read(bank, path)
-    assert [(event["accountversion"], event["type"]) for event in events] == [
-        (1, "account-created"),
-        (2, "amount-deposited"),
-        (3, "withdrawal-rejected"),
-        (4, "amount-withdrawn"),
-    ]
-    assert (await read(bank, path, after=1, limit=2))[0] == events[1:3]
-    assert (await read(bank, path, after=4))[0] == []
-
-
-async def test_the_stream_of_an_account_that_no_command_named_is_404(bank: Bank, account_id: str) -> None:
-    async with bank.http.get(f"{bank.command.url}/account/{account_id}/events") as response:
-        problem = await response.json(content_type="application/problem+json")
-    assert (response.status, problem["type"]) == (404, "urn:counting-house:problem:not-found")
-    assert account_id in problem["detail"]
 
 
 async def chain(bank: Bank, **parameters: object) -> tuple[dict[str, Any], int]:
