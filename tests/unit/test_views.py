@@ -93,8 +93,8 @@ def test_an_event_comes_out_of_the_history_byte_for_byte(event: Event, tracepare
     (recorded,) = decode_events(join_events([encoded]))
     row = project_history(recorded)
     assert encode_row(row, SOURCE) == encoded
-    assert (row.account_id, row.version, row.position, row.type) == (ALICE, 3, 7, TYPE_NAMES[type(event)])
-    assert row.amount == getattr(event, "amount", None)
+    assert row[:4] == (ALICE, 3, 7, TYPE_NAMES[type(event)])
+    assert row[-2] == getattr(event, "amount", None)
 
 
 ODD = r'"zo\u00eb \ud83c\udfe6 / \/ \" \\u0000"'

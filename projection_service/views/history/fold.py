@@ -2,28 +2,17 @@
 
 from msgspec import UNSET, Raw
 
-from shared.events import CloudEvent, RecordedEvent, Value, encode_event, read_envelope
+from shared.events import CloudEvent, RecordedEvent, encode_event, read_envelope
 
-
-class HistoryRow(Value, frozen=True):
-    """An event of one account. `amount` is in cents, None when its data has none; `data` is JSON, as it was written."""
-
-    account_id: str
-    version: int
-    position: int
-    type: str
-    time: str
-    event_id: str
-    command_id: str
-    traceparent: str | None
-    amount: int | None
-    data: str
+HistoryRow = tuple[str, int, int, str, str, str, str, str | None, int | None, str]
+"""An event of one account: account_id, version, position, type, time, event_id, command_id, traceparent; its amount in
+cents, None when its data has none; its data, which is JSON as it was written."""
 
 
 def project_history(recorded: RecordedEvent) -> HistoryRow:
     """Raises ValueError when it can't be read on."""
     envelope = read_envelope(recorded)
-    return HistoryRow(
+    return (
         recorded.account_id,
         recorded.version,
         recorded.position,
@@ -39,16 +28,17 @@ def project_history(recorded: RecordedEvent) -> HistoryRow:
 
 def encode_row(row: HistoryRow, source: str) -> bytes:
     """The event of the ledger `source` as it lies in the log, byte for byte."""
+    account_id, version, position, type_, time, event_id, command_id, traceparent, _, data = row
     event = CloudEvent(
-        id=row.event_id,
+        id=event_id,
         source=source,
-        type=row.type,
-        subject=row.account_id,
-        time=row.time,
-        sequence=f"{row.position:020d}",
-        accountversion=row.version,
-        commandid=row.command_id,
-        traceparent=UNSET if row.traceparent is None else row.traceparent,
-        data=Raw(row.data.encode()),
+        type=type_,
+        subject=account_id,
+        time=time,
+        sequence=f"{position:020d}",
+        accountversion=version,
+        commandid=command_id,
+        traceparent=UNSET if traceparent is None else traceparent,
+        data=Raw(data.encode()),
     )
     return encode_event(event).encode()

@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 
-from msgspec.structs import astuple
-
 from projection_service.view_store import Change, ImpossibleEvents, Read, ReadRows, Write
 from projection_service.views.history.fold import HistoryRow, encode_row, project_history
 from shared.events import AccountId, Position, RecordedEvent, Version
@@ -35,20 +33,20 @@ async def read_history(
     """The account's events after version `after` and up to position `up_to`, encoded, and the position at which that
     holds, read at one moment."""
     rows = await read(READ_HISTORY, account_id, after, up_to, events_max)
-    position, source, *first = rows[0]
-    if first[0] is None:
+    position, source, first, *_ = rows[0]
+    if first is None:
         return [], Position(position)
-    return [encode_row(HistoryRow(*row[2:]), source) for row in rows], Position(position)
+    return [encode_row(tuple(row[2:]), source) for row in rows], Position(position)
 
 
 async def changes(read: ReadRows, events: Sequence[RecordedEvent]) -> list[Change]:
     return [Change(ADD_HISTORY, _rows(events))]
 
 
-def _rows(events: Sequence[RecordedEvent]) -> Iterator[tuple[object, ...]]:
+def _rows(events: Sequence[RecordedEvent]) -> Iterator[HistoryRow]:
     """One by one, as they are written: a page of events makes some megabytes of them."""
     try:
         for event in events:
-            yield astuple(project_history(event))
+            yield project_history(event)
     except ValueError as error:
         raise ImpossibleEvents(f"it can't be kept: {error}") from error
