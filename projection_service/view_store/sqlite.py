@@ -91,9 +91,10 @@ def _keep(connection: sqlite3.Connection, views: Collection[str], what: str) -> 
     try:
         position, kept = connection.execute(READ_KEPT).fetchone()
         todo = plan(position, kept, views, what, "sqlite")
-        for script in todo.scripts:
-            execute_script(connection, script)
-        connection.execute(SET_VIEWS, (todo.views,))
+        if todo.scripts:
+            for script in todo.scripts:
+                execute_script(connection, script)
+            connection.execute(SET_VIEWS, (todo.views,))
         connection.execute("COMMIT")
         return todo.views
     finally:
