@@ -39,6 +39,8 @@ from scripts.rabbitmq import RabbitMQNode
 from shared.messaging import declare_exchange, open_channel
 
 BATCH = 1000
+BALANCES = "accounts,reserve"
+"""Views whose size is that of the accounts, and not of the log."""
 
 Measure = Callable[[float], float]
 """Runs for about so many seconds; the figure."""
@@ -201,21 +203,30 @@ def events(bench: Bench) -> Iterator[Row]:
 
         return publish_again, batches(stack.enter_context(command_service(DATA_DIR=bench.data_dir())))
 
-    def catching_up_from_the_feed(stack: ExitStack) -> Measures:
-        ledger = stack.enter_context(opened(bench.log(bench.sizes.backlog)))
-
+    def from_the_feed(ledger: Server, views: str) -> Measure:
         def catch_up(_: float) -> float:
-            with projection_service(DATA_DIR=bench.data_dir(), LEDGER_URL=ledger.url) as projection:
+            with projection_service(
+                DATA_DIR=bench.data_dir(), LEDGER_URL=ledger.url, PROJECTION_VIEWS=views
+            ) as projection:
                 return rate_between(lambda: visible(projection), bench.sizes.backlog // 4, bench.sizes.backlog)
 
-        return catch_up, None
+        return catch_up
+
+    def catching_up_from_the_feed(stack: ExitStack) -> Measures:
+        return from_the_feed(stack.enter_context(opened(bench.log(bench.sizes.backlog))), BALANCES), None
+
+    def catching_up_with_the_history(stack: ExitStack) -> Measures:
+        ledger = stack.enter_context(opened(bench.log(bench.sizes.backlog)))
+        return from_the_feed(ledger, f"{BALANCES},history"), from_the_feed(ledger, BALANCES)
 
     def catching_up_from_the_queue(stack: ExitStack) -> Measures:
         ledger = stack.enter_context(command_service(DATA_DIR=bench.data_dir(), AMQP_URL=amqp_url))
         folder = bench.data_dir()
 
         def catch_up(_: float) -> float:
-            with projection_service(DATA_DIR=folder, LEDGER_URL=ledger.url, AMQP_URL=amqp_url) as projection:
+            with projection_service(
+                DATA_DIR=folder, LEDGER_URL=ledger.url, AMQP_URL=amqp_url, PROJECTION_VIEWS=BALANCES
+            ) as projection:
                 until(lambda: follows_its_queue(projection), "the projection to follow its queue")
                 begin, first = time.monotonic(), visible(projection)
                 os.kill(projection.process_id, signal.SIGSTOP)
@@ -257,6 +268,9 @@ def events(bench: Bench) -> Iterator[Row]:
     yield row(Figure("batches of 1000, until RabbitMQ has confirmed them", "commands/s", 100_000), published_batches)
     yield row(Figure("relay behind by a backlog, confirmed / batches of 1000", "events/s", 1), relay)
     yield row(Figure("projection catching up from the feed", "events/s", 100_000), catching_up_from_the_feed)
+    yield row(
+        Figure("projection catching up with the history / without", "events/s", 0.45), catching_up_with_the_history
+    )
     yield row(Figure("projection catching up from the queue", "events/s", 100_000), catching_up_from_the_queue)
     yield row(Figure("queries of one account / Starlette echo", "requests/s", 0.6), queries)
     yield Row(

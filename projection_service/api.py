@@ -1,62 +1,39 @@
 """The projection service's HTTP face: queries of the views."""
 
-import json
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Callable, Mapping, Sequence
 
-import msgspec
-from fastapi import FastAPI, Query, Response
+from fastapi import APIRouter, Depends, FastAPI, Request
 from prometheus_client import CollectorRegistry
-from pydantic import BaseModel
 
 from projection_service.projection import Projection
 from projection_service.subscription import Subscription
+from projection_service.view import Asked, MinPosition, Reach, View, WaitSeconds
 from projection_service.view_store import ViewStore
-from shared.api import AccountIdPath, E, route
 from shared.docs import install_docs
-from shared.events import AccountId, Position
-from shared.problems import NotFound, install_problem_handlers, problem_responses
+from shared.events import Position
+from shared.problems import NotFound, ProjectionBehind, install_problem_handlers, problem_responses
 from shared.telemetry import install_operator_routes
-
-WAIT_SECONDS_MAX = 60
-
-
-class Asked(BaseModel):
-    min_position: Annotated[
-        int,
-        Query(
-            ge=0,
-            le=2**63 - 1,
-            description="Answer only once the view has reached this position: with the position "
-            "from a command's answer, read your own write.",
-        ),
-    ] = 0
-    wait: Annotated[
-        float, Query(ge=0, le=WAIT_SECONDS_MAX, description="Seconds to wait for min_position at most.")
-    ] = 5
+from shared.watermark import Peer, Watermark
 
 
-class AccountAnswer(BaseModel):
-    """Documentation of an account: cents, and the time of the last accepted event."""
+def reacher(watermark: Watermark) -> Reach:
+    async def reach(asked: Asked, peer: Peer) -> None:
+        if not await watermark.reach(Position(asked.min_position), asked.wait, peer):
+            reached = watermark.position
+            raise ProjectionBehind(f"the view is at position {reached}, not yet at {asked.min_position}.", reached)
 
-    id: str
-    name: str
-    balance: int
-    version: int
-    last_updated: str
-
-
-class ReserveAnswer(BaseModel):
-    """Documentation of the reserve: cents, and the time of the last accepted deposit or withdrawal."""
-
-    amount: int
-    last_updated: str | None
+    return reach
 
 
 def create_api(
-    store: ViewStore, projection: Projection, subscription: Subscription, registry: CollectorRegistry
+    store: ViewStore,
+    views: Mapping[str, View],
+    projection: Projection,
+    reach: Reach,
+    subscription: Subscription,
+    registry: CollectorRegistry,
 ) -> FastAPI:
-    """Its queries do not wait: `hot_paths` has done so before they are asked."""
+    """Has the queries of all `views`, and answers those that `projection` keeps."""
     app = FastAPI(
         title="Counting House: projection service",
         summary="Answers queries from views of the event log.",
@@ -66,34 +43,16 @@ def create_api(
     )
     install_problem_handlers(app)
 
-    def get(path: str, summary: str, answer: type[BaseModel], *problems: int) -> Callable[[E], E]:
-        return route(
-            app,
-            path,
-            "GET",
-            summary=summary,
-            tags=["queries"],
-            response_model=answer,
-            responses=problem_responses(*problems),
+    async def wait_for(request: Request, min_position: MinPosition = 0, wait: WaitSeconds = 5) -> None:
+        await reach(Asked(min_position=min_position, wait=wait), Peer.of(request.scope))
+
+    for view in views.values():
+        kept = [] if view in projection.views else [Depends(_refuse(view, projection.views))]
+        queries = APIRouter(
+            tags=["queries"], dependencies=[*kept, Depends(wait_for)], responses=problem_responses(404, 422, 503)
         )
-
-    @get("/account/{account_id}", "One account", AccountAnswer, 404, 422, 503)
-    async def account(account_id: AccountIdPath, asked: Annotated[Asked, Query()]) -> Response:
-        view, position = await store.account(AccountId(account_id))
-        if view is None:
-            raise NotFound(
-                f"there is no account {account_id!r} at position {position}.",
-                headers={"Ledger-Position": str(position)},
-            )
-        return _answer(msgspec.json.encode(view), position)
-
-    @get("/reserve", "The sum of all balances", ReserveAnswer, 422, 503)
-    async def reserve(asked: Annotated[Asked, Query()]) -> Response:
-        checkpoint = await store.checkpoint()
-        view = checkpoint.reserve
-        # The standard library writes integers of any size; the reserve can be over 64 bits.
-        body = json.dumps({"amount": view.amount, "last_updated": view.last_updated}).encode()
-        return _answer(body, checkpoint.position)
+        view.add_queries(queries, store)
+        app.include_router(queries)
 
     @app.get(
         "/readyz",
@@ -113,5 +72,9 @@ def create_api(
     return app
 
 
-def _answer(body: bytes, position: Position) -> Response:
-    return Response(body, headers={"Ledger-Position": str(position)}, media_type="application/json")
+def _refuse(view: View, kept: Sequence[View]) -> Callable[[], None]:
+    def refuse() -> None:
+        names = ",".join(view.name for view in kept)
+        raise NotFound(f"this projection does not keep the view {view.name}: its PROJECTION_VIEWS is {names}.")
+
+    return refuse

@@ -2,21 +2,24 @@
 
 import structlog
 from prometheus_client import CollectorRegistry
-from pydantic import Field, HttpUrl
+from pydantic import Field, HttpUrl, field_validator
 
-from projection_service.api import create_api
+from projection_service.api import create_api, reacher
 from projection_service.feed import open_feed
-from projection_service.hot_paths import endpoints
 from projection_service.projection import Projection
 from projection_service.subscription import Subscription
+from projection_service.view import View
 from projection_service.view_store import ViewStore
 from projection_service.view_store.postgres import PostgresViewStore
 from projection_service.view_store.sqlite import SqliteViewStore
+from projection_service.views import VIEWS
 from shared.gate import Gate
 from shared.messaging import broker_user
 from shared.server import bind, serve
 from shared.settings import ServiceSettings, shown_url
 from shared.watermark import follow
+
+ALL_VIEWS = "all"
 
 log = structlog.get_logger()
 
@@ -45,27 +48,52 @@ class ProjectionSettings(ServiceSettings):
         description="The command service's user at the broker: messages of any other are parked in ledger.parked. "
         "Without it, the user in AMQP_URL.",
     )
+    projection_views: str = Field(
+        ALL_VIEWS,
+        description=f"The views that are kept, separated by commas: {','.join(VIEWS)}; {ALL_VIEWS} for all of them.",
+    )
+
+    @field_validator("projection_views")
+    @classmethod
+    def _check_views(cls, names: str) -> str:
+        _views(names)
+        return names
+
+    @property
+    def views(self) -> list[View]:
+        return _views(self.projection_views)
+
+
+def _views(names: str) -> list[View]:
+    """Each once, in the order in which they are folded. Raises ValueError."""
+    asked = set(VIEWS) if names == ALL_VIEWS else {name.strip() for name in names.split(",")}
+    if unknown := sorted(asked - VIEWS.keys()):
+        raise ValueError(f"there is no view {unknown[0]!r}, but {', '.join(VIEWS)}; {ALL_VIEWS} for all of them")
+    return [view for view in VIEWS.values() if view.name in asked]
 
 
 async def run(settings: ProjectionSettings) -> None:
     """Run until SIGTERM or SIGINT. Raises `LedgerError` when the store or the port can't be had."""
     path = settings.data_dir / f"projection-{settings.projection_name}.sqlite3"
+    views = settings.views
+    names = [view.name for view in views]
     store: ViewStore
     if settings.database_url is None:
-        store = await SqliteViewStore.open(path)
+        store = await SqliteViewStore.open(path, names)
     else:
-        store = await PostgresViewStore.open(str(settings.database_url), settings.projection_name)
+        store = await PostgresViewStore.open(str(settings.database_url), settings.projection_name, names)
     try:
         listener = bind(settings)
         log.info(
             "projection service",
             store=settings.store_name(path),
+            views=",".join(names),
             broker=settings.broker_name,
             ledger=shown_url(str(settings.ledger_url)),
         )
         registry = CollectorRegistry()
         key = bytes.fromhex(settings.ledger_key) if settings.ledger_key else None
-        projection = Projection(store, await store.checkpoint(), registry, key)
+        projection = Projection(store, views, await store.checkpoint(), registry, key)
         amqp_url = str(settings.amqp_url) if settings.amqp_url else None
         async with open_feed(str(settings.ledger_url)) as feed:
             subscription = Subscription(
@@ -76,13 +104,15 @@ async def run(settings: ProjectionSettings) -> None:
                 settings.projection_name,
                 registry,
             )
-            app = create_api(store, projection, subscription, registry)
+            reach = reacher(projection.watermark)
+            app = create_api(store, VIEWS, projection, reach, subscription, registry)
             background = [subscription.run()]
             if isinstance(store, SqliteViewStore):
                 background.append(store.files.watch())
             else:
                 background.append(follow(projection.refresh, projection.watermark))
-            gate = Gate(app, endpoints(store, projection), settings.hosts(str(settings.ledger_url)))
+            endpoints = {path: endpoint for view in views for path, endpoint in view.endpoints(store, reach).items()}
+            gate = Gate(app, endpoints, settings.hosts(str(settings.ledger_url)))
             await serve(gate, listener, settings, registry, background, on_stop=projection.watermark.close)
     finally:
         await store.close()

@@ -1,12 +1,14 @@
 """Folds a gapless run of events into the views, a transaction for each run."""
 
+from collections.abc import Sequence
+
 from prometheus_client import CollectorRegistry, Gauge
 
 from projection_service.feed import FeedUnavailable, Page
-from projection_service.view_store import Checkpoint, CheckpointMoved, ViewStore
-from projection_service.views import project_account, project_reserve
+from projection_service.view import View
+from projection_service.view_store import Change, Checkpoint, CheckpointMoved, ImpossibleEvents, ViewStore
 from shared.chain import ChainAt
-from shared.events import INT64_MAX, Position, RecordedEvent
+from shared.events import Position, RecordedEvent
 from shared.problems import CorruptStore
 from shared.watermark import Watermark
 from shared.witness import is_signed
@@ -24,10 +26,10 @@ class OtherHistory(CorruptStore):
     slug, title = "other-history", "The ledger has another history"
 
 
-class ImpossibleEvents(CorruptStore):
+class BrokenLedger(CorruptStore):
     """The ledger has recorded what it never should have."""
 
-    slug, title = "impossible-events", "Events that no ledger should record"
+    slug, title = "broken-ledger", "Events that no ledger should record"
 
 
 class Projection:
@@ -37,7 +39,12 @@ class Projection:
     """
 
     def __init__(
-        self, store: ViewStore, checkpoint: Checkpoint, registry: CollectorRegistry, key: bytes | None = None
+        self,
+        store: ViewStore,
+        views: Sequence[View],
+        checkpoint: Checkpoint,
+        registry: CollectorRegistry,
+        key: bytes | None = None,
     ) -> None:
         """Raises `ForeignLedger` when these views were built under another key."""
         if key and checkpoint.key and key != checkpoint.key:
@@ -46,6 +53,7 @@ class Projection:
                 "Set the right one, or PROJECTION_NAME to a new name to build new views."
             )
         self._store = store
+        self.views = views
         self._checkpoint = checkpoint
         self.source = checkpoint.source
         """Names the ledger that the views belong to; None until it is known."""
@@ -106,38 +114,35 @@ class Projection:
 
         Views and checkpoint are committed when this returns. When another replica has moved these views,
         it takes up where they are now instead: compare `position` with what was to be reached.
-        Raises `ImpossibleEvents`.
+        Raises `BrokenLedger`.
         """
         if not events:
             return
         checkpoint, last = self._checkpoint, events[-1]
-        accounts = await self._store.accounts({event.account_id for event in events})
-        reserve = checkpoint.reserve
-        for event in events:
-            account = project_account(accounts.get(event.account_id), event)
-            if account is not None:
-                accounts[event.account_id] = account
-            reserve = project_reserve(reserve, event)
-        moved = Checkpoint(last.position, last.source, reserve, chain, self.key)
+        moved = Checkpoint(last.position, last.source, chain, self.key)
         try:
-            if not all(0 <= account.balance <= INT64_MAX for account in accounts.values()):
-                await self._refuse(checkpoint, events)
-            await self._store.commit(checkpoint.position, moved, accounts)
+            await self._write(checkpoint, moved, events)
         except CheckpointMoved:
             await self.reload()
         else:
             self.last_event_time = last.time
             self._move(moved)
 
-    async def _refuse(self, checkpoint: Checkpoint, events: list[RecordedEvent]) -> None:
-        """Raises `ImpossibleEvents`, or `CheckpointMoved` when another replica has committed meanwhile."""
-        stored = await self._store.checkpoint()
-        if stored.position != checkpoint.position:
-            raise CheckpointMoved(f"the checkpoint is no longer at {checkpoint.position}.")
-        raise ImpossibleEvents(
-            f"between {events[0].position} and {events[-1].position} is an event that no ledger should record: a "
-            "balance would be below zero, or over 64 bits. Nothing of it is in the views. Have the log verified."
-        )
+    async def _write(self, checkpoint: Checkpoint, moved: Checkpoint, events: list[RecordedEvent]) -> None:
+        """Raises `BrokenLedger`, and `CheckpointMoved` also when the views were read after another replica's commit."""
+        try:
+            changes: list[Change] = []
+            for view in self.views:
+                changes += await view.changes(self._store.read_for_fold, events)
+            await self._store.commit(checkpoint.position, moved, changes)
+        except ImpossibleEvents as reason:
+            stored = await self._store.checkpoint()
+            if stored.position != checkpoint.position:
+                raise CheckpointMoved(f"the checkpoint is no longer at {checkpoint.position}.") from reason
+            raise BrokenLedger(
+                f"between {events[0].position} and {events[-1].position} is an event that no ledger should record: "
+                f"{reason}. Nothing of it is in the views. Have the log verified."
+            ) from reason
 
     async def reload(self) -> None:
         """Take up the stored checkpoint, after a failure that left in doubt where it is."""

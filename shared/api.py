@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 from urllib.parse import parse_qsl
 
-from fastapi import FastAPI, Path, Response
+from fastapi import APIRouter, FastAPI, Path, Response
 from pydantic import BaseModel, ValidationError
 
 from shared.events import ACCOUNT_ID_PATTERN, ACCOUNT_ID_RULE
@@ -18,7 +18,7 @@ Q = TypeVar("Q", bound=BaseModel)
 AccountIdPath = Annotated[str, Path(pattern=ACCOUNT_ID_PATTERN, description=ACCOUNT_ID_RULE)]
 
 
-def route(app: FastAPI, path: str, method: str, **options: Any) -> Callable[[E], E]:
+def route(app: FastAPI | APIRouter, path: str, method: str, **options: Any) -> Callable[[E], E]:
     """Register an endpoint at `path`, with and without a slash at its end."""
 
     def register(endpoint: E) -> E:

@@ -21,6 +21,7 @@ REASON_CHARS_MAX = 200
 """Of what an `UnreadableEvent` says: the bytes that it speaks of may be anybody's."""
 ACCOUNT_ID_PATTERN = r"^[A-Za-z0-9._:-]{1,64}$"
 ACCOUNT_ID_RULE = "1 to 64 characters of A-Z a-z 0-9 . _ : -"
+HAS_NUL = "a text has the character U+0000"
 is_account_id = re.compile(ACCOUNT_ID_PATTERN).fullmatch
 
 AccountId = NewType("AccountId", str)
@@ -133,6 +134,16 @@ class RecordedEvent(Value, frozen=True):
     encoded: Raw
 
 
+class Envelope(Value, frozen=True):
+    """What of an event's envelope only those need who keep the whole of it. `data` is as it was written."""
+
+    type: str
+    id: str
+    commandid: str
+    data: Raw
+    traceparent: str | None = None
+
+
 class UnreadableEvent(ValueError):
     """Bytes that are no event of this ledger's contract."""
 
@@ -155,6 +166,7 @@ _RECEIVED = [
 ]
 _encode = msgspec.json.Encoder().encode
 _decode_batch: Callable[[bytes], list[_Received]] = msgspec.json.Decoder(list[reduce(or_, _RECEIVED)]).decode  # type: ignore[misc]
+_decode_envelope = msgspec.json.Decoder(Envelope).decode
 _split_batch = msgspec.json.Decoder(list[Raw]).decode
 
 
@@ -189,12 +201,27 @@ def decode_events(batch: bytes) -> list[RecordedEvent]:
             for one, encoded in zip(received, _split_batch(batch), strict=True)
         ]
     except (ValueError, RecursionError) as error:
-        raise UnreadableEvent(ascii(str(error)[:REASON_CHARS_MAX])[1:-1]) from error
+        raise _unreadable(error) from error
     _check(received, events)
     # PostgreSQL's text cannot hold U+0000, and JSON only when it is escaped. Few events have an escape.
     if b"\\" in batch and any(map(_has_nul, events)):
-        raise UnreadableEvent("a text has the character U+0000")
+        raise UnreadableEvent(HAS_NUL)
     return events
+
+
+def read_envelope(recorded: RecordedEvent) -> Envelope:
+    """Read on in an event that was read: most consumers have no use for it. Raises `UnreadableEvent`."""
+    try:
+        envelope = _decode_envelope(recorded.encoded)
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(error) from error
+    if "\0" in f"{envelope.id}{envelope.commandid}{envelope.traceparent}":
+        raise UnreadableEvent(HAS_NUL)
+    return envelope
+
+
+def _unreadable(error: Exception) -> UnreadableEvent:
+    return UnreadableEvent(ascii(str(error)[:REASON_CHARS_MAX])[1:-1])
 
 
 def _check(received: list[_Received], events: list[RecordedEvent]) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -183,21 +183,20 @@ def migrate(connection: sqlite3.Connection, package: str) -> None:
     try:
         (current,) = connection.execute("PRAGMA user_version").fetchone()
         for migration in to_do(migrations, current, f"the schema of {package}").values():
-            for statement in _statements(migration):
-                connection.execute(statement)
+            execute_script(connection, migration)
         connection.execute(f"PRAGMA user_version = {max(migrations)}")
         connection.execute("COMMIT")
     finally:
         roll_back_leftover(connection)
 
 
-def _statements(script: str) -> Iterator[str]:
-    # `executescript` would commit first, and give up the lock.
+def execute_script(connection: sqlite3.Connection, script: str) -> None:
+    """In the open transaction: `executescript` would commit first, and give up the lock."""
     statement = ""
     for line in script.splitlines(keepends=True):
         statement += line
         if sqlite3.complete_statement(statement):
-            yield statement
+            connection.execute(statement)
             statement = ""
 
 

@@ -1,11 +1,13 @@
-"""The views and the checkpoint, which move together or not at all."""
+"""The checkpoint and the tables of the views, which move together or not at all. What is in the tables, the views know.
 
-from collections.abc import Collection, Mapping
-from typing import Protocol
+A view gives its SQL as `Read` and `Write`, and its tables as numbered migrations beside it (`kept.py`).
+"""
 
-from projection_service.views import AccountView, ReserveView
-from shared.events import AccountId, Position, Value
-from shared.problems import LedgerError
+from collections.abc import Awaitable, Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from shared.events import Position, Value
+from shared.problems import CorruptStore, LedgerError
 
 
 class Checkpoint(Value, frozen=True):
@@ -16,36 +18,76 @@ class Checkpoint(Value, frozen=True):
 
     position: Position
     source: str | None
-    reserve: ReserveView
     chain: bytes
     key: bytes | None
 
 
-EARLIER_STATE = (
-    "these views are of an earlier state of this program. Set PROJECTION_NAME to a new name to build new views, "
-    "and remove these."
-)
+class Read(Value, frozen=True):
+    """A question to the tables; `checkpoint`, which has one row, tells the position of the answer.
+
+    Parameters are ?1, ?2 … and $1, $2 …; of several values, one is JSON in SQLite and an array in PostgreSQL.
+    """
+
+    sqlite: str
+    postgres: str
+
+    @classmethod
+    def in_both(cls, sql: str) -> "Read":
+        """With the parameters $1, $2 …, and no other `$`."""
+        return cls(sql.replace("$", "?"), sql)
+
+
+class Write(Value, frozen=True):
+    """A statement, the same for both stores, that takes what it writes from `changed`.
+
+    `changed` has the columns `columns`, with PostgreSQL's types; its rows are given with each commit. PostgreSQL runs
+    the statement once for all of them, SQLite for each. No two statements of a commit may meet the same row.
+    """
+
+    columns: str
+    sql: str
+
+
+class Change(NamedTuple):
+    write: Write
+    rows: Iterable[tuple[object, ...]]
+    """The same for both stores: what does not fit in 64 bits is decimal text. They are gone over once, in the commit
+    and maybe in another thread; what they raise, the commit raises."""
+
+
+class ReadRows(Protocol):
+    def __call__(self, read: Read, *parameters: object) -> Awaitable[Sequence[Sequence[Any]]]: ...
 
 
 class CheckpointMoved(LedgerError):
     """Another process has moved these views on. Read the checkpoint again and go on from there."""
 
 
+class ImpossibleEvents(LedgerError):
+    """A view can't hold what these events would make of it: no ledger has recorded them. `str()` says what."""
+
+
+class OtherViews(CorruptStore):
+    """These tables do not hold the views that they are asked for."""
+
+    slug, title = "other-views", "Other views"
+
+
 class ViewStore(Protocol):
-    async def checkpoint(self) -> Checkpoint: ...
+    async def checkpoint(self) -> Checkpoint:
+        """Raises `OtherViews` when a process that was started with others has taken over."""
 
-    async def accounts(self, ids: Collection[AccountId]) -> dict[AccountId, AccountView]:
-        """Those of `ids` that exist."""
+    async def read(self, read: Read, *parameters: object) -> Sequence[Sequence[Any]]:
+        """The rows, of one moment between two commits."""
 
-    async def commit(
-        self, expected: Position, checkpoint: Checkpoint, accounts: Mapping[AccountId, AccountView]
-    ) -> None:
-        """Replace `accounts` and move the checkpoint, in one transaction that outlives this process.
+    async def read_for_fold(self, read: Read, *parameters: object) -> Sequence[Sequence[Any]]:
+        """The same, and nothing older than the last commit here. For who commits, in between."""
 
-        Raises `CheckpointMoved`, having written nothing, unless the stored checkpoint is at `expected`.
+    async def commit(self, expected: Position, checkpoint: Checkpoint, changes: Sequence[Change]) -> None:
+        """Write `changes` and move the checkpoint, in one transaction that outlives this process.
+
+        Raises `CheckpointMoved`, having written nothing, unless the stored checkpoint is at `expected` and the tables
+        hold the same views as when they were opened; `ImpossibleEvents` where the tables' constraints forbid it.
         """
-
-    async def account(self, account_id: AccountId) -> tuple[AccountView | None, Position]:
-        """The view and the position at which it holds, read at one moment."""
 
     async def close(self) -> None: ...

@@ -13,10 +13,17 @@ from command_service.event_log.sqlite import SqliteEventLog
 from projection_service.view_store import ViewStore
 from projection_service.view_store.postgres import PostgresViewStore
 from projection_service.view_store.sqlite import SqliteViewStore
+from projection_service.views import VIEWS
 from shared import postgres
 
 OpenEventLog = Callable[[], AbstractAsyncContextManager[EventLog]]
-OpenViewStore = Callable[[], AbstractAsyncContextManager[ViewStore]]
+
+
+class OpenViewStore(Protocol):
+    def __call__(self, *views: str) -> AbstractAsyncContextManager[ViewStore]: ...
+
+
+ALL_VIEWS = list(VIEWS)
 
 
 class Closable(Protocol):
@@ -46,11 +53,12 @@ def open_event_log(request: pytest.FixtureRequest, tmp_path: Path) -> OpenEventL
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def open_view_store(request: pytest.FixtureRequest, tmp_path: Path) -> OpenViewStore:
-    """Opens the test's one view store, any number of times."""
+    """Opens the test's one view store, any number of times; with all views, or those that are named."""
     if request.param == "sqlite":
-        return lambda: closed_at_the_end(SqliteViewStore.open(tmp_path / "views.sqlite3"))
+        path = tmp_path / "views.sqlite3"
+        return lambda *views: closed_at_the_end(SqliteViewStore.open(path, views or ALL_VIEWS))
     url = request.getfixturevalue("database_url")
-    return lambda: closed_at_the_end(PostgresViewStore.open(url, "test"))
+    return lambda *views: closed_at_the_end(PostgresViewStore.open(url, "test", views or ALL_VIEWS))
 
 
 @pytest.fixture

@@ -21,6 +21,9 @@ from command_service.event_log.sqlite import SqliteEventLog
 from command_service.ledger_writer import COMMANDS_WAITING_MAX, LedgerWriter, WriteRequest
 from projection_service.projection import Projection
 from projection_service.view_store.sqlite import SqliteViewStore
+from projection_service.views import VIEWS
+from projection_service.views.accounts.tables import read_accounts
+from projection_service.views.reserve.tables import read_reserve
 from shared.chain import extend
 from shared.events import AccountId, Position, RecordedEvent, decode_events, join_events
 from shared.problems import IdempotencyKeyReused, LedgerError, NotReady, Overloaded, StoreUnavailable
@@ -92,7 +95,7 @@ async def check_that_it_adds_up(requests: list[list[Command]], page: int) -> Non
     with TemporaryDirectory() as folder:
         async with (
             closed_at_the_end(SqliteEventLog.open(Path(folder) / "ledger.sqlite3")) as log,
-            closed_at_the_end(SqliteViewStore.open(Path(folder) / "views.sqlite3")) as views,
+            closed_at_the_end(SqliteViewStore.open(Path(folder) / "views.sqlite3", list(VIEWS))) as views,
             running(log) as ledger,
         ):
             answers = await asyncio.gather(*(ledger.writer.write(WriteRequest(commands)) for commands in requests))
@@ -106,12 +109,12 @@ async def check_that_it_adds_up(requests: list[list[Command]], page: int) -> Non
             balances = fold(events)
             assert [outcome.balance for outcome in outcomes] == balances_after_each(events)
             # The projection, in pages of any size, comes to the same.
-            projection = Projection(views, await views.checkpoint(), CollectorRegistry())
+            projection = Projection(views, list(VIEWS.values()), await views.checkpoint(), CollectorRegistry())
             for first in range(0, len(events), page):
                 await apply(projection, events[first : first + page])
-            stored = await views.accounts([AccountId(name) for name in ("alice", "bob", "carol")])
+            stored = await read_accounts(views.read, [AccountId(name) for name in ("alice", "bob", "carol")])
             assert {account.id: account.balance for account in stored.values()} == balances
-            assert (await views.checkpoint()).reserve.amount == sum(balances.values())
+            assert (await read_reserve(views.read))[0].amount == sum(balances.values())
 
 
 async def apply(projection: Projection, events: list[RecordedEvent]) -> None:

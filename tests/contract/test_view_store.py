@@ -1,22 +1,34 @@
 """What every view store promises."""
 
 import asyncio
+from collections.abc import Iterator
 
 import pytest
+from msgspec.structs import astuple
 
-from projection_service.view_store import Checkpoint, CheckpointMoved, ViewStore
-from projection_service.views import AccountView, ReserveView
+from projection_service.view_store import Change, Checkpoint, CheckpointMoved, ImpossibleEvents, OtherViews, ViewStore
+from projection_service.views.accounts.fold import AccountView
+from projection_service.views.accounts.tables import PUT_ACCOUNTS, read_account, read_accounts
+from projection_service.views.reserve.tables import PUT_RESERVE, read_reserve
 from shared.chain import CHAIN_START
 from shared.events import AccountId, Position, Version
 from shared.problems import LedgerError
 from tests.contract.conftest import OpenViewStore
 from tests.examples import ALICE, BOB, INT64_MAX, SIGNER, SOURCE, at
 
-BEGINNING = Checkpoint(Position(0), None, ReserveView(0, None), CHAIN_START, None)
+BEGINNING = Checkpoint(Position(0), None, CHAIN_START, None)
 
 
-def checkpoint(position: int, reserve: int) -> Checkpoint:
-    return Checkpoint(Position(position), SOURCE, ReserveView(reserve, at(1)), position.to_bytes(32), SIGNER.public_key)
+def checkpoint(position: int) -> Checkpoint:
+    return Checkpoint(Position(position), SOURCE, position.to_bytes(32), SIGNER.public_key)
+
+
+def put(*views: AccountView) -> list[Change]:
+    return [Change(PUT_ACCOUNTS, [astuple(view) for view in views])]
+
+
+def put_reserve(amount: int) -> list[Change]:
+    return [Change(PUT_RESERVE, [(str(amount), at(1))])]
 
 
 def view(account_id: AccountId, balance: int, version: int = 1, name: str = "Alice") -> AccountView:
@@ -25,68 +37,88 @@ def view(account_id: AccountId, balance: int, version: int = 1, name: str = "Ali
 
 async def test_new_views_are_at_the_start_and_empty(view_store: ViewStore) -> None:
     assert await view_store.checkpoint() == BEGINNING
-    assert await view_store.account(ALICE) == (None, 0)
-    assert await view_store.accounts({ALICE}) == {}
+    assert await read_account(view_store.read, ALICE) == (None, 0)
+    assert await read_accounts(view_store.read, [ALICE]) == {}
 
 
 async def test_what_is_committed_is_read_back(view_store: ViewStore) -> None:
-    views = {
-        ALICE: view(ALICE, INT64_MAX, 7, "Zoë 🏦 'quoted' \"twice\" \\ \n"),
-        BOB: view(BOB, 0),
-    }
-    moved = checkpoint(9, INT64_MAX)
-    await view_store.commit(Position(0), moved, views)
+    alice, bob = view(ALICE, INT64_MAX, 7, "Zoë 🏦 'quoted' \"twice\" \\ \n"), view(BOB, 0)
+    moved = checkpoint(9)
+    await view_store.commit(Position(0), moved, put(alice, bob))
     assert await view_store.checkpoint() == moved
-    assert await view_store.account(ALICE) == (views[ALICE], 9)
-    assert await view_store.account(AccountId("unknown")) == (None, 9)
-    assert await view_store.accounts({ALICE, BOB, AccountId("unknown")}) == views
-    assert await view_store.accounts({BOB}) == {BOB: views[BOB]}
-    assert await view_store.accounts(set()) == {}
+    for read in (view_store.read, view_store.read_for_fold):
+        assert await read_account(read, ALICE) == (alice, 9)
+        assert await read_account(read, AccountId("unknown")) == (None, 9)
+        assert await read_accounts(read, [ALICE, BOB, AccountId("unknown")]) == {ALICE: alice, BOB: bob}
+        assert await read_accounts(read, [BOB]) == {BOB: bob}
+        assert await read_accounts(read, []) == {}
 
 
-@pytest.mark.parametrize("reserve", [INT64_MAX + 1, 2**64, 10_000 * INT64_MAX, 2**200])
-async def test_the_reserve_can_be_larger_than_64_bits(view_store: ViewStore, reserve: int) -> None:
-    await view_store.commit(Position(0), checkpoint(1, reserve), {})
-    assert (await view_store.checkpoint()).reserve.amount == reserve
+@pytest.mark.parametrize("amount", [INT64_MAX + 1, 2**64, 10_000 * INT64_MAX, 2**200])
+async def test_a_value_can_be_larger_than_64_bits(view_store: ViewStore, amount: int) -> None:
+    await view_store.commit(Position(0), checkpoint(1), put_reserve(amount))
+    reserve, position = await read_reserve(view_store.read)
+    assert (reserve.amount, position) == (amount, 1)
 
 
-async def test_a_view_is_replaced_by_its_next_state_and_others_stay(view_store: ViewStore) -> None:
-    await view_store.commit(Position(0), checkpoint(1, 100), {ALICE: view(ALICE, 100), BOB: view(BOB, 0)})
-    await view_store.commit(Position(1), checkpoint(2, 70), {ALICE: view(ALICE, 70, 2)})
-    assert await view_store.account(ALICE) == (view(ALICE, 70, 2), 2)
-    assert await view_store.account(BOB) == (view(BOB, 0), 2)
+async def test_a_row_is_replaced_by_its_next_state_and_others_stay(view_store: ViewStore) -> None:
+    await view_store.commit(Position(0), checkpoint(1), put(view(ALICE, 100), view(BOB, 0)))
+    await view_store.commit(Position(1), checkpoint(2), put(view(ALICE, 70, 2)))
+    assert await read_account(view_store.read, ALICE) == (view(ALICE, 70, 2), 2)
+    assert await read_account(view_store.read, BOB) == (view(BOB, 0), 2)
 
 
-async def test_a_commit_takes_as_many_accounts_as_a_transaction_has(view_store: ViewStore) -> None:
+async def test_a_commit_takes_as_many_rows_as_a_transaction_has(view_store: ViewStore) -> None:
     views = {account: view(account, 1) for account in (AccountId(f"account-{number}") for number in range(10_000))}
-    await view_store.commit(Position(0), checkpoint(10_000, 10_000), views)
-    assert await view_store.accounts(views.keys()) == views
+    await view_store.commit(Position(0), checkpoint(10_000), put(*views.values()))
+    assert await read_accounts(view_store.read, list(views)) == views
+
+
+async def test_a_commit_takes_changes_of_several_views_and_changes_without_rows(view_store: ViewStore) -> None:
+    await view_store.commit(Position(0), checkpoint(1), [*put(view(ALICE, 100)), *put_reserve(100)])
+    await view_store.commit(Position(1), checkpoint(2), [*put(), *put_reserve(50)])
+    await view_store.commit(Position(2), checkpoint(3), [])
+    assert await read_account(view_store.read, ALICE) == (view(ALICE, 100), 3)
+    assert (await read_reserve(view_store.read))[0].amount == 50
 
 
 @pytest.mark.parametrize("expected", [0, 4, 6])
 async def test_a_commit_from_another_checkpoint_writes_nothing(view_store: ViewStore, expected: int) -> None:
-    before = checkpoint(5, 100)
-    await view_store.commit(Position(0), before, {ALICE: view(ALICE, 100)})
+    before = checkpoint(5)
+    await view_store.commit(Position(0), before, put(view(ALICE, 100)))
+    changes = [*put(view(ALICE, 0, 9), view(BOB, 0)), *put_reserve(9)]
     with pytest.raises(CheckpointMoved):
-        await view_store.commit(Position(expected), checkpoint(9, 0), {ALICE: view(ALICE, 0, 9), BOB: view(BOB, 0)})
+        await view_store.commit(Position(expected), checkpoint(9), changes)
     assert await view_store.checkpoint() == before
-    assert await view_store.accounts({ALICE, BOB}) == {ALICE: view(ALICE, 100)}
-    await view_store.commit(Position(5), checkpoint(6, 0), {})
+    assert await read_accounts(view_store.read, [ALICE, BOB]) == {ALICE: view(ALICE, 100)}
+    assert (await read_reserve(view_store.read))[0].amount == 0
+    await view_store.commit(Position(5), checkpoint(6), [])
 
 
-async def test_views_that_cannot_be_written_leave_the_checkpoint_where_it_was(view_store: ViewStore) -> None:
-    with pytest.raises(LedgerError):
-        await view_store.commit(Position(0), checkpoint(2, 99), {ALICE: view(ALICE, 100), BOB: view(BOB, -1)})
+async def test_rows_that_the_tables_refuse_leave_everything_where_it_was(view_store: ViewStore) -> None:
+    with pytest.raises(ImpossibleEvents, match="balance"):
+        await view_store.commit(Position(0), checkpoint(2), put(view(ALICE, 100), view(BOB, -1)))
     assert await view_store.checkpoint() == BEGINNING
-    assert await view_store.accounts({ALICE, BOB}) == {}
-    await view_store.commit(Position(0), checkpoint(1, 100), {ALICE: view(ALICE, 100)})
+    assert await read_accounts(view_store.read, [ALICE, BOB]) == {}
+    await view_store.commit(Position(0), checkpoint(1), put(view(ALICE, 100)))
+
+
+async def test_rows_that_fail_while_they_are_made_leave_everything_where_it_was(view_store: ViewStore) -> None:
+    def rows() -> Iterator[tuple[object, ...]]:
+        yield astuple(view(ALICE, 100))
+        raise ImpossibleEvents("made up")
+
+    with pytest.raises(ImpossibleEvents, match="made up"):
+        await view_store.commit(Position(0), checkpoint(2), [Change(PUT_ACCOUNTS, rows())])
+    assert await view_store.checkpoint() == BEGINNING
+    assert await read_account(view_store.read, ALICE) == (None, 0)
 
 
 async def test_one_of_several_writers_moves_the_checkpoint(open_view_store: OpenViewStore) -> None:
     async with open_view_store() as one, open_view_store() as other:
         results = await asyncio.gather(
             *(
-                store.commit(Position(0), checkpoint(1, balance), {ALICE: view(ALICE, balance)})
+                store.commit(Position(0), checkpoint(1), put(view(ALICE, balance)))
                 for balance, store in enumerate([one, other, one, other])
             ),
             return_exceptions=True,
@@ -94,8 +126,8 @@ async def test_one_of_several_writers_moves_the_checkpoint(open_view_store: Open
         (winner,) = [balance for balance, result in enumerate(results) if result is None]
         assert sum(isinstance(result, CheckpointMoved) for result in results) == 3
         for store in (one, other):
-            assert await store.checkpoint() == checkpoint(1, winner)
-            assert await store.account(ALICE) == (view(ALICE, winner), 1)
+            assert await store.checkpoint() == checkpoint(1)
+            assert await read_account(store.read, ALICE) == (view(ALICE, winner), 1)
 
 
 async def test_several_processes_can_open_new_views_at_the_same_time(open_view_store: OpenViewStore) -> None:
@@ -109,15 +141,14 @@ async def test_several_processes_can_open_new_views_at_the_same_time(open_view_s
 async def test_a_commit_that_is_cancelled_is_whole_or_not_there(view_store: ViewStore) -> None:
     for moment in range(20):
         before = await view_store.checkpoint()
-        moved = checkpoint(before.position + 1, before.position + 1)
-        views = {ALICE: view(ALICE, moved.position)}
-        committing = asyncio.create_task(view_store.commit(before.position, moved, views))
+        moved = checkpoint(before.position + 1)
+        committing = asyncio.create_task(view_store.commit(before.position, moved, put(view(ALICE, moved.position))))
         for _ in range(moment // 2):
             await asyncio.sleep(0.0001)
         committing.cancel()
         await asyncio.wait([committing])
-        # Accounts are read where commits are written, and so after a commit that still goes on.
-        accounts, after = await view_store.accounts({ALICE}), await view_store.checkpoint()
+        # What is read for a fold is read where commits are written, and so after a commit that still goes on.
+        accounts, after = await read_accounts(view_store.read_for_fold, [ALICE]), await view_store.checkpoint()
         assert after in (before, moved)
         assert (accounts[ALICE].balance if accounts else 0) == after.position
 
@@ -128,17 +159,16 @@ async def test_a_view_and_its_position_are_of_one_moment(view_store: ViewStore) 
 
     async def write() -> None:
         for position in range(1, last + 1):
-            await view_store.commit(
-                Position(position - 1), checkpoint(position, position), {ALICE: view(ALICE, position)}
-            )
+            changes = [*put(view(ALICE, position)), *put_reserve(position)]
+            await view_store.commit(Position(position - 1), checkpoint(position), changes)
 
     writing = asyncio.create_task(write())
     seen = 0
     while seen < last:
-        account, position = await view_store.account(ALICE)
+        account, position = await read_account(view_store.read, ALICE)
         assert (account.balance if account else 0) == position
-        stored = await view_store.checkpoint()
-        assert stored.reserve.amount == stored.position >= position >= seen
+        reserve, later = await read_reserve(view_store.read)
+        assert reserve.amount == later >= position >= seen
         seen = position
         await asyncio.sleep(0)  # a store may answer without ever waiting
         if writing.done():
@@ -147,10 +177,60 @@ async def test_a_view_and_its_position_are_of_one_moment(view_store: ViewStore) 
 
 
 async def test_all_of_it_is_there_when_the_store_is_opened_again(open_view_store: OpenViewStore) -> None:
-    moved = checkpoint(2, 2**64)
+    moved = checkpoint(2)
     async with open_view_store() as store:
-        await store.commit(Position(0), moved, {ALICE: view(ALICE, 100)})
+        await store.commit(Position(0), moved, [*put(view(ALICE, 100)), *put_reserve(2**64)])
     async with open_view_store() as store:
         assert await store.checkpoint() == moved
-        assert await store.account(ALICE) == (view(ALICE, 100), 2)
-        await store.commit(Position(2), checkpoint(3, 0), {})
+        assert await read_account(store.read, ALICE) == (view(ALICE, 100), 2)
+        assert (await read_reserve(store.read))[0].amount == 2**64
+        await store.commit(Position(2), checkpoint(3), [])
+
+
+async def test_a_view_that_was_not_there_from_the_first_event_on_is_refused(open_view_store: OpenViewStore) -> None:
+    async with open_view_store("accounts"):
+        pass
+    # Nothing is in them yet.
+    async with open_view_store("accounts", "reserve") as store:
+        await store.commit(Position(0), checkpoint(1), put_reserve(7))
+    with pytest.raises(OtherViews, match=r"without history.*PROJECTION_NAME .*to accounts,reserve\."):
+        async with open_view_store():
+            pass
+    async with open_view_store("reserve", "accounts") as store:
+        assert (await read_reserve(store.read))[0].amount == 7
+
+
+async def test_a_view_that_is_no_longer_kept_is_gone_and_does_not_come_back(open_view_store: OpenViewStore) -> None:
+    async with open_view_store() as store:
+        await store.commit(Position(0), checkpoint(1), put(view(ALICE, 100)))
+    async with open_view_store("accounts") as store:
+        assert await read_account(store.read, ALICE) == (view(ALICE, 100), 1)
+        with pytest.raises(LedgerError):
+            await read_reserve(store.read)
+        await store.commit(Position(1), checkpoint(2), [])
+    with pytest.raises(OtherViews, match="without history and reserve"):
+        async with open_view_store():
+            pass
+
+
+@pytest.mark.parametrize(
+    ("position", "before", "after"),
+    [
+        (0, ["accounts"], ["accounts", "reserve"]),
+        (0, ["accounts", "reserve"], ["accounts"]),
+        (5, ["accounts", "reserve"], ["accounts"]),
+    ],
+)
+async def test_a_process_whose_views_are_others_now_commits_nothing_more(
+    open_view_store: OpenViewStore, position: int, before: list[str], after: list[str]
+) -> None:
+    async with open_view_store(*before) as one:
+        if position:
+            await one.commit(Position(0), checkpoint(position), [])
+        async with open_view_store(*after) as other:
+            with pytest.raises(CheckpointMoved):
+                await one.commit(Position(position), checkpoint(6), put(view(ALICE, 1)))
+            with pytest.raises(OtherViews, match="another PROJECTION_VIEWS"):
+                await one.checkpoint()
+            assert await read_account(other.read, ALICE) == (None, position)
+            await other.commit(Position(position), checkpoint(6), put(view(ALICE, 2)))

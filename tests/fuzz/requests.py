@@ -201,7 +201,7 @@ def draft(random: Random) -> Draft:
         query = {"after": str(random.randrange(2000)), "limit": str(random.randint(1, 20))}
         if random.random() < 0.3:
             query["wait"] = str(WAIT_SECONDS_MAX)
-        path = random.choice([["events"], ["account", account, "events"]])
+        path = ["events"]
         return Draft("command", "GET", path, query=query)
     service = random.choice(SERVICES)
     if random.random() < 0.4:
@@ -210,7 +210,12 @@ def draft(random: Random) -> Draft:
     query = (
         {"min_position": str(random.choice([0, 1, 10])), "wait": str(WAIT_SECONDS_MAX)} if random.random() < 0.5 else {}
     )
-    return Draft("projection", "GET", random.choice([["account", account], ["reserve"]]), query=query)
+    return Draft(
+        "projection",
+        "GET",
+        random.choice([["account", account], ["reserve"], ["account", account, "events"]]),
+        query=query,
+    )
 
 
 def _money(random: Random) -> dict[str, Json]:

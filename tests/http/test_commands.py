@@ -12,9 +12,9 @@ PROBLEM = "urn:counting-house:problem:"
 
 
 async def stream(bank: Bank, account_id: str) -> list[dict[str, Any]]:
-    """The account's events; none when no command has named it."""
-    async with bank.http.get(f"{bank.command.url}/account/{account_id}/events") as response:
-        return await response.json(content_type=None) if response.status == 200 else []
+    """The account's events up to now; none when no command has named it."""
+    status, events = await bank.query(f"/account/{account_id}/events", min_position=await head(bank), wait=30)
+    return events if status == 200 else []
 
 
 async def last_event(bank: Bank, account_id: str) -> dict[str, Any]:

@@ -122,9 +122,12 @@ async def impatient(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[S
 
 MALFORMED = {
     "path not in ASCII": b"GET /account/\xff\xfe HTTP/1.1\r\n" + HOST + CLOSE,
-    "bad escape": b"GET /account/%zz/events HTTP/1.1\r\n" + HOST + CLOSE,
-    "escaped byte that is no text": b"GET /account/%ff/events HTTP/1.1\r\n" + HOST + CLOSE,
-    "NUL": b"GET /account/\0/events HTTP/1.1\r\n" + HOST + CLOSE,
+    "bad escape": b"POST /account/deposit/%zz HTTP/1.1\r\n" + JSON + CLOSE + b"Content-Length: 14\r\n",
+    "escaped byte that is no text": b"POST /account/deposit/%ff HTTP/1.1\r\n"
+    + JSON
+    + CLOSE
+    + b"Content-Length: 14\r\n",
+    "NUL": b"POST /account/deposit/\0 HTTP/1.1\r\n" + JSON + CLOSE + b"Content-Length: 14\r\n",
     "NUL in a header": LIVEZ + b"X: a\0b\r\n" + CLOSE,
     "unknown method": b"BREW /livez HTTP/1.1\r\n" + HOST + CLOSE,
     "other method": b"PROPFIND /livez HTTP/1.1\r\n" + HOST + CLOSE,

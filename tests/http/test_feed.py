@@ -31,13 +31,13 @@ EVENT = {
 }
 
 
-async def read(bank: Bank, path: str = "/events", **parameters: object) -> tuple[list[dict[str, Any]], int]:
-    """The page's events and its Ledger-Position, 0 when it has none."""
+async def read(bank: Bank, **parameters: object) -> tuple[list[dict[str, Any]], int]:
+    """The page's events and its Ledger-Position."""
     query = {name: str(value) for name, value in parameters.items()}
-    async with bank.http.get(bank.command.url + path, params=query) as response:
+    async with bank.http.get(f"{bank.command.url}/events", params=query) as response:
         assert response.status == 200
         assert response.content_type == "application/cloudevents-batch+json"
-        return await response.json(content_type=None), int(response.headers.get("Ledger-Position", 0))
+        return await response.json(content_type=None), int(response.headers["Ledger-Position"])
 
 
 async def test_events_are_cloudevents_in_the_order_of_their_positions(bank: Bank, account: str) -> None:

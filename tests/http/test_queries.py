@@ -6,10 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.bank import Bank, open_bank
+from projection_service.views import VIEWS
+from tests.bank import Bank, Service, open_bank
 from tests.http.test_commands import head, stream
 
 INT64_MAX = 2**63 - 1
+PATHS = {
+    "/account/alice": "accounts",
+    "/reserve": "reserve",
+    "/account/alice/events": "history",
+}
+"""Every query, with its view."""
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
@@ -97,7 +104,7 @@ async def test_min_position_is_awaited_by_many_at_once(bank: Bank, account: str)
     assert [(status, view["balance"]) for status, view in answers] == [(200, 105)] * 50
 
 
-@pytest.mark.parametrize("path", ["/reserve", "/account/alice"])
+@pytest.mark.parametrize("path", PATHS)
 async def test_a_view_that_does_not_get_there_in_time_says_how_far_it_is(bank: Bank, path: str) -> None:
     position = await head(bank)
     await bank.query("/reserve", min_position=position)
@@ -144,3 +151,44 @@ async def test_an_unknown_path_or_method_is_a_problem_too(bank: Bank, method: st
     async with bank.http.request(method, bank.projection.url + path) as response:
         problem = await response.json(content_type="application/problem+json")
     assert (response.status, problem["status"]) == (status, status)
+
+
+@pytest.mark.parametrize("on_postgresql", [False, True])
+async def test_a_projection_keeps_the_views_that_it_is_told_to(
+    tmp_path: Path, request: pytest.FixtureRequest, on_postgresql: bool
+) -> None:
+    """The others are a 404, whatever else is asked, and gone for this projection."""
+    database_url = request.getfixturevalue("database_url") if on_postgresql else None
+    async with open_bank(tmp_path, database_url=database_url) as bank:
+        await bank.create("alice")
+        for path in PATHS:
+            assert (await bank.query(path, min_position=1))[0] == 200
+        await bank.projection.stop()
+        bank.projection.environment["PROJECTION_VIEWS"] = "history, reserve"
+        await bank.projection.start()
+        await bank.deposit("alice", 7)
+        assert (await bank.query("/reserve", min_position=2))[1]["amount"] == 7
+        assert len((await bank.query("/account/alice/events", min_position=2))[1]) == 2
+        for path in ("/account/alice", "/account/alice/", "/account/alice?min_position=x", "/account/alice?wait=0"):
+            status, problem = await bank.query(path)
+            assert (status, problem["type"]) == (404, "urn:counting-house:problem:not-found")
+            assert "its PROJECTION_VIEWS is reserve,history" in problem["detail"]
+        await bank.projection.stop()
+        del bank.projection.environment["PROJECTION_VIEWS"]
+        with pytest.raises(RuntimeError, match=r"was built without accounts.*Set PROJECTION_NAME to a new name"):
+            await bank.projection.start()
+        bank.projection.environment["PROJECTION_NAME"] += "-anew"
+        await bank.projection.start()
+        for path in PATHS:
+            assert (await bank.query(path, min_position=2))[0] == 200
+
+
+def test_every_view_has_its_queries_here() -> None:
+    assert set(PATHS.values()) == VIEWS.keys()
+
+
+@pytest.mark.parametrize("names", ["acounts", "accounts;reserve", ",", "all,accounts"])
+async def test_a_view_that_there_is_not_is_refused_at_the_start(tmp_path: Path, names: str) -> None:
+    service = Service("projection_service", tmp_path / "log", DATA_DIR=str(tmp_path), PROJECTION_VIEWS=names)
+    with pytest.raises(RuntimeError, match=r"ended with 2.*\n.*PROJECTION_VIEWS: .*accounts, reserve, history"):
+        await service.start()

@@ -1,11 +1,25 @@
-"""What each event does to the views: given (events) / when (an event) / then (the two views)."""
+"""What each event does to the views: given (events) / when (an event) / then (the views)."""
 
 from functools import reduce
 
 import pytest
+from msgspec import UNSET, UnsetType
 
-from projection_service.views import AccountView, ReserveView, project_account, project_reserve
-from shared.events import AmountDeposited, DepositRejected, Event, RecordedEvent, Version
+from projection_service.views.accounts.fold import AccountView, project_account
+from projection_service.views.history.fold import encode_row, project_history
+from projection_service.views.reserve.fold import ReserveView, project_reserve
+from shared.events import (
+    TYPE_NAMES,
+    AmountDeposited,
+    CloudEvent,
+    DepositRejected,
+    Event,
+    RecordedEvent,
+    Version,
+    decode_events,
+    encode_event,
+    join_events,
+)
 from tests.examples import (
     ALICE,
     BOB,
@@ -13,10 +27,13 @@ from tests.examples import (
     CREATION_REJECTED,
     DEPOSIT_REJECTED,
     DEPOSITED,
+    EVENTS,
     INT64_MAX,
+    SOURCE,
     WITHDRAWAL_REJECTED,
     WITHDRAWN,
     at,
+    logged,
     recorded,
 )
 
@@ -55,3 +72,54 @@ def test_the_reserve_is_the_sum_of_all_accounts_and_can_be_larger_than_64_bits()
     reserve = reduce(project_reserve, deposits, ReserveView(0, None))
     assert reserve == ReserveView(5 * INT64_MAX, at(5))
     assert reserve.amount > 2**64
+
+
+@pytest.mark.parametrize("event", EVENTS)
+@pytest.mark.parametrize("traceparent", [UNSET, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"])
+def test_an_event_comes_out_of_the_history_byte_for_byte(event: Event, traceparent: str | UnsetType) -> None:
+    cloud_event = CloudEvent(
+        id="event-7",
+        source=SOURCE,
+        type=TYPE_NAMES[type(event)],
+        subject=ALICE,
+        time=at(7),
+        sequence=f"{7:020d}",
+        accountversion=3,
+        commandid="command-7",
+        traceparent=traceparent,
+        data=event,
+    )
+    encoded = encode_event(cloud_event)
+    (recorded,) = decode_events(join_events([encoded]))
+    row = project_history(recorded)
+    assert encode_row(row, SOURCE) == encoded
+    assert row[:4] == (ALICE, 3, 7, TYPE_NAMES[type(event)])
+    assert row[-2] == getattr(event, "amount", None)
+
+
+ODD = r'"zo\u00eb \ud83c\udfe6 / \/ \" \\u0000"'
+
+
+def test_what_another_encoder_wrote_into_the_data_stays_as_it_is() -> None:
+    written = b'{ "amount":100,"description":%b,"more":[1e3] }' % ODD.encode()
+    (first, last) = logged(1, DEPOSITED).split(b'{"amount":100,"description":"salary"}')
+    encoded = first + written + last
+    (recorded,) = decode_events(join_events([encoded]))
+    assert encode_row(project_history(recorded), SOURCE) == encoded
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        (b'"id":"event-1",', b""),
+        (b'"id":"event-1"', b'"id":"\\u0000"'),
+        (b'"commandid":"command-1"', b'"commandid":1'),
+        (b'"salary"', b'"salary","more":"\xff"'),
+    ],
+)
+def test_an_event_that_cannot_be_kept_whole_is_refused(good: bytes, bad: bytes) -> None:
+    encoded = logged(1, DEPOSITED)
+    assert good in encoded
+    (recorded,) = decode_events(join_events([encoded.replace(good, bad)]))
+    with pytest.raises(ValueError, match=r"."):
+        project_history(recorded)

@@ -1,4 +1,4 @@
-"""What each event changes in the views. Pure."""
+"""What each event changes in an account. Pure."""
 
 from shared.events import AccountCreated, AccountId, AmountDeposited, AmountWithdrawn, RecordedEvent, Value, Version
 
@@ -11,16 +11,6 @@ class AccountView(Value, frozen=True):
     balance: int
     version: Version
     last_updated: str
-
-
-class ReserveView(Value, frozen=True):
-    """The sum of all balances, in cents: it can be larger than any 64-bit number.
-
-    `last_updated` is None before the first deposit.
-    """
-
-    amount: int
-    last_updated: str | None
 
 
 def project_account(account: AccountView | None, recorded: RecordedEvent) -> AccountView | None:
@@ -36,14 +26,3 @@ def project_account(account: AccountView | None, recorded: RecordedEvent) -> Acc
             return AccountView(account.id, account.name, account.balance, recorded.version, account.last_updated)
         case _:
             return None
-
-
-def project_reserve(reserve: ReserveView, recorded: RecordedEvent) -> ReserveView:
-    """The reserve after `recorded`. A new account has nothing in it yet, and a rejection moves nothing."""
-    match recorded.event:
-        case AmountDeposited(amount=amount):
-            return ReserveView(reserve.amount + amount, recorded.time)
-        case AmountWithdrawn(amount=amount):
-            return ReserveView(reserve.amount - amount, recorded.time)
-        case _:
-            return reserve

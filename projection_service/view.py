@@ -1,0 +1,63 @@
+"""What a view is, and how its queries answer. Each is a room of its own under `views/`."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Annotated, NamedTuple
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel
+
+from projection_service.view_store import Change, ReadRows, ViewStore
+from shared.events import INT64_MAX, Position, RecordedEvent
+from shared.gate import Endpoint
+from shared.watermark import Peer
+
+WAIT_SECONDS_MAX = 60
+
+MinPosition = Annotated[
+    int,
+    Query(
+        ge=0,
+        le=INT64_MAX,
+        description="Answer only once the view has reached this position: with the position "
+        "from a command's answer, read your own write.",
+    ),
+]
+WaitSeconds = Annotated[
+    float, Query(ge=0, le=WAIT_SECONDS_MAX, description="Seconds to wait for min_position at most.")
+]
+
+
+class Asked(BaseModel):
+    """What every query takes."""
+
+    min_position: MinPosition = 0
+    wait: WaitSeconds = 5
+
+
+Reach = Callable[[Asked, Peer], Awaitable[None]]
+"""Waits until the views are where a query wants them. Raises `ProjectionBehind`."""
+
+
+def no_endpoints(store: ViewStore, reach: Reach) -> Mapping[str, Endpoint]:
+    """Most queries are not asked often enough to need an endpoint before FastAPI's."""
+    return {}
+
+
+class View(NamedTuple):
+    name: str
+    """Its folder's, and its name in PROJECTION_VIEWS."""
+    changes: Callable[[ReadRows, Sequence[RecordedEvent]], Awaitable[list[Change]]]
+    """What a run of events changes in its tables. Raises `ImpossibleEvents` at what no ledger could have recorded."""
+    add_queries: Callable[[APIRouter, ViewStore], None]
+    """Registers its queries. They take `min_position` and `wait` without doing anything for it."""
+    endpoints: Callable[[ViewStore, Reach], Mapping[str, Endpoint]] = no_endpoints
+    """Those of its queries that are asked most, for the gate: there they wait, and may be answered, at less cost."""
+
+
+def answer(body: bytes, position: Position) -> Response:
+    """JSON, from what the view held at `position`."""
+    return Response(body, headers=position_header(position), media_type="application/json")
+
+
+def position_header(position: Position) -> dict[str, str]:
+    return {"Ledger-Position": str(position)}

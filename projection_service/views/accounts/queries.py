@@ -1,0 +1,50 @@
+"""One account. When it is asked for plainly, the gate has the answer; the application answers all other queries."""
+
+from collections.abc import Mapping
+
+import msgspec
+from fastapi import APIRouter, Response
+from pydantic import BaseModel
+
+from projection_service.view import Asked, Reach, answer, position_header
+from projection_service.view_store import ViewStore
+from projection_service.views.accounts.tables import read_account
+from shared.api import AccountIdPath, read_query, route
+from shared.events import AccountId, is_account_id
+from shared.gate import Answer, Endpoint, Request
+from shared.problems import NotFound
+
+_encode = msgspec.json.Encoder().encode
+
+
+class AccountAnswer(BaseModel):
+    """Documentation of an account: cents, and the time of the last accepted event."""
+
+    id: str
+    name: str
+    balance: int
+    version: int
+    last_updated: str
+
+
+def add_queries(queries: APIRouter, store: ViewStore) -> None:
+    @route(queries, "/account/{account_id}", "GET", summary="One account", response_model=AccountAnswer)
+    async def account(account_id: AccountIdPath) -> Response:
+        view, position = await read_account(store.read, AccountId(account_id))
+        if view is None:
+            raise NotFound(f"there is no account {account_id!r} at position {position}.", position_header(position))
+        return answer(_encode(view), position)
+
+
+def endpoints(store: ViewStore, reach: Reach) -> Mapping[str, Endpoint]:
+    async def account(request: Request) -> Answer | None:
+        if not is_account_id(request.name):
+            return None
+        if request.query:
+            await reach(read_query(request.query, Asked), request.peer)
+        view, position = await read_account(store.read, AccountId(request.name))
+        if view is None:
+            return None
+        return Answer(200, b"application/json", _encode(view), ((b"ledger-position", b"%d" % position),))
+
+    return {"/account/": Endpoint("GET", account)}

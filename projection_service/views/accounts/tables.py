@@ -1,0 +1,50 @@
+"""The accounts in SQL, and what a run of events changes there."""
+
+from collections.abc import Sequence
+
+from msgspec.structs import astuple
+
+from projection_service.view_store import Change, ImpossibleEvents, Read, ReadRows, Write
+from projection_service.views.accounts.fold import AccountView, project_account
+from shared.events import INT64_MAX, AccountId, Position, RecordedEvent
+
+READ_ACCOUNT = Read.in_both("""
+    SELECT position, id, name, balance, version, last_updated FROM checkpoint LEFT JOIN accounts ON id = $1
+""")
+READ_ACCOUNTS = Read(
+    sqlite="""
+        SELECT id, name, balance, version, last_updated FROM accounts WHERE id IN (SELECT value FROM json_each(?1))
+    """,
+    postgres="SELECT id, name, balance, version, last_updated FROM accounts WHERE id = ANY($1)",
+)
+PUT_ACCOUNTS = Write(
+    "id text, name text, balance bigint, version bigint, last_updated text",
+    """
+    INSERT INTO accounts (id, name, balance, version, last_updated) SELECT * FROM changed WHERE true
+    ON CONFLICT (id) DO UPDATE SET
+        name = excluded.name, balance = excluded.balance,
+        version = excluded.version, last_updated = excluded.last_updated
+    """,
+)
+
+
+async def read_account(read: ReadRows, account_id: AccountId) -> tuple[AccountView | None, Position]:
+    """The view and the position at which it holds, read at one moment."""
+    ((position, *row),) = await read(READ_ACCOUNT, account_id)
+    return (None if row[0] is None else AccountView(*row)), Position(position)
+
+
+async def read_accounts(read: ReadRows, ids: Sequence[AccountId]) -> dict[AccountId, AccountView]:
+    """Those of `ids` that exist."""
+    return {row[0]: AccountView(*row) for row in await read(READ_ACCOUNTS, ids)}
+
+
+async def changes(read: ReadRows, events: Sequence[RecordedEvent]) -> list[Change]:
+    accounts = await read_accounts(read, list({event.account_id for event in events}))
+    for event in events:
+        account = project_account(accounts.get(event.account_id), event)
+        if account is not None:
+            accounts[event.account_id] = account
+    if not all(0 <= account.balance <= INT64_MAX for account in accounts.values()):
+        raise ImpossibleEvents("a balance would be below zero, or over 64 bits")
+    return [Change(PUT_ACCOUNTS, [astuple(account) for account in accounts.values()])]

@@ -1,0 +1,17 @@
+CREATE TABLE history (
+    -- Every event of each account, rejections included, in the order of the log: what was once written stays.
+    -- The ledger is in `checkpoint.source`; together these are the whole CloudEvent.
+    account_id TEXT NOT NULL,
+    version INTEGER NOT NULL, -- place among the account's events: 1, 2, 3 …
+    position INTEGER NOT NULL, -- place in the whole log
+    type TEXT NOT NULL, -- as in amount-deposited
+    time TEXT NOT NULL, -- RFC 3339 in UTC
+    event_id TEXT NOT NULL,
+    command_id TEXT NOT NULL, -- of the command that led to it
+    traceparent TEXT, -- W3C Trace Context of the request, where it had one
+    amount INTEGER, -- in cents, where `data` has one; of a rejection, what was asked for
+    data TEXT NOT NULL, -- JSON, as it was written: see it with data ->> '$.description'
+    -- Not WITHOUT ROWID: rows that lie where their account's others are take up to three times as long to write, and
+    -- three percent less room at most.
+    PRIMARY KEY (account_id, version)
+) STRICT;

@@ -1,0 +1,98 @@
+"""What the view `history` holds, over every view store."""
+
+import pytest
+from msgspec import UNSET, UnsetType
+from prometheus_client import CollectorRegistry
+
+from projection_service.projection import BrokenLedger, Projection
+from projection_service.view_store import Read, ViewStore
+from projection_service.views import VIEWS
+from projection_service.views.history.tables import read_history
+from shared.chain import extend
+from shared.events import (
+    TYPE_NAMES,
+    AccountId,
+    CloudEvent,
+    Event,
+    Position,
+    Version,
+    decode_events,
+    encode_event,
+    join_events,
+)
+from tests.examples import ALICE, BOB, DEPOSITED, EVENTS, INT64_MAX, SOURCE, at
+
+ODD = "Zoë 🏦 'quoted' \"twice\" \\ \\u0000 \n \x7f"
+EVER = Position(INT64_MAX)
+
+
+def encoded(position: int, event: Event, account_id: AccountId, version: int, trace: str | UnsetType = UNSET) -> bytes:
+    cloud_event = CloudEvent(
+        id=f"event-{position}-{ODD}",
+        source=SOURCE,
+        type=TYPE_NAMES[type(event)],
+        subject=account_id,
+        time=at(position),
+        sequence=f"{position:020d}",
+        accountversion=version,
+        commandid=f"command-{position}",
+        traceparent=trace,
+        data=event,
+    )
+    return encode_event(cloud_event)
+
+
+OF_ALICE = [encoded(n, event, ALICE, n, "00-trace-01" if n % 2 else UNSET) for n, event in enumerate(EVENTS, 1)]
+OF_BOB = [encoded(len(EVENTS) + 1, DEPOSITED, BOB, 1)]
+
+
+async def fold(store: ViewStore, *pages: list[bytes]) -> Projection:
+    projection = Projection(store, list(VIEWS.values()), await store.checkpoint(), CollectorRegistry())
+    for page in pages:
+        await apply(projection, page)
+    return projection
+
+
+async def apply(projection: Projection, events: list[bytes]) -> None:
+    await projection.apply(decode_events(join_events(events)), extend(projection.at.chain, events))
+
+
+async def test_every_type_of_event_is_given_back_byte_for_byte(view_store: ViewStore) -> None:
+    await fold(view_store, OF_ALICE[:4], OF_ALICE[4:] + OF_BOB)
+    assert await read_history(view_store.read, ALICE, Version(0), 100, EVER) == (OF_ALICE, 7)
+    assert await read_history(view_store.read, BOB, Version(0), 100, EVER) == (OF_BOB, 7)
+
+
+async def test_it_is_read_from_a_version_on_up_to_a_position(view_store: ViewStore) -> None:
+    assert await read_history(view_store.read, ALICE, Version(0), 100, EVER) == ([], 0)
+    await fold(view_store, OF_ALICE + OF_BOB)
+    assert await read_history(view_store.read, ALICE, Version(2), 3, EVER) == (OF_ALICE[2:5], 7)
+    assert await read_history(view_store.read, ALICE, Version(2), 100, Position(4)) == (OF_ALICE[2:4], 7)
+    assert await read_history(view_store.read, ALICE, Version(6), 100, EVER) == ([], 7)
+    assert await read_history(view_store.read, AccountId("unknown"), Version(0), 100, EVER) == ([], 7)
+
+
+async def test_a_person_can_ask_it_in_sql(view_store: ViewStore) -> None:
+    await fold(view_store, OF_ALICE + OF_BOB)
+    deposits = Read.in_both("""
+        SELECT account_id, sum(amount), min(time), max(data ->> 'description') FROM history
+        WHERE type = 'amount-deposited' GROUP BY account_id ORDER BY account_id
+    """)
+    assert await view_store.read(deposits) == [("alice", 100, at(3), "salary"), ("bob", 100, at(7), "salary")]
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        (b'"id":"event-', b'"id":"\\u0000event-'),
+        (b'"commandid":', b'"command":'),
+        (b'"accountversion":5', b'"accountversion":3'),
+    ],
+)
+async def test_an_event_that_it_cannot_hold_stops_the_projection_and_is_not_written(
+    view_store: ViewStore, good: bytes, bad: bytes
+) -> None:
+    projection = await fold(view_store, OF_ALICE[:4])
+    with pytest.raises(BrokenLedger, match="between 5 and 6"):
+        await apply(projection, [OF_ALICE[4].replace(good, bad), OF_ALICE[5]])
+    assert await read_history(view_store.read, ALICE, Version(0), 100, EVER) == (OF_ALICE[:4], 4)
