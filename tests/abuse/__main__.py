@@ -9,12 +9,12 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from tests.abuse.abuses import ABUSES, Abuse, Outcome
+from tests.abuse.abuses import ABUSES, LIMITS, Abuse, Outcome
 from tests.bank import Service, open_bank
 from tests.fuzz.run import IDLE_TIMES_MAX, LIVEZ_MS_MAX, memory_mib
 from tests.livez import probe
 
-HEADS = ("tried", "limit", "what came of it", "memory at most", "/livez at worst", "of an idle service")
+HEADS = ("tried", "limits", "what came of it", "memory at most", "/livez at worst", "of an idle service")
 
 
 class Measured(NamedTuple):
@@ -31,7 +31,8 @@ class Measured(NamedTuple):
 
     def __str__(self) -> str:
         figures = f"+{self.memory_mib:.0f} MiB | {self.worst_ms:.0f} ms | {self.idle_ms:.0f} ms"
-        return f"| {self.abuse.name} | `{self.abuse.limit}` | {self.outcome} | {figures} |"
+        limits = [f"`{name}` {LIMITS[name]:,}" if name.isupper() else name for name in self.abuse.limits.split(", ")]
+        return f"| {self.abuse.name} | {', '.join(limits)} | {self.outcome} | {figures} |"
 
 
 def main(only: Annotated[str, typer.Option(help="Only the abuses with this in their name.")] = "") -> None:

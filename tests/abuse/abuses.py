@@ -8,14 +8,25 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from command_service.http import commands
+from command_service.http.commands import BATCH_BYTES_MAX
+from shared import gate, http_protocol, watermark
+from shared.gate import BODIES_BYTES_MAX
+from shared.settings import ServiceSettings
 from tests.bank import Service
 from tests.wire import Answer, Connection, NoAnswer, read_answer, request
 
 MIB = 1024 * 1024
-BATCH_BYTES = 16 * MIB
-BODIES_BYTES_MAX = 128 * MIB
+LIMITS: dict[str, Any] = {
+    **{name.upper(): field.default for name, field in ServiceSettings.model_fields.items()},
+    **vars(commands),
+    **vars(gate),
+    **vars(http_protocol),
+    **vars(watermark),
+}
+"""The settings and constants by their names, with the values that they have by themselves."""
 WAVE = 500
 """So many connections are opened at once: the kernel's queue of those that wait for it is bounded too."""
 HOSTILE_SECONDS = 45
@@ -30,10 +41,13 @@ Outcome = str
 
 
 class Abuse(NamedTuple):
-    """`limit` names what has to hold; `patient` ones cost hardly anything and take their time, so they go together."""
+    """`limits` name what has to hold, in words where it is no number.
+
+    `patient` ones cost hardly anything and take their time, so they go together.
+    """
 
     name: str
-    limit: str
+    limits: str
     run: Callable[[Service], Awaitable[Outcome]]
     service: Literal["command", "projection"] = "command"
     open_files_max: int | None = None
@@ -157,8 +171,8 @@ async def slow_bodies(service: Service) -> Outcome:
 
         async def hold(number: int, client: Client) -> bool:
             path = "/commands/" if number % 2 else "/commands"
-            head = head_of(path, f"Content-Length: {BATCH_BYTES}")
-            for _ in range(BATCH_BYTES // MIB - 1):
+            head = head_of(path, f"Content-Length: {BATCH_BYTES_MAX}")
+            for _ in range(BATCH_BYTES_MAX // MIB - 1):
                 if not await client.send((head + b"\r\n\r\n" if head else b"") + b" " * MIB):
                     return True
                 head = b""
@@ -187,7 +201,7 @@ async def endless_bodies(service: Service) -> Outcome:
         while not stop.is_set():
             async with crowd(service, 1) as clients:
                 for client in clients:
-                    await client.send(head_of("/commands", f"Content-Length: {BATCH_BYTES}") + b"\r\n\r\n")
+                    await client.send(head_of("/commands", f"Content-Length: {BATCH_BYTES_MAX}") + b"\r\n\r\n")
                     sent = 0
                     while sent < share and await client.send(b" " * 65536):
                         sent += 65536
@@ -221,7 +235,9 @@ async def unknown_fields(service: Service) -> Outcome:
 
 
 async def one_bad_byte(service: Service) -> Outcome:
-    text = b'[{"type":"deposit","account_id":"a","amount":1,"description":"' + b"a" * (BATCH_BYTES - 100) + b'\xff"}]'
+    text = (
+        b'[{"type":"deposit","account_id":"a","amount":1,"description":"' + b"a" * (BATCH_BYTES_MAX - 100) + b'\xff"}]'
+    )
     return await _one(service, text)
 
 
@@ -334,6 +350,11 @@ ABUSES = (
     Abuse("10,000 long polls, sent and left", "WAITS_MAX", left_polls),
     Abuse("18,000 waits for a far position", "WAITS_MAX", many_waits, service="projection"),
     Abuse("300 clients that send their headers byte by byte", "HEADER_SECONDS", slow_headers, patient=True),
-    Abuse("60 clients that never end their 16 MiB body", "BODIES_BYTES_MAX, BODY_SECONDS", slow_bodies, patient=True),
-    Abuse("500 clients that ask for the feed and never read", "WRITE_SECONDS", never_reading, patient=True),
+    Abuse("60 clients that never end their 16 MiB body", "BODIES_BYTES_MAX, BODY_SECONDS", slow_bodies),
+    Abuse(
+        "500 clients that ask for the feed and never read",
+        "WRITE_SECONDS, UNREAD_BYTES_MAX",
+        never_reading,
+        patient=True,
+    ),
 )
