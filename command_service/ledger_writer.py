@@ -292,14 +292,15 @@ class _Decided:
 
     def add(self, request: WriteRequest) -> list[Outcome]:
         request_id = request.idempotency_key or self._new_id()
-        is_alone = len(request.commands) == 1
+        # A key may have a slash, and so look as if it were of a batch's command.
+        is_numbered = len(request.commands) > 1 or "/" in request_id
         outcomes: list[Outcome] = []
         # The one loop that every command goes through: no calls in it that can be done without, and no attributes.
         source, time, new_id, streams = self._source, self._time, self._new_id, self._streams
         changed, add_event, add_type = self._changed.add, self.events.append, self.types.append
         add_outcome, traceparent, position = outcomes.append, request.traceparent, self._position
         for number, command in enumerate(request.commands):
-            account_id = command.account_id or AccountId(new_id())
+            account_id = AccountId(new_id()) if command.account_id is None else command.account_id
             last_version, account = streams.get(account_id, NO_STREAM)
             event = decide(account, command)
             account = evolve(account, event)
@@ -318,7 +319,7 @@ class _Decided:
                         time=time,
                         sequence=str(position).zfill(20),
                         accountversion=version,
-                        commandid=request_id if is_alone else f"{request_id}/{number}",
+                        commandid=f"{request_id}/{number}" if is_numbered else request_id,
                         traceparent=traceparent,
                         data=event,
                     )

@@ -2,10 +2,10 @@
 
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 from fastapi import APIRouter, FastAPI, Path, Response
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from shared.events import ACCOUNT_ID_PATTERN, ACCOUNT_ID_RULE
 from shared.gate import Endpoint, Request
@@ -15,7 +15,8 @@ from shared.watermark import Peer
 E = TypeVar("E", bound=Callable[..., Awaitable[Response]])
 Q = TypeVar("Q", bound=BaseModel)
 
-AccountIdPath = Annotated[str, Path(pattern=ACCOUNT_ID_PATTERN, description=ACCOUNT_ID_RULE)]
+# The gate leaves the path as it was sent.
+AccountIdPath = Annotated[str, BeforeValidator(unquote), Path(pattern=ACCOUNT_ID_PATTERN, description=ACCOUNT_ID_RULE)]
 
 
 def route(app: FastAPI | APIRouter, path: str, method: str, **options: Any) -> Callable[[E], E]:

@@ -19,8 +19,11 @@ SOURCE_CHARS_MAX = 200
 TIME_CHARS_MAX = 40
 REASON_CHARS_MAX = 200
 """Of what an `UnreadableEvent` says: the bytes that it speaks of may be anybody's."""
-ACCOUNT_ID_PATTERN = r"^[A-Za-z0-9._:-]{1,64}$"
-ACCOUNT_ID_RULE = "1 to 64 characters of A-Z a-z 0-9 . _ : -"
+# A path that ends in . or .. is another one (RFC 3986, section 5.2.4).
+ACCOUNT_ID_PATTERN = (
+    r"^([A-Za-z0-9_:-][A-Za-z0-9._:-]{0,63}|\.[A-Za-z0-9_:-][A-Za-z0-9._:-]{0,62}|\.\.[A-Za-z0-9._:-]{1,62})$"
+)
+ACCOUNT_ID_RULE = "1 to 64 characters of A-Z a-z 0-9 . _ : -, but not . or .. alone"
 HAS_NUL = "a text has the character U+0000"
 is_account_id = re.compile(ACCOUNT_ID_PATTERN).fullmatch
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import NamedTuple, NoReturn
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from fastapi import FastAPI
 from starlette.routing import Match
@@ -31,9 +31,14 @@ from shared.problems import (
 )
 from shared.watermark import Peer
 
+HOST_BYTES_MAX = 261
+"""A name of 255 and a port: nothing longer is looked up, and so kept."""
 BODIES_BYTES_MAX = 128 * 1024 * 1024
 """Of all requests whose bodies are on their way: a thousand clients that send slowly must not fill the memory."""
-NAMES = ("Authorization", "Content-Type", "Host", "Idempotency-Key", "Origin", "Sec-Fetch-Site", "traceparent")
+NAMES = (
+    *("Authorization", "Content-Encoding", "Content-Length", "Content-Type", "Host", "Idempotency-Key", "Origin"),
+    *("Sec-Fetch-Site", "traceparent"),
+)
 ONCE = {name.lower().encode(): name for name in NAMES}
 """Headers of which two readers might each believe another one, and how they are documented."""
 SITES_OF_OURS = {b"same-origin", b"same-site", b"none"}
@@ -47,7 +52,7 @@ class Request(NamedTuple):
     """`name` is the last part of the path where the endpoint is one for all of them, decoded.
 
     `headers` are those of `ONCE`, in lower case. `body` reads up to so many bytes; it raises `UnsupportedMediaType`
-    unless they are said to be JSON, `BodyTooLarge` and `Overloaded`.
+    unless they are said to be JSON and nothing else, `BodyTooLarge` and `Overloaded`.
     """
 
     name: str
@@ -92,6 +97,8 @@ class Gate:
         self._is_own = lru_cache(maxsize=1024)(_Hosts(hosts).allow)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # The path as a proxy in front may have judged it: %2F is no slash in it, and only an id is decoded.
+        scope["path"] = scope["raw_path"].decode("ascii")
         try:
             headers = _once(scope["headers"])
             self._admit(scope["method"], headers)
@@ -129,7 +136,7 @@ class Gate:
         host = headers.get(b"host")
         if host is None:
             raise BadRequest("send one Host header (RFC 9112, section 3.2).", errors=[("Host", "is missing")])
-        if not self._is_own(host):
+        if len(host) > HOST_BYTES_MAX or not self._is_own(host):
             raise MisdirectedRequest(
                 "the Host is none of this service's names. Add it to ALLOWED_HOSTS if it should be."
             )
@@ -143,15 +150,19 @@ class Gate:
     async def _answer(self, scope: Scope, headers: Headers, receive: Receive) -> Answer | None:
         path: str = scope["path"].removesuffix("/")
         cut = path.rfind("/") + 1
+        if cut == len(path):
+            return None
         endpoint, name = self._endpoints.get(path), ""
         if endpoint is None:
-            endpoint, name = self._endpoints.get(path[:cut]), path[cut:]
-            if endpoint is None or not name:
+            endpoint, name = self._endpoints.get(path[:cut]), unquote(path[cut:])
+            if endpoint is None:
                 return None
 
         async def body(bytes_max: int) -> bytes:
-            if headers.get(b"content-type") != b"application/json":
+            if headers.get(b"content-type") != b"application/json" or b"content-encoding" in headers:
                 _require_json(headers)
+            # Before the client is told to send it, if it asked (Expect: 100-continue).
+            _check_size(int(headers.get(b"content-length", 0)), bytes_max)
             return await self._bodies.read(receive, bytes_max)
 
         if scope["method"] != endpoint.method:
@@ -185,6 +196,8 @@ def _require_json(headers: Headers) -> None:
     """
     if not _is_json(headers.get(b"content-type", b"").split(b";")[0].strip().lower()):
         raise UnsupportedMediaType("the Content-Type must be application/json.")
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise UnsupportedMediaType("send the body as it is, without Content-Encoding.", {"Accept-Encoding": "identity"})
 
 
 class _Hosts:

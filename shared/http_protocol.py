@@ -12,6 +12,7 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from shared.http_transport import READ_BYTES, SmallReads, Transport
 from shared.problems import BadRequest, HeadTooLarge, LedgerError, Overloaded, RequestTimeout, problem_response
 from shared.settings import ServiceSettings
 from shared.watermark import Peer
@@ -23,9 +24,15 @@ TURNED_AWAY_MAX = 32
 """Connections over the limit that wait for their 503; one more takes the place of the oldest, which is cut off."""
 FIELD_BYTES = 32
 """What each header counts beyond its bytes, as in RFC 9113, section 6.5.2: so much and more it costs to keep."""
+FRAMING_BYTES_MAX = 64 * 1024
+"""Of the sizes and extensions of a body's chunks, and of its trailers, beyond as many bytes as the body has."""
 LINGER_BYTES_MAX = 256 * 1024
+LINGER_BODY_BYTES_MAX = 32 * 1024 * 1024
 LINGER_SECONDS = 2.0
-"""A client that is still sending is read so far, or it would lose the answer that says why it is hung up on."""
+"""A client that is still sending is read so far, or it would lose the answer that says why it is hung up on.
+
+One that sends the body of a request that has been answered may well be sending all of it before it reads.
+"""
 UNREAD_BYTES_MAX = 64 * 1024 * 1024
 """Of all answers that wait for their clients to read them: the answer to one large batch has two million."""
 SWEEP_SECONDS = 0.5
@@ -85,6 +92,7 @@ class Connections:
         self.open: set[Any] = set()
         self.turned_away: dict[Protocol, None] = {}
         """The oldest first."""
+        self.read_buffer = memoryview(bytearray(READ_BYTES))
         self.seconds = {
             "write": limits.write_seconds,
             "linger": LINGER_SECONDS,
@@ -147,48 +155,14 @@ class Connections:
                 connection.transport.abort()
 
 
-class OneWrite:
-    """A transport that writes what one turn of the event loop gives it together.
-
-    uvicorn writes head and body of an answer one by one. As one write, that is a tenth more deposits a second.
-    """
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._loop = asyncio.get_running_loop()
-        self._pending: list[bytes] = []
-        self.is_closing = transport.is_closing
-
-    def write(self, data: bytes) -> None:
-        if not self._pending:
-            self._loop.call_soon(self._flush)
-        self._pending.append(data)
-
-    def write_eof(self) -> None:
-        self._flush()
-        try:
-            self._transport.write_eof()
-        except OSError:  # asyncio's own loop has not noticed yet that the client is gone
-            self._transport.abort()
-
-    def close(self) -> None:
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        # The client may have gone away since, and uvloop raises at what is written to a closed transport.
-        if self._pending and not self._transport.is_closing():
-            self._transport.write(b"".join(self._pending))
-        self._pending.clear()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-
 class Protocol(HttpToolsProtocol):
     """One connection.
 
     Whatever is wrong with a request is answered after the requests before it, and is the connection's end.
+
+    A request is parsed once those before it are answered, though one that ends in the middle of a read takes the head
+    of the next with it. What is behind them waits as the bytes that it is, and when that is a read, no more is read:
+    then a client that leaves is noticed when its answers have been written, or are not taken.
     """
 
     def __init__(self, connections: Connections, config: Config, server_state: ServerState, **options: Any) -> None:
@@ -201,8 +175,12 @@ class Protocol(HttpToolsProtocol):
         self._stage = _IDLE
         self._unanswered = 0
         self._head_bytes = 0
+        self._rest = b""
+        """Read, and not yet given to the parser."""
         self._unparsed_bytes = 0
         """Given to the parser since it last had something to tell: part of a header, a trailer, a chunk's extension."""
+        self._framing_bytes = 0
+        """Of this request's body, less those of the body itself: see `FRAMING_BYTES_MAX`."""
         self._refusal: LedgerError | None = None
         self._progress = 0
         self._seen: tuple[str | None, int] = (None, 0)
@@ -210,7 +188,9 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         full = self._all.is_full()
-        super().connection_made(OneWrite(transport))  # type: ignore[arg-type]
+        self._transport = Transport(transport, self._is_still_sending)
+        super().connection_made(self._transport)  # type: ignore[arg-type]
+        transport.set_protocol(SmallReads(self, self._all.read_buffer))
         if full:
             self.connections.discard(self)
             self._stage = _TURNED_AWAY
@@ -229,19 +209,53 @@ class Protocol(HttpToolsProtocol):
     def eof_received(self) -> bool:  # type: ignore[override]
         """A client may end its side and read on: the connection stays until it has its answers."""
         self._peer.leave()
+        self._read_on()
+        return True  # or it would be closed now, with what is not written yet
+
+    def data_received(self, data: bytes) -> None:
+        if self._stage >= _DEAF:
+            self._unparsed_bytes += len(data)
+            self._discard()
+            return
+        self._rest += data
+        self._parse()
+        if len(data) == READ_BYTES or len(self._rest) >= READ_BYTES:
+            # There is more to read: after the others' turn.
+            self._transport.hold_reading()
+            self.loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        """Parse what waits for it and read on, unless too much still waits."""
+        if self.transport.is_closing():
+            return
+        self._parse()
+        if len(self._rest) < READ_BYTES:
+            self._transport.release_reading()
+        if self._peer.gone and not self._rest:
+            self._end()
+
+    def _end(self) -> None:
+        """Nothing more comes."""
         if self._stage in (_HEAD, _BODY):
             self._refuse("ended-early", BadRequest("The connection ended in the middle of the request."))
         if not self._unanswered:
             self.transport.close()
         elif self._refusal is None:
             self.cycle.keep_alive = False
-        return True  # or it would be closed now, with what is not written yet
 
-    def data_received(self, data: bytes) -> None:
+    def _parse(self) -> None:
+        """Give the parser what it is the turn of, in pieces that end where a head does."""
+        begin, data = 0, self._rest
+        while begin < len(data) and not (self.pipeline if self._stage == _BODY else self._unanswered):
+            head_end = data.find(b"\r\n\r\n", begin)
+            end = head_end + 4 if head_end >= 0 else len(data)
+            self._feed(data[begin:end])
+            begin = end if self._stage < _DEAF else len(data)
+        self._rest = data[begin:]
+
+    def _feed(self, data: bytes) -> None:
         self._unparsed_bytes += len(data)
-        if self._stage >= _DEAF:
-            self._discard()
-            return
+        self._framing_bytes += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -262,6 +276,9 @@ class Protocol(HttpToolsProtocol):
         else:
             if self._unparsed_bytes > self._header_bytes_max:
                 self._refuse("header-bytes", self._head_too_large())
+            elif self._stage == _BODY and self._framing_bytes > FRAMING_BYTES_MAX:
+                over = f"Its chunks' sizes and extensions are over {FRAMING_BYTES_MAX} bytes more than the body itself."
+                self._refuse("malformed", BadRequest(over))
 
     def on_message_begin(self) -> None:
         self._stage = _HEAD
@@ -275,11 +292,20 @@ class Protocol(HttpToolsProtocol):
             raise self._head_too_large()
         # A trailer is counted and dropped: nothing may slip in behind what has been looked at.
         if self._stage == _HEAD:
+            # RFC 9112, section 5.1: the parser leaves what is behind a value.
+            value = value.strip(b" \t")
+            if len(name) == 17 and name.lower() == b"transfer-encoding" and value.lower() != b"chunked":
+                raise BadRequest("the only Transfer-Encoding understood is chunked.")
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         if self._head_bytes + len(self.url) > self._header_bytes_max:
             raise self._head_too_large()
+        version = self.parser.get_http_version()
+        if version == "1.0":
+            self.expect_100_continue = False  # RFC 9110, section 10.1.1
+        elif version != "1.1":
+            raise BadRequest(f"HTTP/{version} is not spoken here.")
         # Any other names its host itself, and that one would be meant instead of Host (RFC 9112, section 3.2.2).
         if not self.url.startswith(b"/") and self.url != b"*":
             raise BadRequest("the request's target must begin with /: send its host in the Host header only.")
@@ -292,10 +318,11 @@ class Protocol(HttpToolsProtocol):
         self._unanswered += 1
         self._stage = _BODY
         self._progress += 1
-        self._unparsed_bytes = 0
+        self._unparsed_bytes = self._framing_bytes = 0
 
     def on_body(self, body: bytes) -> None:
         self._unparsed_bytes = 0
+        self._framing_bytes -= 2 * len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -316,6 +343,8 @@ class Protocol(HttpToolsProtocol):
             self._start_asgi_task(*self.pipeline.pop())
         elif self._stage == _DEAF:
             self._hang_up()
+        if self._rest:
+            self._read_on()
 
     def resume_writing(self) -> None:
         self._progress += 1
@@ -402,8 +431,18 @@ class Protocol(HttpToolsProtocol):
         else:
             self.transport.write_eof()
 
+    def _is_still_sending(self) -> bool:
+        """Is this the end for a client that has its answer just now, in the middle of its body? Then hang up on it."""
+        if self._stage != _BODY or not self._unanswered or not self.cycle.response_complete:
+            return False
+        self._stage = _DEAF
+        self._unparsed_bytes = 0
+        return True
+
     def _discard(self) -> None:
         if self._stage == _TURNED_AWAY:
             self._hang_up()
-        elif not self._unanswered and self._unparsed_bytes > LINGER_BYTES_MAX:
+            return
+        bytes_max = LINGER_BODY_BYTES_MAX if self._refusal is None else LINGER_BYTES_MAX
+        if not self._unanswered and self._unparsed_bytes > bytes_max:
             self.transport.abort()

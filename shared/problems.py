@@ -38,7 +38,7 @@ PROBLEM_DESCRIPTIONS = {
     403: "A web page of another origin may not do this.",
     404: "Unknown.",
     413: "The body is over its limit. Nothing was recorded.",
-    415: "The body is not said to be JSON. Nothing was recorded.",
+    415: "The body is not said to be JSON, or is encoded. Nothing was recorded.",
     421: "The Host is none of this service's names.",
     422: "Malformed. Nothing was recorded.",
     500: "The outcome is unknown: retry with the same Idempotency-Key.",

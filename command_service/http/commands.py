@@ -110,7 +110,7 @@ def _reader(command: type[Command], with_id: bool = False) -> ReadOne:
     def read(name: str, body: bytes) -> Command:
         fields = msgspec.structs.asdict(_read(decode, body))
         asked = command(**(fields if with_id else {"account_id": name, **fields}))
-        _check_account_ids([asked.account_id or VALID_ID], "id" if with_id else "account_id")
+        _check_account_ids([asked], "id" if with_id else "account_id")
         return asked
 
     return read
@@ -121,11 +121,12 @@ _decode_batch = msgspec.json.Decoder(Batch).decode
 
 def _read_batch(body: bytes) -> list[Command]:
     commands = _read(_decode_batch, body)
-    _check_account_ids([command.account_id or VALID_ID for command in commands], "{}.account_id")
+    _check_account_ids(commands, "{}.account_id")
     return commands
 
 
-def _check_account_ids(account_ids: Sequence[str], field: str) -> None:
+def _check_account_ids(commands: Sequence[Command], field: str) -> None:
+    account_ids = [VALID_ID if command.account_id is None else command.account_id for command in commands]
     if not all(map(is_account_id, account_ids)):
         wrong = next(number for number, account_id in enumerate(account_ids) if not is_account_id(account_id))
         raise InvalidRequest([(field.format(wrong), f"must be {ACCOUNT_ID_RULE}")])

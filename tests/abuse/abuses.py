@@ -75,6 +75,10 @@ class Client:
             return not self.is_ended
         return False
 
+    def begin(self, data: bytes) -> None:
+        """Send without waiting for it to be taken."""
+        self._writer.write(data)
+
     async def answer(self, seconds: float = HOSTILE_SECONDS) -> Answer | None:
         with suppress(NoAnswer, TimeoutError):
             async with asyncio.timeout(seconds):
@@ -229,6 +233,24 @@ async def endless_bodies(service: Service) -> Outcome:
     return f"honest batches: {said(answers)}"
 
 
+async def pipelined(service: Service) -> Outcome:
+    wait = request("GET", f"/events?after={FAR}&wait=60")
+    async with crowd(service, 200) as clients:
+        await asyncio.gather(*(client.send(wait) for client in clients))
+        for client in clients:
+            # Not waited for: it is not taken before the poll's end.
+            client.begin(request("GET", "/missing") * 7000)
+            await asyncio.sleep(0.01)
+        return await honest(service)
+
+
+async def small_chunks(service: Service) -> Outcome:
+    chunked = head_of("/commands", "Transfer-Encoding: chunked") + b"\r\n\r\n" + b"1\r\n \r\n" * MIB
+    async with crowd(service, 16) as clients:
+        await asyncio.gather(*(client.send(chunked) for client in clients))
+        return said([await client.answer() for client in clients])
+
+
 async def unknown_fields(service: Service) -> Outcome:
     fields = b",".join(b'"%x":0' % number for number in range(1_500_000))
     return await _one(service, b'[{"type":"deposit","account_id":"a","amount":1,' + fields + b"}]")
@@ -340,6 +362,8 @@ def open_files(service: Service) -> int:
 ABUSES = (
     Abuse("64 MiB of headers on one connection", "HEADER_BYTES_MAX", many_headers),
     Abuse("one header of 175 MiB", "HEADER_BYTES_MAX", one_header),
+    Abuse("200 clients with 7,000 requests each behind a long poll", "READ_BYTES", pipelined),
+    Abuse("16 clients that send 1 MiB in chunks of one byte", "FRAMING_BYTES_MAX", small_chunks),
     Abuse("1,100 silent connections at `ulimit -n 1024`", "CONNECTIONS_MAX", silent, open_files_max=1024),
     Abuse("24 clients that never end their 16 MiB batch, and come again", "BODIES_BYTES_MAX", endless_bodies),
     Abuse("a 16 MiB batch of 1.5 million unknown fields", "BATCH_BYTES_MAX", unknown_fields),

@@ -156,7 +156,8 @@ async def test_a_balance_reaches_the_limit_and_can_be_emptied(bank: Bank, accoun
 
 
 @pytest.mark.parametrize(
-    "account_id", ["a", "Z" * 64, "A1._:-", "01a20960-3f1e-7562-9347-0dbb2f6a3de1", "deposit", "events", "-", "..."]
+    "account_id",
+    ["a", "Z" * 64, "A1._:-", "01a20960-3f1e-7562-9347-0dbb2f6a3de1", "deposit", "events", "-", "...", ".a"],
 )
 async def test_every_id_of_the_contract_works_in_every_path(bank: Bank, account_id: str) -> None:
     assert (await bank.post("/account", {"name": "Alice", "id": account_id}))[0] == 201
@@ -230,7 +231,9 @@ async def test_traceparent_is_passed_on_in_the_event_if_it_is_one(bank: Bank, ac
 
 async def test_every_command_has_its_own_commandid(bank: Bank, account: str) -> None:
     await bank.post("/commands", [{"type": "deposit", "account_id": account, "amount": 1}] * 3)
+    await bank.post("/commands", [{"type": "deposit", "account_id": account, "amount": 1}] * 2, key="batch")
+    await bank.deposit(account, 1, key="batch/0")
     await bank.deposit(account, 1, key="my-key")
     ids = [event["commandid"] for event in await stream(bank, account)]
     assert len(set(ids)) == len(ids)
-    assert ids[-1] == "my-key"
+    assert ids[-4:] == ["batch/0", "batch/1", "batch/0/0", "my-key"]

@@ -138,6 +138,8 @@ MALFORMED = {
     + JSON
     + b"Content-Length: 14\r\nTransfer-Encoding: chunked\r\n",
     "other encoding": b"POST /account/ HTTP/1.1\r\n" + JSON + b"Transfer-Encoding: gzip\r\n",
+    "HTTP/0.9": b"GET /livez\r\n",
+    "a request in HTTP/2": b"GET /livez HTTP/2.0\r\n" + HOST,
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n",
     "other version": b"GET /livez HTTP/9.7\r\n" + HOST,
     "tunnel": b"CONNECT example.org:443 HTTP/1.1\r\n" + HOST,
@@ -247,6 +249,124 @@ async def test_headers_that_come_at_once_are_limited_with_what_it_costs_to_keep_
     assert statuses(
         await exchange(bank.command, LIVEZ + b"a: b\r\n" * 500 + b"X: " + b"x" * 40000 + b"\r\n" + CLOSE + b"\r\n")
     ) == [200]
+
+
+async def memory(bank: Bank) -> float:
+    return await metric(bank, bank.command, "process_resident_memory_bytes")
+
+
+async def test_requests_that_are_pipelined_without_an_end_are_parsed_in_their_turn(bank: Bank) -> None:
+    """Each one that is parsed is held as some 4 KiB until it is answered."""
+    before = await memory(bank)
+    client = await Client.connect(bank.command)
+    client.writer.write((LIVEZ + b"\r\n") * 25_000)
+    for _ in range(200):
+        await client.reader.readuntil(b'"alive"}')
+    assert await memory(bank) < before + TAKEN_BYTES_MAX
+    client.writer.transport.abort()
+
+
+async def test_requests_behind_one_that_waits_are_not_parsed(bank: Bank) -> None:
+    before = await memory(bank)
+    clients = [await Client.connect(bank.command) for _ in range(20)]
+    for client in clients:
+        client.writer.write(b"GET /events?after=999999999&wait=60 HTTP/1.1\r\n" + HOST + b"\r\n")
+    for client in clients:
+        client.writer.write((LIVEZ + b"\r\n") * 5000)
+    assert statuses(await exchange(bank.command, LIVEZ + CLOSE + b"\r\n")) == [200]
+    assert await memory(bank) < before + TAKEN_BYTES_MAX
+    for client in clients:
+        client.writer.transport.abort()
+
+
+async def test_what_is_pipelined_is_answered_in_order_wherever_it_is_cut(bank: Bank, account: str) -> None:
+    """The body has an empty line, as the end of a head; what comes last is half a request."""
+    body = b'{"amount":\r\n\r\n 7}'
+    start = b"POST /account/deposit/%b HTTP/1.1\r\n%b" % (account.encode(), JSON)
+    plain = start + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    chunked = start + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    missing = b"GET /missing HTTP/1.1\r\n" + HOST + b"\r\n"
+    requests = (plain + missing + chunked + plain + LIVEZ + b"\r\n") * 3 + plain[:-1]
+    for size in (7, 331, len(requests)):
+        client = await Client.connect(bank.command)
+        for begin in range(0, len(requests), size):
+            client.writer.write(requests[begin : begin + size])
+            await asyncio.sleep(0.001)
+        client.writer.write_eof()
+        assert statuses(await client.rest()) == [200, 404, 200, 200, 200] * 3 + [400]
+    assert (await bank.deposit(account, 1))[1]["balance"] == 101 + 3 * 9 * 7
+
+
+FRAMES = {"chunks of one byte": b"1\r\n \r\n", "extensions": b"1;" + b"x" * 1000 + b"\r\n \r\n"}
+
+
+@pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES.keys())
+async def test_a_body_that_is_mostly_framing_is_cut_off_early(bank: Bank, frame: bytes) -> None:
+    """As in Go's net/http since CVE-2023-39326."""
+    start = b"POST /commands HTTP/1.1\r\n" + JSON + b"Transfer-Encoding: chunked\r\n\r\n"
+    taken, answers = await asyncio.to_thread(flood, bank.command, start, frame * (65536 // len(frame)))
+    assert taken <= TAKEN_BYTES_MAX
+    assert statuses(answers) == [400]
+    assert b"65536" in answers
+
+
+async def test_a_body_in_another_encoding_than_chunks_is_refused(bank: Bank, account: str) -> None:
+    start = b"POST /account/deposit/%b HTTP/1.1\r\n%b" % (account.encode(), JSON)
+    end = b'Transfer-Encoding: %b\r\n\r\nd\r\n{"amount": 7}\r\n0\r\n\r\n'
+    for encoding, status in [(b"gzip, chunked", 400), (b"identity, chunked", 400), (b"Chunked ", 200)]:
+        assert statuses(await exchange(bank.command, start + CLOSE + end % encoding)) == [status]
+    assert (await bank.deposit(account, 1))[1]["balance"] == 108
+
+
+async def test_a_body_in_small_chunks_is_read(bank: Bank) -> None:
+    start = b"POST /commands HTTP/1.1\r\n" + JSON + CLOSE + b"Transfer-Encoding: chunked\r\n\r\n"
+    small = b"1\r\n \r\n" * 10_000 + b"5\r\n     \r\n" * 100_000
+    assert statuses(await exchange(bank.command, start + small + b"2\r\n[]\r\n0\r\n\r\n")) == [200]
+
+
+def send_all(service: Service, request: bytes) -> tuple[bool, bytes]:
+    """As a client that reads nothing before it has sent everything: could it, and what does it read then?"""
+    answers = b""
+    with socket.create_connection(("127.0.0.1", service.port), END_SECONDS) as client:
+        try:
+            client.sendall(request)
+            while part := client.recv(65536):
+                answers += part
+        except ConnectionError:
+            return False, answers
+    return True, answers
+
+
+@pytest.mark.parametrize("connection", [b"", CLOSE])
+@pytest.mark.parametrize(
+    ("target", "media_type", "status"),
+    [(b"/commands", b"text/plain", 415), (b"/commands", b"application/json", 413), (b"/missing", b"text/plain", 404)],
+)
+async def test_an_answer_that_comes_before_the_end_of_the_body_is_not_lost(
+    bank: Bank, target: bytes, media_type: bytes, status: int, connection: bytes
+) -> None:
+    body = b" " * 20 * 1024 * 1024
+    start = b"POST %b HTTP/1.1\r\n%b%bContent-Type: %b\r\n" % (target, HOST, connection, media_type)
+    request = start + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    if not connection:
+        request += LIVEZ + CLOSE + b"\r\n"
+    is_sent, answers = await asyncio.to_thread(send_all, bank.command, request)
+    assert is_sent
+    assert statuses(answers) == ([status] if connection else [status, 200])
+
+
+async def test_an_answered_body_is_not_read_for_ever(bank: Bank) -> None:
+    start = b"POST /missing HTTP/1.1\r\n" + JSON + CLOSE + b"Content-Length: 1000000000000\r\n\r\n"
+    is_sent, _ = await asyncio.to_thread(send_all, bank.command, start + b" " * 128 * 1024 * 1024)
+    assert not is_sent
+
+
+async def test_a_client_of_http_1_0_is_not_told_to_continue(bank: Bank) -> None:
+    """RFC 9110, section 10.1.1."""
+    start = b"POST /account/ HTTP/1.%d\r\n" + JSON + CLOSE + b"Expect: 100-continue \r\n"
+    end = b"Content-Length: %d\r\n\r\n" % len(CREATE) + CREATE
+    assert statuses(await exchange(bank.command, start % 0 + end)) == [201]
+    assert statuses(await exchange(bank.command, start % 1 + end)) == [100, 201]
 
 
 async def test_a_trailer_is_not_taken_for_a_header(bank: Bank, account: str) -> None:
@@ -417,14 +537,14 @@ async def test_nobody_waits_for_a_client_that_has_finished(
     assert statuses(await exchange(service, request, half_close=True)) == [status]
     waiting = [await Client.connect(service) for _ in range(200)]
     for client in waiting:
-        client.writer.write(request)
+        client.writer.write(request + LIVEZ + b"\r\n")
     half_closed, gone = waiting[:100], waiting[100:]
     await becomes(bank, service, "http_connections", lambda count: count >= 200)
     for client in half_closed:
         client.writer.write_eof()
     for client in gone:
         client.writer.transport.abort()
-    assert [statuses(await client.rest()) for client in half_closed] == [[status]] * 100
+    assert [statuses(await client.rest()) for client in half_closed] == [[status, 200]] * 100
     await becomes(bank, service, "http_connections", lambda count: count < 100)
 
 

@@ -12,7 +12,7 @@ from playwright.async_api import Browser
 from shared.gate import ONCE
 from tests.bank import Bank, Service, open_bank
 from tests.http.test_commands import head
-from tests.http.test_connections import exchange, statuses
+from tests.http.test_connections import TAKEN_BYTES_MAX, Client, exchange, memory, statuses
 from tests.integration.broker import eventually
 
 GET = "GET /events HTTP/1.1"
@@ -57,6 +57,75 @@ async def test_a_target_that_names_its_own_host_is_refused(bank: Bank, method: s
         status, answer = await ask(service, f"{method} {target} HTTP/1.1", ["Host: localhost"])
         assert status == 400
         assert (b"must begin with /" in answer) == ("//" in target or method == "CONNECT")
+
+
+async def test_a_long_name_is_not_kept(bank: Bank) -> None:
+    before = await memory(bank)
+    for number in range(300):
+        host = f"{number:06}" * 10_000
+        assert (await ask(bank.command, GET, [f"Host: {host}"]))[0] == 421
+    assert await memory(bank) < before + TAKEN_BYTES_MAX
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("/account//", "/account///", "/account/deposit//", "/account/withdraw//", "/account/deposit/%2F"),
+        *("/account%2Fdeposit%2Fgate", "/account/deposit%2Fgate", "/account/%64eposit/gate", "/commands//"),
+        *("/%63ommands", "//commands", "/account/deposit/.", "/account/deposit/..", "/account/deposit/%2e%2E"),
+    ],
+)
+@pytest.mark.parametrize("body", [BODY, b'{"name":"Eve"}', b"[]"])
+async def test_a_path_that_others_may_read_in_another_way_records_nothing(bank: Bank, target: str, body: bytes) -> None:
+    """A slash that is not one, an id that is none, and one whose path is another's (RFC 3986, section 5.2.4)."""
+    headers = ["Host: localhost", "Content-Type: application/json", f"Content-Length: {len(body)}"]
+    async with nothing_recorded(bank):
+        assert (await ask(bank.command, f"POST {target} HTTP/1.1", headers, body))[0] in (404, 422)
+
+
+async def test_an_id_is_decoded_and_nothing_else_of_a_path(bank: Bank, account: str) -> None:
+    spelled = f"%{ord(account[0]):x}{account[1:]}"
+    for service, line, expected in [
+        (bank.command, f"POST /account/deposit/{spelled}", 200),
+        (bank.command, f"POST /account/deposit/{spelled}/", 200),
+        (bank.command, f"GET /account/{spelled}/events", 200),
+        (bank.command, f"GET /%61ccount/{account}/events", 404),
+        (bank.command, f"GET /account/{account}%2Fevents", 405),
+        (bank.projection, f"GET /account/{spelled}?min_position={await head(bank)}", 200),
+        (bank.projection, f"GET /%61ccount/{account}", 404),
+        (bank.projection, "GET /%72eserve", 404),
+    ]:
+        posts = line.startswith("POST")
+        headers = ["Host: localhost", *(JSON if posts else ())]
+        assert (await ask(service, f"{line} HTTP/1.1", headers, BODY if posts else b""))[0] == expected, line
+    assert (await bank.deposit(account, 1))[1]["balance"] == 103
+
+
+async def test_space_around_a_header_is_not_part_of_it(bank: Bank, account: str) -> None:
+    """RFC 9112, section 5.1."""
+    line, tail = f"POST /account/deposit/{account} HTTP/1.1", " \t "
+    for key in ("a" + tail, tail + "a", '"a"' + tail):
+        headers = [f"Host:{tail}localhost{tail}", f"Idempotency-Key: {account}{key.strip()}{tail}"]
+        headers += [f"{name}{tail}" for name in JSON[:1]] + [*JSON[1:]]
+        assert (await ask(bank.command, line, headers, BODY))[0] == (422 if '"' in key else 200)
+    assert (await bank.deposit(account, 1))[1]["balance"] == 102
+
+
+async def test_whoever_asks_whether_to_send_a_body_is_told_that_it_is_too_large(bank: Bank) -> None:
+    client = await Client.connect(bank.command)
+    start = b"POST /account/ HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    start += b"Expect: 100-continue\r\nContent-Length: 65537\r\n\r\n"
+    client.writer.write(start)
+    assert statuses(await client.reader.readuntil(b"\r\n\r\n")) == [413]
+    client.writer.close()
+
+
+@pytest.mark.parametrize(("encoding", "status"), [("gzip", 415), ("identity, br", 415), ("", 415), ("Identity", 400)])
+async def test_a_body_that_is_encoded_is_refused(bank: Bank, encoding: str, status: int) -> None:
+    """400 is the ledger's: there is no such account."""
+    line = "POST /account/deposit/nobody HTTP/1.1"
+    headers = ["Host: localhost", *JSON, f"Content-Encoding: {encoding}"]
+    assert (await ask(bank.command, line, headers, BODY))[0] == status
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1234", "127.0.0.1", "127.0.0.1:80", "[::1]", "[::1]:8080"])
@@ -140,7 +209,7 @@ async def test_our_own_pages_may_post(bank: Bank, header: str) -> None:
     assert (await ask(bank.command, POST, ["Host: localhost", header, *JSON], BODY))[0] == 400
 
 
-@pytest.mark.parametrize("name", sorted({*ONCE.values()} - {"Host"}))
+@pytest.mark.parametrize("name", sorted({*ONCE.values()} - {"Host", "Content-Length"}))
 @pytest.mark.parametrize("path", ["/account/deposit/gate", "/commands", "/commands/", "/account"])
 async def test_a_header_that_may_come_once_comes_once(bank: Bank, path: str, name: str) -> None:
     """Otherwise whoever stands between may have read another one than we do."""

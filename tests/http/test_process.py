@@ -20,7 +20,7 @@ import pytest
 
 from command_service.app import CommandSettings
 from projection_service.app import ProjectionSettings
-from shared.http_protocol import OneWrite
+from shared.http_transport import Transport
 from shared.server import _loop_factory
 from tests.bank import START_SECONDS, Bank, Service, open_bank
 from tests.contract.test_sqlite_files import locked_by_another_program
@@ -287,7 +287,7 @@ def test_an_answer_to_a_client_that_has_just_gone_is_dropped_without_a_complaint
         with client:
             transport, _ = await loop.create_unix_connection(asyncio.Protocol, sock=service)
             transport.abort()
-            OneWrite(transport).write(b"HTTP/1.1 200 OK\r\n\r\n")
+            Transport(transport, lambda: False).write(b"HTTP/1.1 200 OK\r\n\r\n")
             for _ in range(3):
                 await asyncio.sleep(0)
 
