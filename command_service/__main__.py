@@ -1,7 +1,7 @@
 """`python -m command_service`."""
 
 from command_service.app import CommandSettings, run
-from shared.server import run_service
+from shared.platform.server import run_service
 
 
 def main() -> None:

@@ -10,9 +10,9 @@ from command_service.event_log.sqlite import SqliteEventLog
 from command_service.http.app import create_api
 from command_service.ledger_writer import LedgerWriter
 from command_service.relay import Relay
-from shared.server import bind, serve
-from shared.settings import ServiceSettings
-from shared.watermark import Watermark, follow
+from shared.platform.server import bind, serve
+from shared.platform.settings import ServiceSettings
+from shared.platform.watermark import Watermark, follow
 from shared.witness import Signer
 
 log = structlog.get_logger()

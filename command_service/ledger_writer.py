@@ -18,6 +18,7 @@ from prometheus_client import Counter as CounterMetric
 from command_service.account import Account, Command, decide, evolve
 from command_service.event_log import Answer, EventLog
 from command_service.states import NO_STATE, State, decode_account, encode_account
+from shared.errors import CorruptStore, IdempotencyKeyReused, LedgerError, NotReady, Overloaded
 from shared.events import (
     TYPE_NAMES,
     AccountId,
@@ -28,8 +29,7 @@ from shared.events import (
     Version,
     encode_event,
 )
-from shared.problems import CorruptStore, IdempotencyKeyReused, LedgerError, NotReady, Overloaded
-from shared.watermark import Watermark
+from shared.platform.watermark import Watermark
 
 COMMANDS_WAITING_MAX = 20_000
 TRANSACTION_COMMANDS_MAX = 10_000

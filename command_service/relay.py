@@ -12,8 +12,8 @@ from command_service.event_log import EventLog, Lease
 from command_service.event_log.runs import RUN_EVENTS_MAX
 from shared.events import Position
 from shared.messaging import EXCHANGE, batch_message, broker_user, declare_exchange, open_channel
-from shared.sessions import keep_running
-from shared.watermark import Watermark
+from shared.platform.sessions import keep_running
+from shared.platform.watermark import Watermark
 from shared.witness import Signer
 
 MESSAGE_EVENTS_MAX = 8 * RUN_EVENTS_MAX

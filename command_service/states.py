@@ -3,8 +3,8 @@
 import msgspec
 
 from command_service.account import Account, evolve
+from shared.errors import CorruptStore
 from shared.events import RecordedEvent, Value, Version
-from shared.problems import CorruptStore
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Account).decode

@@ -7,8 +7,8 @@ from command_service.event_log import EventLog
 from command_service.event_log.runs import Run
 from command_service.states import NO_STATE, State, decode_account, state_after
 from shared.chain import START, ChainAt, extend
+from shared.errors import CorruptStore
 from shared.events import AccountId, Position, RecordedEvent, UnreadableEvent, decode_events, join_events
-from shared.problems import CorruptStore
 from shared.witness import Signer
 
 

@@ -1,7 +1,7 @@
 """`python -m projection_service`."""
 
 from projection_service.app import ProjectionSettings, run
-from shared.server import run_service
+from shared.platform.server import run_service
 
 
 def main() -> None:

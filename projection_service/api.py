@@ -9,11 +9,12 @@ from projection_service.projection import Projection
 from projection_service.subscription import Subscription
 from projection_service.view import Asked, MinPosition, Reach, View, WaitSeconds
 from projection_service.view_store import ViewStore
-from shared.docs import install_docs
+from shared.errors import NotFound, ProjectionBehind
 from shared.events import Position
-from shared.problems import NotFound, ProjectionBehind, install_problem_handlers, problem_responses
-from shared.telemetry import install_operator_routes
-from shared.watermark import Peer, Watermark
+from shared.platform.docs import install_docs
+from shared.platform.problems import install_problem_handlers, problem_responses
+from shared.platform.telemetry import install_operator_routes
+from shared.platform.watermark import Peer, Watermark
 
 
 def reacher(watermark: Watermark) -> Reach:

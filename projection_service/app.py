@@ -13,11 +13,11 @@ from projection_service.view_store import ViewStore
 from projection_service.view_store.postgres import PostgresViewStore
 from projection_service.view_store.sqlite import SqliteViewStore
 from projection_service.views import VIEWS
-from shared.gate import Gate
 from shared.messaging import broker_user
-from shared.server import bind, serve
-from shared.settings import ServiceSettings, shown_url
-from shared.watermark import follow
+from shared.platform.gate import Gate
+from shared.platform.server import bind, serve
+from shared.platform.settings import ServiceSettings, shown_url
+from shared.platform.watermark import follow
 
 ALL_VIEWS = "all"
 

@@ -13,9 +13,9 @@ import aiohttp
 
 from projection_service.batch import Batch
 from shared.chain import ChainAt
+from shared.errors import CorruptStore, LedgerError
 from shared.events import Position, UnreadableEvent, Value, decode_events
-from shared.problems import CorruptStore, LedgerError
-from shared.settings import shown_url
+from shared.platform.settings import shown_url
 
 PAGE_EVENTS_MAX = 5_000
 ANSWER_SECONDS = 10

@@ -8,9 +8,9 @@ from projection_service.feed import FeedUnavailable, Page
 from projection_service.view import View
 from projection_service.view_store import Change, Checkpoint, CheckpointMoved, ImpossibleEvents, ViewStore
 from shared.chain import ChainAt
+from shared.errors import CorruptStore
 from shared.events import Position, RecordedEvent
-from shared.problems import CorruptStore
-from shared.watermark import Watermark
+from shared.platform.watermark import Watermark
 from shared.witness import is_signed
 
 

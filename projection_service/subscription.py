@@ -16,10 +16,10 @@ from projection_service.feed import Feed, FeedUnavailable, Page
 from projection_service.head_watch import HeadWatch
 from projection_service.parking import Misfit, Parking, declare_parking, read_message
 from projection_service.projection import Projection
+from shared.errors import CorruptStore, LedgerError, NotReady
 from shared.events import RecordedEvent
 from shared.messaging import CONNECT_SECONDS, DELIVERIES_MAX, declare_exchange, open_channel
-from shared.problems import CorruptStore, LedgerError, NotReady
-from shared.sessions import keep_running
+from shared.platform.sessions import keep_running
 
 QUEUE_PREFIX = "ledger.projection."
 PREFETCH_MESSAGES = 100

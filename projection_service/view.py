@@ -8,8 +8,8 @@ from pydantic import BaseModel
 
 from projection_service.view_store import Change, ReadRows, ViewStore
 from shared.events import INT64_MAX, Position, RecordedEvent
-from shared.gate import Endpoint
-from shared.watermark import Peer
+from shared.platform.gate import Endpoint
+from shared.platform.watermark import Peer
 
 WAIT_SECONDS_MAX = 60
 

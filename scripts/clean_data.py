@@ -5,8 +5,8 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from shared.data_files import LOCK_SUFFIX, held_lock
-from shared.problems import StoreUnavailable
+from shared.errors import StoreUnavailable
+from shared.platform.data_files import LOCK_SUFFIX, held_lock
 
 DATABASE_SUFFIX = ".sqlite3"
 

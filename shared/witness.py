@@ -9,7 +9,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from shared.chain import ChainAt
-from shared.problems import CorruptStore
+from shared.errors import CorruptStore
 
 KEY_BYTES = 32
 

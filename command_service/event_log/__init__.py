@@ -8,8 +8,8 @@ from typing import Protocol
 from command_service.event_log.runs import Page, Run
 from command_service.states import State
 from shared.chain import ChainAt
+from shared.errors import LedgerError
 from shared.events import AccountId, Position, Value
-from shared.problems import LedgerError
 
 LEASE_SECONDS = 5
 

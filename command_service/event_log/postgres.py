@@ -12,13 +12,13 @@ from command_service.event_log import LEASE_SECONDS, Answer, Append, Lease, Leas
 from command_service.event_log.runs import Page, Run, cut, page
 from command_service.states import State
 from shared.chain import START, ChainAt
+from shared.errors import CorruptStore, OutcomeUnknown
 from shared.events import AccountId, Position, Version
-from shared.postgres import DATABASE_ERRORS, PostgresPool, migrate, reason
-from shared.problems import CorruptStore, OutcomeUnknown
+from shared.platform.postgres import DATABASE_ERRORS, PostgresPool, migrate, reason
 from shared.witness import new_key
 
 if TYPE_CHECKING:
-    from shared.postgres import Connection
+    from shared.platform.postgres import Connection
 
 SCHEMA = "ledger"
 READ_CONNECTIONS_MAX = 4

@@ -9,8 +9,8 @@ import msgspec
 from command_service.event_log.rows import ADVICE, sound
 from command_service.event_log.runs import Run
 from command_service.states import NO_STATE, State, state_after
+from shared.errors import CorruptStore
 from shared.events import AccountId, Position, UnreadableEvent, decode_events, join_events
-from shared.problems import CorruptStore
 
 SWEEP_EVENTS = 25_000
 """Each time that so many more events are in the log, the states that they moved begin to be written.

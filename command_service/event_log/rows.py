@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from shared.problems import CorruptStore
+from shared.errors import CorruptStore
 
 ADVICE = "Put a good copy in its place."
 

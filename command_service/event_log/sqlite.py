@@ -18,10 +18,10 @@ from command_service.event_log.rows import ADVICE, sound
 from command_service.event_log.runs import Page, Run, cut, page
 from command_service.states import State
 from shared.chain import START, ChainAt
-from shared.data_files import DataFiles, held_lock, make_file
+from shared.errors import CorruptStore, LedgerError, OutcomeUnknown
 from shared.events import AccountId, Position, Version
-from shared.problems import CorruptStore, LedgerError, OutcomeUnknown
-from shared.sqlite import SqliteThread, migrate, never_wait, roll_back_leftover
+from shared.platform.data_files import DataFiles, held_lock, make_file
+from shared.platform.sqlite import SqliteThread, migrate, never_wait, roll_back_leftover
 from shared.witness import new_key
 
 if sys.version_info >= (3, 14):

@@ -2,7 +2,7 @@
 
 from command_service.ledger_writer import Outcome
 from shared.events import AccountId, Position, Reason, Value, Version
-from shared.problems import PROBLEM_TYPE
+from shared.platform.problems import PROBLEM_TYPE
 
 
 class Receipt(Value, frozen=True):

@@ -10,11 +10,11 @@ from command_service.http.commands import command_endpoints
 from command_service.http.feed import install_feed
 from command_service.http.openapi import describe_commands
 from command_service.ledger_writer import LedgerWriter
-from shared.docs import install_docs
-from shared.gate import Gate
-from shared.problems import install_problem_handlers, problem_responses
-from shared.telemetry import install_operator_routes
-from shared.watermark import Watermark
+from shared.platform.docs import install_docs
+from shared.platform.gate import Gate
+from shared.platform.problems import install_problem_handlers, problem_responses
+from shared.platform.telemetry import install_operator_routes
+from shared.platform.watermark import Watermark
 from shared.witness import Signer
 
 

@@ -11,9 +11,9 @@ from msgspec import UNSET, Meta, Struct
 from command_service.account import Command, CreateAccount, Deposit, Withdraw
 from command_service.http.answers import NewAccount, NewAccountResult, ReceiptResult, Rejection, answer
 from command_service.ledger_writer import LedgerWriter, Outcome, WriteRequest, fingerprint
+from shared.errors import InvalidRequest
 from shared.events import ACCOUNT_ID_RULE, is_account_id
-from shared.gate import Answer, Endpoint, Headers, Request
-from shared.problems import InvalidRequest
+from shared.platform.gate import Answer, Endpoint, Headers, Request
 
 BODY_BYTES_MAX = 64 * 1024
 BATCH_BYTES_MAX = 16 * 1024 * 1024

@@ -6,12 +6,12 @@ from fastapi import FastAPI, Query, Response
 from pydantic import BaseModel
 
 from command_service.event_log import EventLog
-from shared.api import route, waiting
 from shared.events import INT64_MAX, Position, join_events
-from shared.gate import Endpoint
 from shared.messaging import BATCH_CONTENT_TYPE
-from shared.problems import problem_responses
-from shared.watermark import Watermark
+from shared.platform.api import route, waiting
+from shared.platform.gate import Endpoint
+from shared.platform.problems import problem_responses
+from shared.platform.watermark import Watermark
 from shared.witness import Signer
 
 PAGE_EVENTS_MAX = 10_000

@@ -9,7 +9,7 @@ from command_service.account import Command, CreateAccount
 from command_service.http.answers import NewAccount, Receipt, Rejection, Result
 from command_service.http.commands import IDEMPOTENCY_KEY_PATTERN, PATHS, Batch, body_of
 from shared.events import ACCOUNT_ID_PATTERN, ACCOUNT_ID_RULE
-from shared.problems import problem_responses
+from shared.platform.problems import problem_responses
 
 Document = dict[str, Any]
 

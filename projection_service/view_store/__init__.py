@@ -6,8 +6,8 @@ A view gives its SQL as `Read` and `Write`, and its tables as numbered migration
 from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from shared.errors import CorruptStore, LedgerError
 from shared.events import Position, Value
-from shared.problems import CorruptStore, LedgerError
 
 
 class Checkpoint(Value, frozen=True):

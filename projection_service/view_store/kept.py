@@ -10,7 +10,7 @@ import msgspec
 
 from projection_service.view_store import OtherViews
 from shared.events import Value
-from shared.migrations import migration_scripts, to_do
+from shared.platform.migrations import migration_scripts, to_do
 
 VIEWS_PACKAGE = "projection_service.views"
 """A view's numbered migrations, and its `drop.sql`, lie in the folder of its name."""

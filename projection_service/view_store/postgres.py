@@ -10,10 +10,10 @@ import asyncpg
 from projection_service.view_store import Change, Checkpoint, CheckpointMoved, ImpossibleEvents, Read, Write
 from projection_service.view_store.kept import READ_KEPT, check, plan
 from shared.events import Position
-from shared.postgres import MIGRATION_SECONDS, PostgresPool, migrate
+from shared.platform.postgres import MIGRATION_SECONDS, PostgresPool, migrate
 
 if TYPE_CHECKING:
-    from shared.postgres import Connection
+    from shared.platform.postgres import Connection
 
 CONNECTIONS_MAX = 8
 

@@ -11,9 +11,9 @@ import msgspec
 
 from projection_service.view_store import Change, Checkpoint, CheckpointMoved, ImpossibleEvents, Read, Write
 from projection_service.view_store.kept import READ_KEPT, check, plan
-from shared.data_files import DataFiles, held_lock, make_file
 from shared.events import Position
-from shared.sqlite import SqliteConnection, SqliteThread, execute_script, migrate, roll_back_leftover
+from shared.platform.data_files import DataFiles, held_lock, make_file
+from shared.platform.sqlite import SqliteConnection, SqliteThread, execute_script, migrate, roll_back_leftover
 
 READ_CHECKPOINT = "SELECT position, source, chain, key, views FROM checkpoint"
 MOVE_CHECKPOINT = """

@@ -12,9 +12,9 @@ from typing import Any, Literal, NamedTuple
 
 from command_service.http import commands
 from command_service.http.commands import BATCH_BYTES_MAX
-from shared import gate, http_protocol, watermark
-from shared.gate import BODIES_BYTES_MAX
-from shared.settings import ServiceSettings
+from shared.platform import gate, http_protocol, watermark
+from shared.platform.gate import BODIES_BYTES_MAX
+from shared.platform.settings import ServiceSettings
 from tests.bank import Service
 from tests.wire import Answer, Connection, NoAnswer, read_answer, request
 

@@ -14,7 +14,7 @@ from projection_service.view_store import ViewStore
 from projection_service.view_store.postgres import PostgresViewStore
 from projection_service.view_store.sqlite import SqliteViewStore
 from projection_service.views import VIEWS
-from shared import postgres
+from shared.platform import postgres
 
 OpenEventLog = Callable[[], AbstractAsyncContextManager[EventLog]]
 

@@ -25,9 +25,9 @@ from projection_service.views import VIEWS
 from projection_service.views.accounts.tables import read_accounts
 from projection_service.views.reserve.tables import read_reserve
 from shared.chain import extend
+from shared.errors import IdempotencyKeyReused, LedgerError, NotReady, Overloaded, StoreUnavailable
 from shared.events import AccountId, Position, RecordedEvent, decode_events, join_events
-from shared.problems import IdempotencyKeyReused, LedgerError, NotReady, Overloaded, StoreUnavailable
-from shared.watermark import Watermark
+from shared.platform.watermark import Watermark
 from tests.contract.conftest import OpenEventLog, closed_at_the_end
 from tests.examples import ALICE, BOB, CREATE, INT64_MAX, deposit, withdraw
 

@@ -26,9 +26,7 @@ from projection_service.views.accounts.tables import read_account, read_accounts
 from projection_service.views.reserve.tables import read_reserve
 from scripts.ports import free_ports
 from scripts.postgres import PostgresCluster
-from shared import postgres
-from shared.events import AccountId, AmountDeposited, Position, RecordedEvent, decode_events, join_events
-from shared.problems import (
+from shared.errors import (
     CorruptStore,
     IdempotencyKeyReused,
     InvalidRequest,
@@ -36,7 +34,9 @@ from shared.problems import (
     OutcomeUnknown,
     StoreUnavailable,
 )
-from shared.watermark import follow
+from shared.events import AccountId, AmountDeposited, Position, RecordedEvent, decode_events, join_events
+from shared.platform import postgres
+from shared.platform.watermark import follow
 from tests.conftest import running_cluster
 from tests.contract.conftest import Closable, closed_at_the_end
 from tests.contract.test_event_log import (

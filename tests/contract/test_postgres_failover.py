@@ -10,8 +10,8 @@ import pytest
 from command_service.event_log.postgres import PostgresEventLog
 from command_service.ledger_writer import Outcome, WriteRequest
 from scripts.postgres import PostgresCluster
+from shared.errors import CorruptStore, OutcomeUnknown, StoreUnavailable
 from shared.events import AccountId
-from shared.problems import CorruptStore, OutcomeUnknown, StoreUnavailable
 from tests.contract.conftest import closed_at_the_end
 from tests.contract.pooler import running_pooler
 from tests.contract.test_event_log import assert_appends_go_on_as

@@ -16,8 +16,8 @@ from projection_service.subscription import Subscription
 from projection_service.view_store import ViewStore
 from projection_service.views import VIEWS
 from shared.chain import CHAIN_START, ChainAt, extend
+from shared.errors import NotReady
 from shared.events import AmountDeposited, AmountWithdrawn, Event, Position, RecordedEvent
-from shared.problems import NotReady
 from shared.witness import Signer, new_key
 from tests.contract.conftest import OpenViewStore
 from tests.examples import CREATED, DEPOSITED, INT64_MAX, SIGNER, SOURCE, WITHDRAWN, recorded

@@ -18,8 +18,8 @@ from command_service.event_log.sqlite import SqliteEventLog
 from command_service.ledger_writer import WriteRequest
 from command_service.states import NO_STATE, State, state_after
 from command_service.verify import verify
+from shared.errors import CorruptStore, OutcomeUnknown
 from shared.events import AccountId, RecordedEvent, decode_events, join_events
-from shared.problems import CorruptStore, OutcomeUnknown
 from tests.contract.conftest import closed_at_the_end
 from tests.contract.test_event_log import LOG, STATES, record, state, stored
 from tests.contract.test_ledger import running

@@ -16,10 +16,10 @@ import pytest
 
 from command_service.event_log.sqlite import SqliteEventLog
 from projection_service.view_store.sqlite import SqliteViewStore
-from shared import sqlite
+from shared.errors import CorruptStore, FilesGone, LedgerError, StoreUnavailable
 from shared.events import AccountId, AmountDeposited, Position
-from shared.problems import CorruptStore, FilesGone, LedgerError, StoreUnavailable
-from shared.sqlite import SqliteConnection, SqliteThread
+from shared.platform import sqlite
+from shared.platform.sqlite import SqliteConnection, SqliteThread
 from tests.contract.conftest import ALL_VIEWS, closed_at_the_end
 from tests.contract.test_event_log import ALL, LOG, STATES, TIME, lead, record, stored
 from tests.examples import CREATED, logged

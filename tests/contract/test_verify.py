@@ -26,8 +26,8 @@ from command_service.event_log.sqlite import SqliteEventLog
 from command_service.ledger_writer import WriteRequest
 from command_service.verify import verify
 from shared.chain import START, ChainAt, extend
+from shared.errors import CorruptStore, LedgerError
 from shared.events import AccountId, Position, decode_events, join_events
-from shared.problems import CorruptStore, LedgerError
 from tests.contract.conftest import OpenEventLog, closed_at_the_end
 from tests.contract.test_event_log import ALL
 from tests.contract.test_ledger import Ledger, running

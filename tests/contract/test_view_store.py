@@ -11,8 +11,8 @@ from projection_service.views.accounts.fold import AccountView
 from projection_service.views.accounts.tables import PUT_ACCOUNTS, read_account, read_accounts
 from projection_service.views.reserve.tables import PUT_RESERVE, read_reserve
 from shared.chain import CHAIN_START
+from shared.errors import LedgerError
 from shared.events import AccountId, Position, Version
-from shared.problems import LedgerError
 from tests.contract.conftest import OpenViewStore
 from tests.examples import ALICE, BOB, INT64_MAX, SIGNER, SOURCE, at
 

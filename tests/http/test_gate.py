@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser
 
-from shared.gate import ONCE
+from shared.platform.gate import ONCE
 from tests.bank import Bank, Service, open_bank
 from tests.http.test_commands import head
 from tests.http.test_connections import TAKEN_BYTES_MAX, Client, exchange, memory, statuses

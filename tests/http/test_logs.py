@@ -18,10 +18,10 @@ FAILING = '''
 import asyncio, logging
 from fastapi import FastAPI, Request
 from prometheus_client import CollectorRegistry
-from shared.problems import install_problem_handlers
-from shared.server import bind, run_service, serve
-from shared.settings import ServiceSettings
-from shared.telemetry import install_operator_routes
+from shared.platform.problems import install_problem_handlers
+from shared.platform.server import bind, run_service, serve
+from shared.platform.settings import ServiceSettings
+from shared.platform.telemetry import install_operator_routes
 from pydantic import BaseModel
 import structlog
 

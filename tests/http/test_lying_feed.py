@@ -12,8 +12,8 @@ import pytest
 
 from projection_service.feed import ANSWER_SECONDS, BODY_BYTES_MAX, Feed, FeedUnavailable, open_feed
 from shared.chain import CHAIN_START, START, ChainAt, extend
+from shared.errors import CorruptStore
 from shared.events import Position
-from shared.problems import CorruptStore
 from tests.bank import Service
 from tests.examples import DEPOSITED, SIGNER, SOURCE, logged
 from tests.integration.broker import eventually

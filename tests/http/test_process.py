@@ -20,8 +20,8 @@ import pytest
 
 from command_service.app import CommandSettings
 from projection_service.app import ProjectionSettings
-from shared.http_transport import Transport
-from shared.server import _loop_factory
+from shared.platform.http_transport import Transport
+from shared.platform.server import _loop_factory
 from tests.bank import START_SECONDS, Bank, Service, open_bank
 from tests.contract.test_sqlite_files import locked_by_another_program
 from tests.http.test_commands import head

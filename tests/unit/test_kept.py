@@ -7,7 +7,7 @@ import pytest
 from projection_service.view_store import OtherViews
 from projection_service.view_store.kept import plan
 from projection_service.views import VIEWS
-from shared.problems import CorruptStore
+from shared.errors import CorruptStore
 
 NUMBERS = '{"accounts":1,"reserve":1}'
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import pytest
 from aio_pika.exceptions import AMQPConnectionError, ChannelInvalidStateError
 
-import shared.sessions
-from shared.problems import CorruptStore, LedgerError, StoreUnavailable
-from shared.sessions import keep_running
+import shared.platform.sessions
+from shared.errors import CorruptStore, LedgerError, StoreUnavailable
+from shared.platform.sessions import keep_running
 
 BACKOFF_SECONDS_MIN = 1e-6
 BACKOFF_SECONDS_MAX = 8e-6
@@ -17,8 +17,8 @@ END = CorruptStore("end of the script")
 
 @pytest.fixture(autouse=True)
 def short_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared.sessions, "BACKOFF_SECONDS_MIN", BACKOFF_SECONDS_MIN)
-    monkeypatch.setattr(shared.sessions, "BACKOFF_SECONDS_MAX", BACKOFF_SECONDS_MAX)
+    monkeypatch.setattr(shared.platform.sessions, "BACKOFF_SECONDS_MIN", BACKOFF_SECONDS_MIN)
+    monkeypatch.setattr(shared.platform.sessions, "BACKOFF_SECONDS_MAX", BACKOFF_SECONDS_MAX)
 
 
 class Script:
@@ -139,8 +139,8 @@ async def test_cancelling_ends_it_in_a_session() -> None:
 
 
 async def test_cancelling_ends_it_in_the_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared.sessions, "BACKOFF_SECONDS_MIN", 60)
-    monkeypatch.setattr(shared.sessions, "BACKOFF_SECONDS_MAX", 60)
+    monkeypatch.setattr(shared.platform.sessions, "BACKOFF_SECONDS_MIN", 60)
+    monkeypatch.setattr(shared.platform.sessions, "BACKOFF_SECONDS_MAX", 60)
     failed = asyncio.Event()
 
     async def session() -> None:

@@ -6,9 +6,9 @@ from functools import partial
 
 import pytest
 
+from shared.errors import Overloaded
 from shared.events import Position
-from shared.problems import Overloaded
-from shared.watermark import WAKES_MAX, Peer, Watermark
+from shared.platform.watermark import WAKES_MAX, Peer, Watermark
 
 FOR_EVER_SECONDS = 60.0
 A_MOMENT_SECONDS = 0.01

@@ -9,10 +9,10 @@ from pydantic import BaseModel
 from projection_service.view import Asked, Reach, answer, position_header
 from projection_service.view_store import ViewStore
 from projection_service.views.accounts.tables import read_account
-from shared.api import AccountIdPath, read_query, route
+from shared.errors import NotFound
 from shared.events import AccountId, is_account_id
-from shared.gate import Answer, Endpoint, Request
-from shared.problems import NotFound
+from shared.platform.api import AccountIdPath, read_query, route
+from shared.platform.gate import Answer, Endpoint, Request
 
 _encode = msgspec.json.Encoder().encode
 

@@ -11,10 +11,10 @@ from fastapi.responses import StreamingResponse
 from projection_service.view import position_header
 from projection_service.view_store import ViewStore
 from projection_service.views.history.tables import read_history
-from shared.api import AccountIdPath, route
+from shared.errors import LedgerError, NotFound
 from shared.events import INT64_MAX, AccountId, Position, Version
 from shared.messaging import BATCH_CONTENT_TYPE
-from shared.problems import LedgerError, NotFound
+from shared.platform.api import AccountIdPath, route
 
 PAGE_EVENTS_MAX = 10_000
 PAGE_BYTES_MAX = 1024 * 1024

@@ -9,8 +9,8 @@ from pydantic import BaseModel
 from projection_service.view import Asked, Reach, answer
 from projection_service.view_store import ViewStore
 from projection_service.views.reserve.tables import read_reserve
-from shared.api import route, waiting
-from shared.gate import Endpoint
+from shared.platform.api import route, waiting
+from shared.platform.gate import Endpoint
 
 
 class ReserveAnswer(BaseModel):

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from starlette.routing import Match
 from starlette.types import Message, Receive, Scope, Send
 
-from shared.problems import (
+from shared.errors import (
     BadRequest,
     BodyTooLarge,
     Forbidden,
@@ -26,10 +26,9 @@ from shared.problems import (
     MisdirectedRequest,
     Overloaded,
     UnsupportedMediaType,
-    problem_response,
-    unexpected_response,
 )
-from shared.watermark import Peer
+from shared.platform.problems import problem_response, unexpected_response
+from shared.platform.watermark import Peer
 
 HOST_BYTES_MAX = 261
 """A name of 255 and a port: nothing longer is looked up, and so kept."""

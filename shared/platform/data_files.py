@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from shared.problems import FilesGone, StoreUnavailable
+from shared.errors import FilesGone, StoreUnavailable
 
 WATCH_SECONDS = 0.5
 PROCESS_ID_BYTES_MAX = 20

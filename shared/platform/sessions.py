@@ -4,8 +4,8 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 
+from shared.errors import CorruptStore, LedgerError
 from shared.messaging import BROKER_ERRORS
-from shared.problems import CorruptStore, LedgerError
 
 BACKOFF_SECONDS_MIN = 0.1
 BACKOFF_SECONDS_MAX = 5.0

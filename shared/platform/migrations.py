@@ -2,7 +2,7 @@
 
 from importlib.resources import files
 
-from shared.problems import CorruptStore
+from shared.errors import CorruptStore
 
 
 def migration_scripts(package: str, dialect: str) -> dict[int, str]:

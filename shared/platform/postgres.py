@@ -10,8 +10,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import asyncpg
 from asyncpg.exceptions._base import DataError as ArgumentError
 
-from shared.migrations import migration_scripts, to_do
-from shared.problems import CorruptStore, InvalidRequest, LedgerError, StoreUnavailable
+from shared.errors import CorruptStore, InvalidRequest, LedgerError, StoreUnavailable
+from shared.platform.migrations import migration_scripts, to_do
 
 if TYPE_CHECKING:
     Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]

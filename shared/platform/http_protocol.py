@@ -12,10 +12,11 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from shared.http_transport import READ_BYTES, SmallReads, Transport
-from shared.problems import BadRequest, HeadTooLarge, LedgerError, Overloaded, RequestTimeout, problem_response
-from shared.settings import ServiceSettings
-from shared.watermark import Peer
+from shared.errors import BadRequest, HeadTooLarge, LedgerError, Overloaded, RequestTimeout
+from shared.platform.http_transport import READ_BYTES, SmallReads, Transport
+from shared.platform.problems import problem_response
+from shared.platform.settings import ServiceSettings
+from shared.platform.watermark import Peer
 
 CONNECTIONS_MAX = 10_000
 DESCRIPTORS_RESERVED = 128

@@ -14,10 +14,10 @@ import uvicorn
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
-from shared.http_protocol import Connections, Limits
-from shared.problems import LedgerError
-from shared.settings import ServiceSettings, describe_settings, read_settings
-from shared.telemetry import configure_logs
+from shared.errors import LedgerError
+from shared.platform.http_protocol import Connections, Limits
+from shared.platform.settings import ServiceSettings, describe_settings, read_settings
+from shared.platform.telemetry import configure_logs
 
 S = TypeVar("S", bound=ServiceSettings)
 

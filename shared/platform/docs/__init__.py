@@ -5,7 +5,7 @@ from pathlib import Path
 from fastapi import FastAPI, Response
 from fastapi.responses import FileResponse, RedirectResponse
 
-from shared.problems import NotFound
+from shared.errors import NotFound
 
 FOLDER = Path(__file__).parent
 ASSETS = {

@@ -11,7 +11,7 @@ from fastapi import FastAPI, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
 
-from shared.problems import LedgerError
+from shared.errors import LedgerError
 
 VALUE_CHARACTERS_MAX = 1000
 """Of each value of a log entry; an exception is shortened by its frames."""

@@ -11,8 +11,8 @@ from typing import Any
 
 import structlog
 
+from shared.errors import LedgerError, Overloaded
 from shared.events import Position
-from shared.problems import LedgerError, Overloaded
 
 FOLLOW_SECONDS = 0.02
 RETRY_SECONDS = 1

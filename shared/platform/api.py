@@ -7,10 +7,10 @@ from urllib.parse import parse_qsl, unquote
 from fastapi import APIRouter, FastAPI, Path, Response
 from pydantic import BaseModel, BeforeValidator, ValidationError
 
+from shared.errors import InvalidRequest
 from shared.events import ACCOUNT_ID_PATTERN, ACCOUNT_ID_RULE
-from shared.gate import Endpoint, Request
-from shared.problems import InvalidRequest
-from shared.watermark import Peer
+from shared.platform.gate import Endpoint, Request
+from shared.platform.watermark import Peer
 
 E = TypeVar("E", bound=Callable[..., Awaitable[Response]])
 Q = TypeVar("Q", bound=BaseModel)

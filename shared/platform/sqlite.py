@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Concatenate, Literal, ParamSpec, TypeVar
 
-from shared.migrations import migration_scripts, to_do
-from shared.problems import CorruptStore, LedgerError, StoreUnavailable
+from shared.errors import CorruptStore, LedgerError, StoreUnavailable
+from shared.platform.migrations import migration_scripts, to_do
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -1,0 +1,1 @@
+"""What both services stand on, and no program outside needs: HTTP, stores, settings, telemetry."""
