@@ -20,7 +20,6 @@ from command_service.event_log import Answer, EventLog
 from command_service.states import NO_STATE, State, decode_account, encode_account
 from shared.errors import CorruptStore, IdempotencyKeyReused, LedgerError, NotReady, Overloaded
 from shared.events import (
-    TYPE_NAMES,
     AccountId,
     CloudEvent,
     Position,
@@ -306,7 +305,7 @@ class _Decided:
             account = evolve(account, event)
             version: Version = last_version + 1  # type: ignore[assignment]
             position += 1  # type: ignore[assignment]
-            event_type, event_id = TYPE_NAMES[type(event)], new_id()
+            event_type, event_id = event.type, new_id()
             streams[account_id] = version, account
             changed(account_id)
             add_event(

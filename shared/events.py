@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import or_
-from typing import Annotated, Literal, NewType
+from typing import Annotated, ClassVar, Literal, NewType, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
@@ -57,31 +57,37 @@ class Value(Struct, frozen=True, gc=False):
 
 
 class AccountCreated(Value, frozen=True):
+    type: ClassVar = "account-created"
     name: Name
 
 
 class AccountCreationRejected(Value, frozen=True):
+    type: ClassVar = "account-creation-rejected"
     name: Name
     reason: Reason
 
 
 class AmountDeposited(Value, frozen=True):
+    type: ClassVar = "amount-deposited"
     amount: Amount
     description: Description
 
 
 class DepositRejected(Value, frozen=True):
+    type: ClassVar = "deposit-rejected"
     amount: Amount
     description: Description
     reason: Reason
 
 
 class AmountWithdrawn(Value, frozen=True):
+    type: ClassVar = "amount-withdrawn"
     amount: Amount
     description: Description
 
 
 class WithdrawalRejected(Value, frozen=True):
+    type: ClassVar = "withdrawal-rejected"
     amount: Amount
     description: Description
     reason: Reason
@@ -91,15 +97,7 @@ Event = (
     AccountCreated | AccountCreationRejected | AmountDeposited | DepositRejected | AmountWithdrawn | WithdrawalRejected
 )
 
-EVENT_TYPES: dict[str, type[Event]] = {
-    "account-created": AccountCreated,
-    "account-creation-rejected": AccountCreationRejected,
-    "amount-deposited": AmountDeposited,
-    "deposit-rejected": DepositRejected,
-    "amount-withdrawn": AmountWithdrawn,
-    "withdrawal-rejected": WithdrawalRejected,
-}
-TYPE_NAMES: dict[type[Event], str] = {event: name for name, event in EVENT_TYPES.items()}
+EVENT_TYPES: dict[str, type[Event]] = {event.type: event for event in get_args(Event)}
 
 
 class CloudEvent(Value, frozen=True, kw_only=True):

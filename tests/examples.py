@@ -4,7 +4,6 @@ from msgspec import Raw
 
 from command_service.account import Command, CreateAccount, Deposit, Withdraw
 from shared.events import (
-    TYPE_NAMES,
     AccountCreated,
     AccountCreationRejected,
     AccountId,
@@ -73,7 +72,7 @@ def logged(position: int, event: Event, account_id: AccountId = ALICE, version: 
         CloudEvent(
             id=f"event-{position}",
             source=SOURCE,
-            type=TYPE_NAMES[type(event)],
+            type=event.type,
             subject=account_id,
             time=at(position % 60),
             sequence=f"{position:020d}",

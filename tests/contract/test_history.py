@@ -10,7 +10,6 @@ from projection_service.views import VIEWS
 from projection_service.views.history.tables import read_history
 from shared.chain import extend
 from shared.events import (
-    TYPE_NAMES,
     AccountId,
     CloudEvent,
     Event,
@@ -30,7 +29,7 @@ def encoded(position: int, event: Event, account_id: AccountId, version: int, tr
     cloud_event = CloudEvent(
         id=f"event-{position}-{ODD}",
         source=SOURCE,
-        type=TYPE_NAMES[type(event)],
+        type=event.type,
         subject=account_id,
         time=at(position),
         sequence=f"{position:020d}",

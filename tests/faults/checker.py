@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from command_service.account import Account, Command, CreateAccount, Deposit, Withdraw, decide
-from shared.events import TYPE_NAMES, AccountId
+from shared.events import AccountId
 from tests.faults.history import Body, History, Operation, Read, View
 
 CloudEvent = dict[str, Any]
@@ -50,7 +50,7 @@ def check_log(log: Sequence[CloudEvent]) -> Iterator[str]:
         ids.add(event["id"])
         account = accounts.get(account_id)
         right = decide(account, command_of(event))
-        if (TYPE_NAMES[type(right)], msgspec.to_builtins(right)) != (event["type"], event["data"]):
+        if (right.type, msgspec.to_builtins(right)) != (event["type"], event["data"]):
             yield f"{where}: {event['type']} {event['data']} for {account}, and not {right}"
         balance = (account.balance if account else 0) + change(event)
         if balance < 0:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from command_service.account import Account, Command, CreateAccount, Deposit, Withdraw, decide, evolve
-from shared.events import TYPE_NAMES, AccountId
+from shared.events import AccountId
 from tests.faults.checker import CloudEvent, Moment, check, contradictions
 from tests.faults.history import Attempt, Body, History, Kind, Operation, Outcome, Read, View
 
@@ -72,7 +72,7 @@ def sound() -> Case:
         log.append(
             {
                 "id": f"event-{position}",
-                "type": TYPE_NAMES[type(event)],
+                "type": event.type,
                 "subject": "alice",
                 "sequence": f"{position:020d}",
                 "accountversion": position,

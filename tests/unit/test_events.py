@@ -12,7 +12,6 @@ from msgspec.structs import replace
 
 from shared.events import (
     EVENT_TYPES,
-    TYPE_NAMES,
     AccountCreated,
     AccountId,
     AmountDeposited,
@@ -43,7 +42,7 @@ def cloud_event(event: Event, traceparent: str | UnsetType = UNSET) -> CloudEven
     return CloudEvent(
         id="event-7",
         source=SOURCE,
-        type=TYPE_NAMES[type(event)],
+        type=event.type,
         subject=ALICE,
         time=at(7),
         sequence=f"{7:020d}",
@@ -61,7 +60,7 @@ def written(event: Event = DEPOSITED) -> Attributes:
 
 @pytest.mark.parametrize("event", EVENTS)
 def test_an_event_is_written_as_a_cloudevent(event: Event) -> None:
-    event_type = TYPE_NAMES[type(event)]
+    event_type = event.type
     assert written(event) == {
         "specversion": "1.0",
         "id": "event-7",
@@ -78,7 +77,7 @@ def test_an_event_is_written_as_a_cloudevent(event: Event) -> None:
 
 
 def test_the_examples_hold_every_event_type() -> None:
-    assert [TYPE_NAMES[type(event)] for event in EVENTS] == list(DATA) == list(EVENT_TYPES)
+    assert [event.type for event in EVENTS] == list(DATA) == list(EVENT_TYPES)
 
 
 def test_traceparent_is_written_when_it_is_given() -> None:

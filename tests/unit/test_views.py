@@ -9,7 +9,6 @@ from projection_service.views.accounts.fold import AccountView, project_account
 from projection_service.views.history.fold import encode_row, project_history
 from projection_service.views.reserve.fold import ReserveView, project_reserve
 from shared.events import (
-    TYPE_NAMES,
     AmountDeposited,
     CloudEvent,
     DepositRejected,
@@ -80,7 +79,7 @@ def test_an_event_comes_out_of_the_history_byte_for_byte(event: Event, tracepare
     cloud_event = CloudEvent(
         id="event-7",
         source=SOURCE,
-        type=TYPE_NAMES[type(event)],
+        type=event.type,
         subject=ALICE,
         time=at(7),
         sequence=f"{7:020d}",
@@ -93,7 +92,7 @@ def test_an_event_comes_out_of_the_history_byte_for_byte(event: Event, tracepare
     (recorded,) = decode_events(join_events([encoded]))
     row = project_history(recorded)
     assert encode_row(row, SOURCE) == encoded
-    assert row[:4] == (ALICE, 3, 7, TYPE_NAMES[type(event)])
+    assert row[:4] == (ALICE, 3, 7, event.type)
     assert row[-2] == getattr(event, "amount", None)
 
 
