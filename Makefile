@@ -20,7 +20,7 @@ run-rabbitmq: $(VENV)/run  ## The same with RabbitMQ: the one that AMQP_URL name
 	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m scripts.rabbitmq honcho start
 
 test: $(VENV)/dev  ## Install what the tests need, and run them
-	@sh scripts/install-servers.sh rabbitmq-server postgresql pgbouncer chromium
+	@sh scripts/install-servers.sh rabbitmq-server postgresql pgbouncer chromium nodejs
 	@$(BIN)/python -m pytest $(TESTS)
 
 compat:  ## Run the tests in a tree of another Debian, as root: SUITE=trixie TESTS=tests/unit

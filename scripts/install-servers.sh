@@ -19,6 +19,7 @@ has() {
     chromium)
         command -v chromium >/dev/null || [ -x "/Applications/Chromium.app/Contents/MacOS/Chromium" ]
         ;;
+    nodejs) command -v node >/dev/null ;;
     *) command -v "$1" >/dev/null ;;
     esac
 }
@@ -41,7 +42,7 @@ case "$missing" in
 esac
 
 if ! command -v apt-get >/dev/null; then
-    fail "Needed, and not here: $missing. Install it (on a Mac: brew install rabbitmq postgresql@17 pgbouncer wrk chromium)$or."
+    fail "Needed, and not here: $missing. Install it (on a Mac: brew install rabbitmq postgresql@17 pgbouncer wrk chromium node)$or."
 fi
 if [ "$(id -u)" = 0 ]; then
     as_root=""

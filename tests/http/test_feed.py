@@ -3,7 +3,10 @@
 import asyncio
 import hashlib
 import json
+import os
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,3 +166,56 @@ async def test_every_page_proves_the_whole_log_up_to_its_end(tmp_path: Path) -> 
 async def test_a_page_without_events_waits_for_none(bank: Bank) -> None:
     async with asyncio.timeout(20):
         assert (await signed(bank, after=await head(bank), limit=0, wait=60)).events == []
+
+
+FOLLOW = Path(__file__).parents[2] / "examples" / "follow.mjs"
+
+
+@asynccontextmanager
+async def javascript(ledger_url: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    program = await asyncio.create_subprocess_exec(
+        "node",
+        str(FOLLOW),
+        env={**os.environ, "LEDGER_URL": ledger_url},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield program
+    finally:
+        if program.returncode is None:
+            program.kill()
+        await program.communicate()
+
+
+async def test_a_program_in_javascript_follows_and_verifies_with_nothing_of_ours(tmp_path: Path) -> None:
+    async with open_bank(tmp_path, projections=0) as bank:
+        await bank.create("alice", 'Zo\u00eb {[,"\\\u2028 \U0001f3e6')
+        await bank.post("/commands", [{"type": "deposit", "account_id": "alice", "amount": 2**62}] * 2_000)
+        async with javascript(bank.command.url) as program, asyncio.timeout(60):
+            assert program.stdout is not None
+            await bank.deposit("alice", 1)
+            for event in await bank.log():
+                assert await program.stdout.readline() == encoded(event) + b"\n"
+
+
+async def test_a_program_in_javascript_ends_at_a_feed_that_was_changed(bank: Bank) -> None:
+    page = await signed(bank, limit=3)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        body = page.body.replace(b"Alice", b"Mally")
+        writer.write(
+            f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n"
+            f"Ledger-Source: {page.source}\r\nLedger-Key: {page.key}\r\n"
+            f"Ledger-Chain: {page.chain}\r\nLedger-Signature: {page.signature}\r\n\r\n".encode()
+            + body
+        )
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server, javascript(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as program:
+        async with asyncio.timeout(60):
+            told, complaint = await program.communicate()
+        assert told == b""
+        assert b"not the events that the ledger has signed" in complaint

@@ -215,7 +215,7 @@ async def test_a_third_program_needs_no_right_to_configure_the_exchange(
     program = await asyncio.create_subprocess_exec(
         sys.executable,
         str(ROOT / "examples" / "third_program.py"),
-        env={**bank.command.environment, "AMQP_URL": node.user_url(user) + vhost},
+        env={**bank.command.environment, "AMQP_URL": node.user_url(user) + vhost, "LEDGER_URL": bank.command.url},
         stdout=asyncio.subprocess.PIPE,
     )
     assert program.stdout is not None

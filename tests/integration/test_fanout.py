@@ -15,9 +15,12 @@ from tests.bank import START_SECONDS
 from tests.integration.broker import (
     EXCHANGE,
     FOLLOWING,
+    encoded,
+    messages_of,
     observe,
     open_channel,
     positions_in,
+    publish_messages,
     queue_of,
     until_subscription,
 )
@@ -143,7 +146,7 @@ async def test_a_third_program_receives_every_event(amqp_url: str, bank_on: Open
         program = await asyncio.create_subprocess_exec(
             sys.executable,
             str(EXAMPLE),
-            env={**bank.command.environment, "AMQP_URL": amqp_url},
+            env={**bank.command.environment, "AMQP_URL": amqp_url, "LEDGER_URL": bank.command.url},
             stdout=asyncio.subprocess.PIPE,
         )
         assert program.stdout is not None
@@ -161,3 +164,30 @@ async def test_a_third_program_receives_every_event(amqp_url: str, bank_on: Open
         finally:
             program.kill()
             await program.wait()
+
+
+async def test_a_third_program_ends_at_what_the_ledger_has_not_signed(amqp_url: str, bank_on: OpenBank) -> None:
+    async with bank_on(amqp_url) as bank:
+        await bank.create("alice")
+        program = await asyncio.create_subprocess_exec(
+            sys.executable,
+            str(EXAMPLE),
+            env={**bank.command.environment, "AMQP_URL": amqp_url, "LEDGER_URL": bank.command.url},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        assert program.stdout is not None
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                assert (await program.stdout.readline()).startswith(b"Waiting")
+                (event,) = await bank.log()
+                (message,) = await messages_of(bank, amqp_url)
+                message.body = encoded([{**event, "sequence": f"{2:020d}"}])
+                await publish_messages(amqp_url, [message])
+                told, complaint = await program.communicate()
+            assert told == b""
+            assert b"InvalidSignature" in complaint
+        finally:
+            if program.returncode is None:
+                program.kill()
+                await program.wait()
