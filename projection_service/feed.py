@@ -13,7 +13,7 @@ import aiohttp
 
 from projection_service.batch import Batch
 from shared.chain import ChainAt
-from shared.errors import CorruptStore, LedgerError
+from shared.errors import LedgerError
 from shared.events import Position, UnreadableEvent, Value, decode_events
 from shared.platform.settings import shown_url
 
@@ -71,19 +71,22 @@ class Feed:
     async def read(self, after: Position, wait_seconds: float = 0, events_max: int = PAGE_EVENTS_MAX) -> Page:
         """The page after position `after`; waits on the server for up to `wait_seconds` when there is none.
 
-        Raises `FeedUnavailable`, or `CorruptStore` when the feed leaves a hole or can't be read.
+        Raises `FeedUnavailable`.
         """
         query = {"after": str(after), "limit": str(events_max), "wait": f"{wait_seconds:g}"}
         headers, body = await self._get("/events", query, wait_seconds + ANSWER_SECONDS)
         try:
             events = decode_events(body)
         except UnreadableEvent as error:
-            raise CorruptStore(f"the feed after position {after} can't be read: {error}.") from error
+            raise FeedUnavailable(
+                f"{self.name} can't be read after position {after}: {error}. If that lasts, it is of a later program: "
+                "update this one."
+            ) from error
         for position, event in enumerate(events, after + 1):
             if event.position != position:
-                raise CorruptStore(f"the feed has {event.position} where {position} belongs.")
+                raise FeedUnavailable(f"{self.name} has {event.position} where {position} belongs.")
             if event.source != headers["Ledger-Source"]:
-                raise CorruptStore(f"the feed's event {position} is of another ledger, {event.source!a}.")
+                raise FeedUnavailable(f"{self.name} has an event {position} of another ledger, {event.source!a}.")
         head = Position(int(headers["Ledger-Position"]))
         chain, signature, key = (bytes.fromhex(headers[f"Ledger-{name}"]) for name in ("Chain", "Signature", "Key"))
         end = ChainAt(events[-1].position if events else min(after, head), chain)

@@ -101,7 +101,7 @@ class LyingFeed:
             case 7:
                 headers = {**headers, random.choice(["X-Long", "Ledger-Source"]): "x" * 100_000}
             case _:
-                page = unreadable(page, random)
+                page = changed(page, random)
         length = random.choice([len(page)] * 8 + [len(page) + 100, max(0, len(page) - 5)])
         writer.write(head(status, {**headers, **encoding, "Content-Length": str(length)}) + page)
         await writer.drain()
@@ -125,25 +125,20 @@ def head(status: str, headers: dict[str, str]) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode()
 
 
-def unreadable(page: bytes, random: Random) -> bytes:
-    """What becomes of a page, as far as nobody could believe it: nothing would be wrong to see with the others."""
+def changed(page: bytes, random: Random) -> bytes:
+    """What becomes of a page on its way. Its signature stays: so nobody has to believe it."""
     events = json.loads(page)
-    for _ in range(20):
-        match random.randrange(4):
-            case 0:
-                lie = encode([mutate(event, random) for event in events[:5]], random)
-            case 1:
-                lie = bytes(deep(random))
-            case 2:
-                # A hole at its start.
-                return json.dumps(events[1:]).encode()
-            case _:
-                lie = mutate_bytes(page, random)
-        try:
-            json.loads(lie)
-        except (ValueError, RecursionError):
-            return lie
-    return b"["
+    match random.randrange(5):
+        case 0:
+            return encode([mutate(event, random) for event in events[:5]], random)
+        case 1:
+            return bytes(deep(random))
+        case 2:
+            return json.dumps(events[1:]).encode()
+        case 3:
+            return page.replace(b'"amount":5', b'"amount":%d' % random.randrange(1, 1000))
+        case _:
+            return mutate_bytes(page, random)
 
 
 async def fuzz_feed(folder: Path, seed: int, enough: Callable[[int], bool]) -> list[str]:
@@ -176,11 +171,12 @@ async def fuzz_feed(folder: Path, seed: int, enough: Callable[[int], bool]) -> l
 
 
 async def restart_if_stopped(bank: Bank) -> None:
-    """A projection may stop at a lie, if it says so and goes on when it is started again."""
+    """A projection stops when it is told that the log ends before its views, and goes on when it is started again."""
     async with bank.http.get(f"{bank.projection.url}/readyz") as response:
         detail = (await response.json(content_type=None)).get("detail", "")
         assert response.status == (503 if detail else 200)
     if "stopped" in detail:
+        assert "but the log ends at" in detail or "belong to the ledger" in detail, detail
         await bank.projection.stop()
         await bank.projection.start()
 

@@ -12,7 +12,6 @@ import pytest
 
 from projection_service.feed import ANSWER_SECONDS, BODY_BYTES_MAX, Feed, FeedUnavailable, open_feed
 from shared.chain import CHAIN_START, START, ChainAt, extend
-from shared.errors import CorruptStore
 from shared.events import Position
 from tests.bank import Service
 from tests.examples import DEPOSITED, SIGNER, SOURCE, logged
@@ -152,9 +151,9 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("lie", UNREADABLE)
-async def test_a_page_that_is_no_run_of_the_ledgers_events_is_corrupt(lie: str) -> None:
+async def test_a_page_that_is_no_run_of_the_ledgers_events_is_a_feed_that_is_away(lie: str) -> None:
     async with feed_of(page(UNREADABLE[lie])) as feed:
-        with pytest.raises(CorruptStore):
+        with pytest.raises(FeedUnavailable):
             await feed.read(Position(0))
 
 
