@@ -1,6 +1,7 @@
 """A projection between its feed and its views, which another replica may move meanwhile; over every view store."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -74,7 +75,8 @@ async def following(projection: Projection, ledger: Ledger, amqp_url: str | None
     finally:
         running.cancel()
         await asyncio.wait([running])
-        # aiormq closes a connection that came to nothing in a task of its own.
+        # aiormq closes a connection that was given up half-way when it is collected, in a task: while there is a loop.
+        gc.collect()
         await asyncio.sleep(0.01)
 
 

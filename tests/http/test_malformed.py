@@ -249,7 +249,7 @@ async def test_an_idempotency_key_is_1_to_255_visible_characters(bank: Bank, key
         ("after=-1", "after"),
         ("after=x", "after"),
         (f"after={2**63}", "after"),
-        ("limit=0", "limit"),
+        ("limit=-1", "limit"),
         ("limit=10001", "limit"),
         ("wait=-1", "wait"),
         ("wait=61", "wait"),

@@ -145,12 +145,12 @@ async def take_parked(amqp_url: str, number: int) -> list[AbstractIncomingMessag
 
 async def take(amqp_url: str, queue_name: str) -> list[AbstractIncomingMessage]:
     """What waits there; it is gone from there then."""
-    taken = []
+    taken: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
     async with open_channel(amqp_url) as channel:
         queue = await channel.get_queue(queue_name)
-        while (message := await queue.get(no_ack=True, fail=False)) is not None:
-            taken.append(message)
-    return taken
+        # One with a single active consumer can't be asked for one message.
+        await queue.consume(taken.put, no_ack=True)
+        return [await taken.get() for _ in range(queue.declaration_result.message_count or 0)]
 
 
 def encoded(events: object) -> bytes:
