@@ -118,6 +118,8 @@ class SqliteEventLog:
         self._appending = asyncio.Lock()
         self._writer = writer
         self._reader = reader
+        # A new one costs as much as to compress a hundred events. It has nothing of one run left for the next.
+        self._compressor = zstd.ZstdCompressor(COMPRESSION_LEVEL)
         self._tail = _Tail(START, [])
 
     @classmethod
@@ -177,7 +179,7 @@ class SqliteEventLog:
         answers: Mapping[str, Answer],
     ) -> None:
         runs = cut(head, events)
-        written = self._writer.connection.run(_write, self._recent, head, runs, time, states, answers)
+        written = self._writer.connection.run(_write, self._recent, self._compressor, head, runs, time, states, answers)
         await self._writer.run(_commit)
         self.files.check()
         self._recent.committed(Position(head.position + len(events)), states, written)
@@ -303,6 +305,7 @@ def _catch_up(connection: sqlite3.Connection, recent: RecentStates) -> _Ledger:
 def _write(
     connection: sqlite3.Connection,
     recent: RecentStates,
+    compressor: zstd.ZstdCompressor,
     head: ChainAt,
     runs: Sequence[Run],
     time: str,
@@ -315,12 +318,11 @@ def _write(
     if not runs:  # a row that stays as it is would not be written, and the commit wait for no disk
         connection.execute(MOVE_HEAD, (head.position + 1, head.chain, time, recent.states_position))
     connection.execute(MOVE_HEAD, (end.position, end.chain, time, recent.position_after(due)))
-    compress = zstd.ZstdCompressor(COMPRESSION_LEVEL).compress
     try:
         connection.executemany(
             ADD_RUN,
             [
-                (run.position, run.chain, compress(b"\n".join(run.events), zstd.ZstdCompressor.FLUSH_FRAME))
+                (run.position, run.chain, compressor.compress(b"\n".join(run.events), compressor.FLUSH_FRAME))
                 for run in runs
             ],
         )
