@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from benchmarks.catching_up import catching_up
 from benchmarks.growth import growth, memory
 from benchmarks.rows import Bench, Figure, Row, Sizes, commands, events
 from benchmarks.servers import LOAD_CORE, pinned
@@ -23,7 +24,7 @@ from scripts.rabbitmq import RabbitMQNode
 
 RESULTS = Path(__file__).parent / "results.json"
 PLOT = Path(__file__).parent.parent / "docs" / "performance.svg"
-PARTS = (commands, events, growth, memory)
+PARTS = (commands, events, catching_up, growth, memory)
 FULL = Sizes(rounds=5, growth_rounds=5, seconds=5, backlog=200_000, many=1_000_000, long_log=10_000_000)
 QUICK = Sizes(rounds=2, growth_rounds=1, seconds=1, backlog=50_000, many=50_000, long_log=100_000)
 
@@ -35,15 +36,21 @@ class Result(NamedTuple):
 
     @property
     def ratios(self) -> list[float]:
-        """Ours to the peer's of the same round, or to the goal where there is no peer."""
-        return [
-            one / other for one, other in zip(self.ours, self.peer or [self.figure.goal] * len(self.ours), strict=True)
-        ]
+        """Ours to the peer's of the same round, or to the goal where there is no peer; none where there is neither."""
+        goals = [] if self.figure.goal is None else [self.figure.goal] * len(self.ours)
+        return [one / other for one, other in zip(self.ours, self.peer or goals, strict=False)]
+
+    @property
+    def margins(self) -> list[float]:
+        """How many times the goal: 1 reaches it. None without a goal."""
+        if self.figure.goal is None:
+            return []
+        goal = self.figure.goal if self.peer else 1
+        return [goal / ratio if self.figure.less else ratio / goal for ratio in self.ratios]
 
     @property
     def is_reached(self) -> bool:
-        ratio, goal = statistics.median(self.ratios), self.figure.goal if self.peer else 1
-        return ratio <= goal if self.figure.less else ratio >= goal
+        return statistics.median(self.margins) >= 1
 
 
 def main(
@@ -103,14 +110,16 @@ def benches(sizes: Sizes) -> Iterator[Bench]:
 def print_table(results: list[Result]) -> None:
     table = Table("work", "ours", "peer", "ratio (least to most)", "goal", "")
     for result in results:
+        ratios, goal = result.ratios, result.figure.goal
         table.add_row(
             result.figure.name,
             f"{number(statistics.median(result.ours))} {result.figure.unit}",
             number(statistics.median(result.peer)) if result.peer else "",
-            f"{statistics.median(result.ratios):.2f} ({min(result.ratios):.2f} to {max(result.ratios):.2f})",
-            ("at most " if result.figure.less else "")
-            + (f"{result.figure.goal:g} x" if result.peer else f"{result.figure.goal:,.0f}"),
-            "reached" if result.is_reached else "missed",
+            f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if ratios else "",
+            ""
+            if goal is None
+            else ("at most " if result.figure.less else "") + (f"{goal:g} x" if result.peer else f"{goal:,.0f}"),
+            "" if goal is None else "reached" if result.is_reached else "missed",
         )
     Console(width=None if sys.stdout.isatty() else 180).print(table)
 
@@ -120,12 +129,12 @@ def number(value: float) -> str:
 
 
 def plot(results: list[Result]) -> None:
-    """Ratios with their spread, and the goal of each row; how far less is better is drawn the other way round."""
+    """Ratios with their spread, and the goal of each row that has one; less is drawn the other way round."""
+    results = [result for result in results if result.figure.goal is not None]
     pyplot.rcParams.update({"svg.hashsalt": "counting house", "svg.fonttype": "none", "font.family": "sans-serif"})
     figure, axes = pyplot.subplots(figsize=(11, 0.36 * len(results) + 1.2), layout="constrained")
     for place, result in enumerate(results):
-        goal = result.figure.goal if result.peer else 1
-        margins = [(goal / ratio if result.figure.less else ratio / goal) for ratio in result.ratios]
+        margins = result.margins
         middle = statistics.median(margins)
         axes.barh(place, middle - 1, left=1, color="#2a7f62" if result.is_reached else "#c0563b")
         axes.plot([min(margins), max(margins)], [place, place], color="black", linewidth=1)

@@ -6,7 +6,6 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
 
 from benchmarks.rows import (
     Bench,
@@ -21,10 +20,9 @@ from benchmarks.rows import (
     singles,
     visible,
 )
-from benchmarks.servers import ACCOUNTS, Server, command_service, opened, projection_service, until
+from benchmarks.servers import ACCOUNTS, HAS_PROC, Server, command_service, opened, projection_service, until
 from command_service.event_log.recent_states import SWEEP_EVENTS
 
-HAS_PROC = Path("/proc/self/status").exists()
 SLOW_CLIENTS = 1000
 SLOW_READER = b"GET /events?limit=10000 HTTP/1.1\r\nHost: bank\r\n\r\n"
 SLOW_WRITER = (
@@ -64,15 +62,15 @@ def growth(bench: Bench) -> Iterator[Row]:
             bench.fill(server, 2 * SWEEP_EVENTS)
             os.kill(server.process_id, signal.SIGKILL)
 
-    for work, logs in (
-        (f"{many} events on one account / 1", [(sizes.many, 1), (1, 1)]),
-        (f"{long_log} events in the log / 10,000", [(sizes.long_log, ACCOUNTS), (10_000, ACCOUNTS)]),
-        (f"{many} accounts / 1", [(0, sizes.many), (0, 1)]),
+    for work, goal, logs in (
+        (f"{many} events on one account / 1", 0.8, [(sizes.many, 1), (1, 1)]),
+        (f"{long_log} events in the log / 10,000", 0.8, [(sizes.long_log, ACCOUNTS), (10_000, ACCOUNTS)]),
+        (f"{many} accounts / 1", 0.45, [(0, sizes.many), (0, 1)]),
     ):
-        speed = Figure(f"batches: {work}", "commands/s", 0.8)
+        speed = Figure(f"batches: {work}", "commands/s", goal)
         peak = Figure(f"batches, peak memory: {work}", "MiB", 1.25, less=True)
         yield Row([speed, peak] if HAS_PROC else [speed], in_batches(bench, logs), rounds)
-    yield row(Figure(f"deposits: {many} accounts / 1", "requests/s", 0.8), deposits, rounds)
+    yield row(Figure(f"deposits: {many} accounts / 1", "requests/s", 0.85), deposits, rounds)
     for what, before in (("start", []), ("start after a kill", [a_kill])):
         figure = Figure(f"{what}: {long_log} events in the log / 10,000", "s", 1.25, less=True)
         yield row(figure, starts(*before), rounds)

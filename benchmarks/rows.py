@@ -3,9 +3,8 @@
 import asyncio
 import http.client
 import json
-import os
 import shutil
-import signal
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import time
 import urllib.error
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,25 +21,26 @@ from rich.progress import Progress
 
 from benchmarks.servers import (
     ACCOUNTS,
+    BATCH,
+    HAS_PROC,
     SERVER_CORE,
     Server,
     command_service,
     echo,
-    opened,
     pin,
     projection_service,
     rate_between,
     until,
     wrk,
 )
-from projection_service.subscription import HEAD_CHECK_SECONDS
 from scripts.postgres import PostgresCluster
 from scripts.rabbitmq import RabbitMQNode
 from shared.messaging import declare_exchange, open_channel
 
-BATCH = 1000
-BALANCES = "accounts,reserve"
-"""Views whose size is that of the accounts, and not of the log."""
+POSTGRES_SIZE = """
+    SELECT sum(pg_total_relation_size(format('%I.%I', schemaname, tablename)::regclass)) FROM pg_tables
+    WHERE schemaname = 'ledger'
+"""
 
 Measure = Callable[[float], float]
 """Runs for about so many seconds; the figure."""
@@ -51,12 +51,12 @@ Measures = tuple[Measure, Measure | None]
 class Figure(NamedTuple):
     """`goal` is what ours should be at least: a multiple of the peer where there is one, otherwise as it stands.
 
-    With `less`, it should be at most that.
+    With `less`, it should be at most that. Without a goal, a figure is there to be known.
     """
 
     name: str
     unit: str
-    goal: float
+    goal: float | None = None
     less: bool = False
 
 
@@ -128,9 +128,10 @@ def singles(server: Server, connections: int = 32, accounts: int = ACCOUNTS) -> 
 
 def batches(server: Server, accounts: int = ACCOUNTS) -> Measure:
     def measure(seconds: float) -> float:
-        # What the last round's clients left behind counts among the commands that may wait.
-        until(lambda: server.metric("ledger_commands_waiting") == 0, "the last round's commands to be recorded")
-        return wrk(server.url, "batch.lua", 16, seconds, accounts) * BATCH
+        rate = wrk(server.url, "batch.lua", 16, seconds, accounts) * BATCH
+        # What its clients left behind counts among the commands that may wait, and is not the next figure's.
+        until(lambda: server.metric("ledger_commands_waiting") == 0, "all commands to be recorded")
+        return rate
 
     return measure
 
@@ -145,24 +146,62 @@ def commands(bench: Bench) -> Iterator[Row]:
         return prepare
 
     def beside_eventsourcing(stack: ExitStack) -> Measures:
-        return singles(stack.enter_context(command_service(DATA_DIR=bench.data_dir()))), eventsourcing
+        ours = stack.enter_context(command_service(DATA_DIR=bench.data_dir()))
+        return singles(ours), lambda seconds: peer_program("eventsourcing", seconds)
 
     def on_postgres(stack: ExitStack) -> Measures:
         url = bench.cluster.url(bench.cluster.create_database())
         ours = stack.enter_context(command_service(DATABASE_URL=url))
         return singles(ours, 128), pgbench(bench.cluster)
 
-    def in_batches(stack: ExitStack) -> Measures:
-        return batches(stack.enter_context(command_service(DATA_DIR=bench.data_dir()))), None
+    def in_batches(stack: ExitStack) -> Sequence[Measures]:
+        folder = bench.data_dir()
+        ledger = stack.enter_context(command_service(DATA_DIR=folder))
+        cpu_seconds, bodies = 0.0, 1
 
-    yield row(Figure("deposits, 32 connections / Starlette echo", "requests/s", 0.6), on_sqlite(32, "starlette"))
+        def ours(seconds: float) -> float:
+            nonlocal cpu_seconds, bodies
+            before = spent(ledger)
+            rate = batches(ledger)(seconds)
+            cpu, commands, commits = (now - then for now, then in zip(spent(ledger), before, strict=True))
+            cpu_seconds, bodies = cpu / commands * 1_000_000, round(commands / commits / BATCH)
+            return rate
+
+        def bytes_an_event(_: float) -> float:
+            return sqlite_bytes(Path(folder) / "ledger.sqlite3") / ledger.metric("ledger_head_position")
+
+        speed: Measures = ours, lambda seconds: peer_program("bare_limit", seconds, bodies)
+        disk, cpu = (bytes_an_event, None), (lambda _: cpu_seconds, None)
+        return [speed, disk, cpu] if HAS_PROC else [speed, disk]
+
+    def in_batches_on_postgres(stack: ExitStack) -> Sequence[Measures]:
+        database = bench.cluster.create_database()
+        ledger = stack.enter_context(command_service(DATABASE_URL=bench.cluster.url(database)))
+
+        def bytes_an_event(_: float) -> float:
+            return int(bench.cluster.sql(database, POSTGRES_SIZE)) / ledger.metric("ledger_head_position")
+
+        return [(batches(ledger), None), (bytes_an_event, None)]
+
+    yield row(Figure("deposits, 32 connections / Starlette echo", "requests/s", 0.9), on_sqlite(32, "starlette"))
     yield row(Figure("deposits, 128 connections / Starlette echo", "requests/s", 0.6), on_sqlite(128, "starlette"))
     yield row(Figure("deposits, 32 connections / FastAPI echo", "requests/s", 1), on_sqlite(32, "fastapi"))
     yield row(
         Figure("deposits, 32 connections / eventsourcing library, no HTTP", "deposits/s", 1), beside_eventsourcing
     )
     yield row(Figure("deposits, PostgreSQL, 128 connections / pgbench, 32 clients", "requests/s", 1), on_postgres)
-    yield row(Figure("batches of 1000", "commands/s", 100_000), in_batches)
+    speed = Figure("batches of 1000 / bare limit: decoded, encoded, inserted", "commands/s", 0.5)
+    disk = Figure("batches of 1000, disk", "bytes an event", 60, less=True)
+    cpu = Figure("batches of 1000, CPU for a million commands", "s")
+    yield Row([speed, disk, cpu] if HAS_PROC else [speed, disk], in_batches)
+    yield Row(
+        [
+            Figure("batches of 1000, PostgreSQL", "commands/s"),
+            # A quarter of what an event took there when each was a row.
+            Figure("batches of 1000, PostgreSQL, disk", "bytes an event", 143, less=True),
+        ],
+        in_batches_on_postgres,
+    )
 
 
 def events(bench: Bench) -> Iterator[Row]:
@@ -203,44 +242,6 @@ def events(bench: Bench) -> Iterator[Row]:
 
         return publish_again, batches(stack.enter_context(command_service(DATA_DIR=bench.data_dir())))
 
-    def from_the_feed(ledger: Server, views: str) -> Measure:
-        def catch_up(_: float) -> float:
-            with projection_service(
-                DATA_DIR=bench.data_dir(), LEDGER_URL=ledger.url, PROJECTION_VIEWS=views
-            ) as projection:
-                return rate_between(lambda: visible(projection), bench.sizes.backlog // 4, bench.sizes.backlog)
-
-        return catch_up
-
-    def catching_up_from_the_feed(stack: ExitStack) -> Measures:
-        return from_the_feed(stack.enter_context(opened(bench.log(bench.sizes.backlog))), BALANCES), None
-
-    def catching_up_with_the_history(stack: ExitStack) -> Measures:
-        ledger = stack.enter_context(opened(bench.log(bench.sizes.backlog)))
-        return from_the_feed(ledger, f"{BALANCES},history"), from_the_feed(ledger, BALANCES)
-
-    def catching_up_from_the_queue(stack: ExitStack) -> Measures:
-        ledger = stack.enter_context(command_service(DATA_DIR=bench.data_dir(), AMQP_URL=amqp_url))
-        folder = bench.data_dir()
-
-        def catch_up(_: float) -> float:
-            with projection_service(
-                DATA_DIR=folder, LEDGER_URL=ledger.url, AMQP_URL=amqp_url, PROJECTION_VIEWS=BALANCES
-            ) as projection:
-                until(lambda: follows_its_queue(projection), "the projection to follow its queue")
-                begin, first = time.monotonic(), visible(projection)
-                os.kill(projection.process_id, signal.SIGSTOP)
-                bench.fill(ledger, bench.sizes.backlog // 2)
-                last = ledger.metric("ledger_head_position")
-                until(lambda: confirmed(ledger) == last, "the queue to hold it all")
-                os.kill(projection.process_id, signal.SIGCONT)
-                rate = rate_between(lambda: visible(projection), first + (last - first) // 4, last)
-                if time.monotonic() - begin > HEAD_CHECK_SECONDS:
-                    raise TimeoutError("that took so long that the projection has looked into the feed")
-                return rate
-
-        return catch_up, None
-
     def lag(stack: ExitStack) -> Sequence[Measures]:
         ledger = stack.enter_context(command_service(DATA_DIR=bench.data_dir(), AMQP_URL=amqp_url))
         projection = stack.enter_context(
@@ -267,11 +268,6 @@ def events(bench: Bench) -> Iterator[Row]:
 
     yield row(Figure("batches of 1000, until RabbitMQ has confirmed them", "commands/s", 100_000), published_batches)
     yield row(Figure("relay behind by a backlog, confirmed / batches of 1000", "events/s", 1), relay)
-    yield row(Figure("projection catching up from the feed", "events/s", 100_000), catching_up_from_the_feed)
-    yield row(
-        Figure("projection catching up with the history / without", "events/s", 0.45), catching_up_with_the_history
-    )
-    yield row(Figure("projection catching up from the queue", "events/s", 100_000), catching_up_from_the_queue)
     yield row(Figure("queries of one account / Starlette echo", "requests/s", 0.6), queries)
     yield Row(
         [
@@ -310,9 +306,24 @@ def lags(ledger: Server, projection: Server, is_over: Callable[[], bool]) -> Ite
         yield time.perf_counter() - begin
 
 
-def eventsourcing(seconds: float) -> float:
+def spent(ledger: Server) -> tuple[float, int, int]:
+    """So far: seconds of CPU, events, commits."""
+    events, commits = ledger.metric("ledger_head_position"), ledger.metric("ledger_commit_seconds_count")
+    return ledger.cpu_seconds() if HAS_PROC else 0, events, commits
+
+
+def sqlite_bytes(path: Path) -> int:
+    """Of a file that another process has open, with all that its write-ahead log holds."""
+    with closing(sqlite3.connect(path)) as connection:
+        is_busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    assert not is_busy
+    return path.stat().st_size
+
+
+def peer_program(name: str, *arguments: float) -> float:
+    """What the program `benchmarks.peer_NAME` measures, on the servers' core."""
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.peer_eventsourcing", str(seconds)],
+        [sys.executable, "-m", f"benchmarks.peer_{name}", *map(str, arguments)],
         preexec_fn=lambda: pin(SERVER_CORE),
         stdout=subprocess.PIPE,
         text=True,

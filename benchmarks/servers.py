@@ -17,7 +17,8 @@ from scripts.ports import free_ports
 
 SERVER_CORE, LOAD_CORE = 0, 1
 WAIT_SECONDS = 300
-ACCOUNTS = 1000
+ACCOUNTS, BATCH = 1000, 1000
+HAS_PROC = Path("/proc/self/status").exists()
 LOAD = Path(__file__).parent / "load"
 
 
@@ -44,6 +45,11 @@ class Server(NamedTuple):
         """In MiB, all of its life: VmHWM of https://man7.org/linux/man-pages/man5/proc_pid_status.5.html"""
         status = Path(f"/proc/{self.process_id}/status").read_text()
         return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) / 1024
+
+    def cpu_seconds(self) -> float:
+        """Of all its threads, so far: utime and stime of https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html"""
+        fields = Path(f"/proc/{self.process_id}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
