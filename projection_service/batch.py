@@ -23,6 +23,10 @@ class Batch(Value, frozen=True):
 
         Raises `Unproven` or `Hole`.
         """
+        if self.events and self.events[-1].position != self.end.position:
+            raise Unproven(
+                f"it ends at position {self.events[-1].position}, and its signature is for {self.end.position}"
+            )
         events = [event for event in self.events if event.position > at.position]
         if not events and self.end.position != at.position:
             return []

@@ -90,7 +90,8 @@ class Feed:
         head = Position(int(headers["Ledger-Position"]))
         chain, signature, key = (bytes.fromhex(headers[f"Ledger-{name}"]) for name in ("Chain", "Signature", "Key"))
         end = ChainAt(events[-1].position if events else min(after, head), chain)
-        return Page(Batch(events, end), head, headers["Ledger-Source"], key, signature)
+        # The header alone is not signed.
+        return Page(Batch(events, end), max(head, end.position), headers["Ledger-Source"], key, signature)
 
     async def _get(self, path: str, query: Mapping[str, str], seconds_max: float) -> tuple[Mapping[str, str], bytes]:
         url = self._url._replace(path=self._url.path.rstrip("/") + path, fragment="").geturl()

@@ -62,7 +62,7 @@ def _signed(headers: HeadersType) -> tuple[ChainAt, bytes]:
     position, chain, signature = (headers.get(name) for name in ("last_position", "last_chain", "signature"))
     try:
         return ChainAt(Position(int(position)), bytes.fromhex(chain)), bytes.fromhex(signature)  # type: ignore[arg-type]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise Misfit("it has no last_position, last_chain and signature that can be read") from error
 
 

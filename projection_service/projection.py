@@ -47,11 +47,8 @@ class Projection:
         key: bytes | None = None,
     ) -> None:
         """Raises `ForeignLedger` when these views were built under another key."""
-        if key and checkpoint.key and key != checkpoint.key:
-            raise ForeignLedger(
-                f"these views belong to the ledger with the key {checkpoint.key.hex()}, and LEDGER_KEY is {key.hex()}. "
-                "Set the right one, or PROJECTION_NAME to a new name to build new views."
-            )
+        self._given_key = key
+        self._check_key(checkpoint)
         self._store = store
         self.views = views
         self._checkpoint = checkpoint
@@ -78,7 +75,6 @@ class Projection:
 
         The views may have moved on since. Raises `ForeignLedger`, or `FeedUnavailable` when nobody can tell.
         """
-        self._check_source(page.source)
         if self.key is not None and self.key != page.key:
             raise FeedUnavailable(
                 f"the feed signs with the key {page.key.hex()}, and the ledger's is {self.key.hex()}. Set LEDGER_URL "
@@ -86,6 +82,11 @@ class Projection:
             )
         if not is_signed(page.signature, page.key, page.source, page.batch.end):
             raise FeedUnavailable("the feed's signature is not the ledger's.")
+        if self.source not in (None, page.source):
+            raise ForeignLedger(
+                f"these views belong to the ledger {self.source!a}, the feed to {page.source!a}. Set LEDGER_URL to the "
+                "right command service, or PROJECTION_NAME to a new name to build new views."
+            )
         if page.head < asked_at:
             raise ForeignLedger(
                 f"the views are at {asked_at}, but the log ends at {page.head}: an older copy has replaced it, or it "
@@ -102,11 +103,11 @@ class Projection:
                 "gone, and set PROJECTION_NAME to a new name to build new views."
             )
 
-    def _check_source(self, source: str) -> None:
-        if self.source not in (None, source):
+    def _check_key(self, checkpoint: Checkpoint) -> None:
+        if self._given_key and checkpoint.key not in (None, self._given_key):
             raise ForeignLedger(
-                f"these views belong to the ledger {self.source!a}, the feed to {source!a}. Set LEDGER_URL to the "
-                "right command service, or PROJECTION_NAME to a new name to build new views."
+                f"these views belong to the ledger with the key {checkpoint.key.hex()}, and LEDGER_KEY is "
+                f"{self._given_key.hex()}. Set the right one, or PROJECTION_NAME to a new name to build new views."
             )
 
     async def apply(self, events: list[RecordedEvent], chain: bytes) -> None:
@@ -149,14 +150,17 @@ class Projection:
         self._move(await self._store.checkpoint())
 
     async def refresh(self) -> Position:
-        """Take up the stored checkpoint where another replica has moved it on; the position."""
+        """Take up the stored checkpoint where another replica has moved it on, or where it has gone back: after a
+        restore, or a fail-over that lost commits. The position. Raises `ForeignLedger` as at the start."""
+        before = self.position
         stored = await self._store.checkpoint()
-        # It was read while `apply` may have gone further.
-        if stored.position > self.position:
+        # While it was read, `apply` may have gone further: then it is neither.
+        if stored.position < before or stored.position > self.position:
             self._move(stored)
         return self.position
 
     def _move(self, checkpoint: Checkpoint) -> None:
+        self._check_key(checkpoint)
         self._checkpoint = checkpoint
         self.source, self.key = checkpoint.source or self.source, checkpoint.key or self.key
-        self.watermark.advance(checkpoint.position)
+        self.watermark.move(checkpoint.position)

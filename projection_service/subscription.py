@@ -128,7 +128,7 @@ class Subscription:
         await self._catch_up()
         self._status = "following the feed"
         while True:
-            await self._read_page(LONG_POLL_SECONDS)
+            await self._keep_reading(LONG_POLL_SECONDS)
 
     async def _follow_broker(self, amqp_url: str) -> None:
         await self._projection.reload()
@@ -157,7 +157,7 @@ class Subscription:
         try:
             while not task.done():
                 try:
-                    if await self._read_page(STAND_IN_SECONDS):
+                    if await self._keep_reading(STAND_IN_SECONDS):
                         self._status = f"following the feed: {self._trouble or 'connecting to the broker'}"
                 except CorruptStore:
                     raise
@@ -196,25 +196,39 @@ class Subscription:
             await queue.delete(if_unused=False, if_empty=False, timeout=CONNECT_SECONDS)
 
     async def _catch_up(self) -> None:
-        while not await self._read_page():
-            pass
+        """Raises `FeedUnavailable` also when the feed says that there is more and gives nothing."""
+        while True:
+            asked_at = self._projection.position
+            if await self._read_page():
+                return
+            if self._projection.position == asked_at:
+                raise FeedUnavailable(
+                    f"{self._feed.name} gives nothing after position {asked_at}, and says there is more."
+                )
+
+    async def _keep_reading(self, wait_seconds: float) -> bool:
+        """As `_read_page`, less and less often while the feed gives nothing and does not wait."""
+        asked_at, asked = self._projection.position, time.monotonic()
+        is_level = await self._read_page(wait_seconds)
+        if self._projection.position > asked_at:
+            self._no_progress_seconds = NO_PROGRESS_SECONDS_MIN
+        elif not is_level or time.monotonic() - asked < wait_seconds:
+            await asyncio.sleep(self._no_progress_seconds)
+            self._no_progress_seconds = min(2 * self._no_progress_seconds, NO_PROGRESS_SECONDS_MAX)
+        return is_level
 
     async def _read_page(self, wait_seconds: float = 0) -> bool:
         """Apply one page of the feed; True when that reaches the head."""
-        asked_at, asked = self._projection.position, time.monotonic()
+        asked_at = self._projection.position
         page = await self._feed.read(asked_at, wait_seconds)
+        if page.head < asked_at:
+            # Before that is a reason to stop: once more, since an old answer may have come from somewhere.
+            page = await self._feed.read(asked_at, events_max=0)
         self._projection.check_ledger(page, asked_at)
         self._status = "catching up" if not self._caught_up else self._status
         await self._apply(page)
         self.head.seen(page.head)
-        is_level = self._projection.position >= page.head
-        if self._projection.position > asked_at:
-            self._no_progress_seconds = NO_PROGRESS_SECONDS_MIN
-        elif not is_level or time.monotonic() - asked < wait_seconds:
-            # It has said that there is more and gave nothing, or did not wait for more: ask less and less often.
-            await asyncio.sleep(self._no_progress_seconds)
-            self._no_progress_seconds = min(2 * self._no_progress_seconds, NO_PROGRESS_SECONDS_MAX)
-        if not is_level:
+        if self._projection.position < page.head:
             return False
         if not self._caught_up:
             log.info("caught up", position=self._projection.position)

@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from shared.errors import LedgerError, Overloaded
+from shared.errors import CorruptStore, LedgerError, Overloaded
 from shared.events import Position
 
 FOLLOW_SECONDS = 0.02
@@ -77,6 +77,11 @@ class Watermark:
             while self._waiting and self._waiting[0][0] <= position:
                 self._wake(heapq.heappop(self._waiting)[2])
 
+    def move(self, position: Position) -> None:
+        """Advance to `position`, or go back to it: who asks from then on waits for what is no longer reached."""
+        self.position = min(self.position, position)
+        self.advance(position)
+
     async def reach(self, position: Position, wait_seconds: float, peer: Peer | None = None) -> bool:
         """Wait until `position` is reached.
 
@@ -128,12 +133,16 @@ class Watermark:
 async def follow(read: Callable[[], Awaitable[Position]], watermark: Watermark) -> None:
     """Advance `watermark` for ever with what `read` finds, every `FOLLOW_SECONDS`: what other replicas have done.
 
+    Raises `CorruptStore`, after which nobody goes on from there.
+
     A NOTIFY in each transaction would tell it sooner, and make all commits of the database wait for each other:
     PostgreSQL holds one lock for all of them from there to its end (PreCommit_Notify in commands/async.c).
     """
     while True:
         try:
             watermark.advance(await read())
+        except CorruptStore:
+            raise
         except LedgerError as error:
             log.warning("cannot see what other replicas do", reason=str(error), retry_seconds=RETRY_SECONDS)
             await asyncio.sleep(RETRY_SECONDS)

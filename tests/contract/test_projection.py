@@ -10,11 +10,11 @@ from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from projection_service import head_watch
-from projection_service.batch import Batch
+from projection_service.batch import Batch, Unproven
 from projection_service.feed import PAGE_EVENTS_MAX, Feed, FeedUnavailable, Page
 from projection_service.projection import BrokenLedger, ForeignLedger, Projection
 from projection_service.subscription import Subscription
-from projection_service.view_store import ViewStore
+from projection_service.view_store import Checkpoint, ViewStore
 from projection_service.views import VIEWS
 from shared.chain import CHAIN_START, ChainAt, extend
 from shared.errors import NotReady
@@ -299,3 +299,75 @@ async def test_a_stopped_projection_does_not_say_that_it_is_level(view_store: Vi
         assert events != events
         await asyncio.sleep(0.1)
         assert values(subscription)[1] > seconds
+
+
+RESERVE = [VIEWS["reserve"]]
+
+
+async def test_views_that_were_put_back_under_a_running_projection_are_brought_up_to_date(
+    open_view_store: OpenViewStore,
+) -> None:
+    """By a restore, or a standby that did not have all of it; and the ledger has nothing new to say."""
+    async with open_view_store("reserve") as store, open_view_store("reserve") as operator:
+        projection = Projection(store, RESERVE, await store.checkpoint(), CollectorRegistry())
+        async with following(projection, Ledger(LOG[:5])) as subscription:
+            await reach(projection, 5)
+            before = end_of(LOG[:3])
+            put_back = Checkpoint(before.position, SOURCE, before.chain, SIGNER.public_key)
+            await operator.commit(Position(5), put_back, [])
+            assert await projection.refresh() == 3
+            assert projection.watermark.position == 3
+            await reach(projection, 5)
+            assert (await store.checkpoint()).position == 5
+            await until_ready(subscription)
+
+
+async def test_views_that_another_process_built_under_another_key_are_not_taken_up(
+    open_view_store: OpenViewStore,
+) -> None:
+    async with open_view_store() as one, open_view_store() as other:
+        projection = await keyed(one)
+        stranger = Projection(
+            other, list(VIEWS.values()), await other.checkpoint(), CollectorRegistry(), STRANGER.public_key
+        )
+        await fold(stranger, LOG[:2])
+        for take_up in (projection.refresh, projection.reload):
+            with pytest.raises(ForeignLedger, match="LEDGER_KEY"):
+                await take_up()
+        assert projection.position == 0
+
+
+async def test_a_lower_head_that_comes_once_is_no_reason_to_stop(view_store: ViewStore) -> None:
+    """From a cache, say: what it was is signed, and that it is still so is not."""
+    ledger, projection = Ledger(LOG[:5]), await projection_on(view_store)
+    old = await Ledger(LOG[:3]).read(Position(5))
+
+    def once(page: Page) -> Page:
+        ledger.change = lambda page: page
+        return old
+
+    async with following(projection, ledger) as subscription:
+        await reach(projection, 5)
+        ledger.change = once
+        ledger.log = list(LOG)
+        await reach(projection, 9)
+        assert subscription.check_ready().startswith("following")
+
+
+async def test_a_feed_that_promises_more_and_gives_nothing_holds_up_nobody(view_store: ViewStore) -> None:
+    ledger, projection = Ledger(LOG[:5]), await projection_on(view_store)
+    ledger.change = lambda page: replace(page, head=Position(10**17))
+    subscription = Subscription(projection, ledger, None, "guest", "test", CollectorRegistry())
+    async with asyncio.timeout(10):
+        with pytest.raises(FeedUnavailable, match="gives nothing after position 5"):
+            await subscription._catch_up()
+    assert projection.position == 5
+
+
+@pytest.mark.parametrize("after", [0, 3, 8])
+@pytest.mark.parametrize("events", [LOG[:7], LOG[4:7], LOG, [*LOG[:8], recorded(999, DEPOSITED)]])
+def test_events_that_end_elsewhere_than_the_signature_says_prove_nothing(
+    events: list[RecordedEvent], after: int
+) -> None:
+    with pytest.raises(Unproven, match="its signature is for 8"):
+        Batch(events, end_of(LOG[:8])).following(end_of(LOG[:after]))

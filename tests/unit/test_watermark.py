@@ -6,9 +6,9 @@ from functools import partial
 
 import pytest
 
-from shared.errors import Overloaded
+from shared.errors import CorruptStore, Overloaded
 from shared.events import Position
-from shared.platform.watermark import WAKES_MAX, Peer, Watermark
+from shared.platform.watermark import WAKES_MAX, Peer, Watermark, follow
 
 FOR_EVER_SECONDS = 60.0
 A_MOMENT_SECONDS = 0.01
@@ -187,3 +187,21 @@ async def test_what_waits_that_ended_leave_behind_is_never_more_than_those_that_
         assert len(watermark._waiting) <= 2 * watermark.waits
     watermark.advance(Position(1000))
     assert await asyncio.gather(*waiting[990:]) == [True] * 10
+
+
+async def test_who_follows_a_store_that_cannot_be_right_hears_of_it() -> None:
+    async def read() -> Position:
+        raise CorruptStore("the tables hold other views")
+
+    with pytest.raises(CorruptStore):
+        await follow(read, Watermark(Position(0)))
+
+
+async def test_a_watermark_that_goes_back_is_waited_for_again() -> None:
+    watermark = Watermark(Position(5))
+    watermark.move(Position(3))
+    assert not await watermark.reach(Position(5), 0.01)
+    waiting = asyncio.create_task(watermark.reach(Position(5), 30))
+    await asyncio.sleep(0)
+    watermark.move(Position(5))
+    assert await waiting
