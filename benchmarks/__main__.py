@@ -36,16 +36,16 @@ class Result(NamedTuple):
 
     @property
     def ratios(self) -> list[float]:
-        """Ours to the peer's of the same round, or to the goal where there is no peer; none where there is neither."""
-        goals = [] if self.figure.goal is None else [self.figure.goal] * len(self.ours)
-        return [one / other for one, other in zip(self.ours, self.peer or goals, strict=False)]
+        """Ours to the peer's of the same round, or to the goal where there is no peer. None without a goal."""
+        if self.figure.goal is None:
+            return []
+        others = self.peer or [self.figure.goal] * len(self.ours)
+        return [one / other for one, other in zip(self.ours, others, strict=True)]
 
     @property
     def margins(self) -> list[float]:
-        """How many times the goal: 1 reaches it. None without a goal."""
-        if self.figure.goal is None:
-            return []
-        goal = self.figure.goal if self.peer else 1
+        """The ratios as multiples of the goal, turned over where less is better: 1 reaches it."""
+        goal = self.figure.goal if self.figure.goal is not None and self.peer else 1
         return [goal / ratio if self.figure.less else ratio / goal for ratio in self.ratios]
 
     @property
