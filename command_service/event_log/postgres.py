@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "ledger"
 READ_CONNECTIONS_MAX = 4
-RUNS_FIRST = 16
+RUNS_FIRST = 12
 """Of full runs, so many are a page. Of short ones a page takes more: twice as many are asked for each time."""
 CHECK_ROWS = 1_000
 LEASE = timedelta(seconds=LEASE_SECONDS)

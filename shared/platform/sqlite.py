@@ -56,7 +56,7 @@ class SqliteConnection:
             _use_write_ahead_log(self._connection)
             self._connection.execute(f"PRAGMA synchronous = {synchronous}")
             # Measured with 200 000 accounts: twice the rows a second. A page that many commits change goes to the
-            # file once, and the index of streams stays in memory. The log of changes grows to about 64 MB for it.
+            # file once, and the index of states stays in memory. The log of changes grows to about 64 MB for it.
             self._connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
             self._connection.execute(f"PRAGMA cache_size = -{cache_kibibytes}")
         except sqlite3.Error as error:

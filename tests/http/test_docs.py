@@ -10,7 +10,7 @@ from playwright.async_api import Browser, Page
 
 from tests.bank import Bank
 
-VENDORED = Path(__file__).parents[2] / "shared" / "docs" / "swagger-ui"
+VENDORED = Path(__file__).parents[2] / "shared" / "platform" / "docs" / "swagger-ui"
 SHOWN_MILLISECONDS_MAX = 60_000
 SERVICES = ["command", "projection"]
 
