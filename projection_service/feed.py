@@ -74,7 +74,7 @@ class Feed:
         Raises `FeedUnavailable`.
         """
         query = {"after": str(after), "limit": str(events_max), "wait": f"{wait_seconds:g}"}
-        headers, body = await self._get("/events", query, wait_seconds + ANSWER_SECONDS)
+        headers, body = await self._get(query, wait_seconds + ANSWER_SECONDS)
         try:
             events = decode_events(body)
         except UnreadableEvent as error:
@@ -93,8 +93,8 @@ class Feed:
         # The header alone is not signed.
         return Page(Batch(events, end), max(head, end.position), headers["Ledger-Source"], key, signature)
 
-    async def _get(self, path: str, query: Mapping[str, str], seconds_max: float) -> tuple[Mapping[str, str], bytes]:
-        url = self._url._replace(path=self._url.path.rstrip("/") + path, fragment="").geturl()
+    async def _get(self, query: Mapping[str, str], seconds_max: float) -> tuple[Mapping[str, str], bytes]:
+        url = self._url._replace(path=self._url.path.rstrip("/") + "/events", fragment="").geturl()
         try:
             async with self._session.get(
                 url, params=query, timeout=aiohttp.ClientTimeout(total=seconds_max), allow_redirects=False

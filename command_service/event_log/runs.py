@@ -1,7 +1,7 @@
 """The form of the log in both stores: runs of consecutive events, several to a row. Pure."""
 
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 
 from shared.chain import ChainAt, extend
 from shared.events import Position, Value
@@ -29,18 +29,25 @@ class Page(Value, frozen=True):
 
 def cut(head: ChainAt, events: Sequence[bytes]) -> list[Run]:
     """The runs of `events`, which follow `head`: full ones, and a last one with what is left."""
-    sha256 = hashlib.sha256
     runs: list[Run] = []
-    chain, begin, size = head.chain, 0, 0
+    chain = head.chain
+    for begin, end in pairwise(_ends(events)):
+        chain = extend(chain, events[begin:end])
+        runs.append(Run(Position(head.position + end), chain, events[begin:end]))
+    return runs
+
+
+def _ends(events: Sequence[bytes]) -> Iterator[int]:
+    """0, and how many events there are up to the end of each run."""
+    yield 0
+    begin, size = 0, 0
     for number, event in enumerate(events):
         size += len(event)
         if (size > RUN_BYTES_MAX and number > begin) or number - begin == RUN_EVENTS_MAX:
-            runs.append(Run(Position(head.position + number), chain, events[begin:number]))
+            yield number
             begin, size = number, len(event)
-        chain = sha256(chain + event).digest()
     if events:
-        runs.append(Run(Position(head.position + len(events)), chain, events[begin:]))
-    return runs
+        yield len(events)
 
 
 def page(before: ChainAt, runs: Iterable[Run], after: Position, events_max: int, bytes_max: int) -> Page:
