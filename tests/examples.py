@@ -1,6 +1,6 @@
 """Named examples of accounts, events and commands, for all tests."""
 
-from msgspec import Raw
+from msgspec import UNSET, Raw, UnsetType
 
 from command_service.account import Command, CreateAccount, Deposit, Withdraw
 from shared.events import (
@@ -66,18 +66,27 @@ def recorded(position: int, event: Event, account_id: AccountId = ALICE, version
     )
 
 
+def cloud_event(
+    position: int,
+    event: Event,
+    account_id: AccountId = ALICE,
+    version: int | None = None,
+    traceparent: str | UnsetType = UNSET,
+) -> CloudEvent:
+    return CloudEvent(
+        id=f"event-{position}",
+        source=SOURCE,
+        type=event.type,
+        subject=account_id,
+        time=at(position % 60),
+        sequence=f"{position:020d}",
+        accountversion=version or position,
+        commandid=f"command-{position}",
+        traceparent=traceparent,
+        data=event,
+    )
+
+
 def logged(position: int, event: Event, account_id: AccountId = ALICE, version: int | None = None) -> bytes:
     """`event` as it is in the log."""
-    return encode_event(
-        CloudEvent(
-            id=f"event-{position}",
-            source=SOURCE,
-            type=event.type,
-            subject=account_id,
-            time=at(position % 60),
-            sequence=f"{position:020d}",
-            accountversion=version or position,
-            commandid=f"command-{position}",
-            data=event,
-        )
-    )
+    return encode_event(cloud_event(position, event, account_id, version))

@@ -2,6 +2,7 @@
 
 import pytest
 from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from projection_service.projection import BrokenLedger, Projection
@@ -11,7 +12,6 @@ from projection_service.views.history.tables import read_history
 from shared.chain import extend
 from shared.events import (
     AccountId,
-    CloudEvent,
     Event,
     Position,
     Version,
@@ -19,26 +19,15 @@ from shared.events import (
     encode_event,
     join_events,
 )
-from tests.examples import ALICE, BOB, DEPOSITED, EVENTS, INT64_MAX, SOURCE, at
+from tests.examples import ALICE, BOB, DEPOSITED, EVENTS, INT64_MAX, at, cloud_event
 
 ODD = "Zoë 🏦 'quoted' \"twice\" \\ \\u0000 \n \x7f"
 EVER = Position(INT64_MAX)
 
 
 def encoded(position: int, event: Event, account_id: AccountId, version: int, trace: str | UnsetType = UNSET) -> bytes:
-    cloud_event = CloudEvent(
-        id=f"event-{position}-{ODD}",
-        source=SOURCE,
-        type=event.type,
-        subject=account_id,
-        time=at(position),
-        sequence=f"{position:020d}",
-        accountversion=version,
-        commandid=f"command-{position}",
-        traceparent=trace,
-        data=event,
-    )
-    return encode_event(cloud_event)
+    event_of = cloud_event(position, event, account_id, version, trace)
+    return encode_event(replace(event_of, id=f"event-{position}-{ODD}"))
 
 
 OF_ALICE = [encoded(n, event, ALICE, n, "00-trace-01" if n % 2 else UNSET) for n, event in enumerate(EVENTS, 1)]

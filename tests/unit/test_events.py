@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import Raw
 from msgspec.structs import replace
 
 from shared.events import (
@@ -15,7 +15,6 @@ from shared.events import (
     AccountCreated,
     AccountId,
     AmountDeposited,
-    CloudEvent,
     DepositRejected,
     Event,
     UnreadableEvent,
@@ -23,7 +22,7 @@ from shared.events import (
     encode_event,
     join_events,
 )
-from tests.examples import ALICE, DEPOSITED, EVENTS, INT64_MAX, SOURCE, at, logged, recorded
+from tests.examples import DEPOSITED, EVENTS, INT64_MAX, SOURCE, cloud_event, logged, recorded
 
 Attributes = dict[str, Any]
 
@@ -38,23 +37,8 @@ DATA: dict[str, Attributes] = {
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-def cloud_event(event: Event, traceparent: str | UnsetType = UNSET) -> CloudEvent:
-    return CloudEvent(
-        id="event-7",
-        source=SOURCE,
-        type=event.type,
-        subject=ALICE,
-        time=at(7),
-        sequence=f"{7:020d}",
-        accountversion=3,
-        commandid="command-7",
-        traceparent=traceparent,
-        data=event,
-    )
-
-
 def written(event: Event = DEPOSITED) -> Attributes:
-    attributes: Attributes = json.loads(encode_event(cloud_event(event)))
+    attributes: Attributes = json.loads(encode_event(cloud_event(7, event, version=3)))
     return attributes
 
 
@@ -81,13 +65,15 @@ def test_the_examples_hold_every_event_type() -> None:
 
 
 def test_traceparent_is_written_when_it_is_given() -> None:
-    attributes = json.loads(encode_event(cloud_event(DEPOSITED, TRACE)))
+    attributes = json.loads(encode_event(cloud_event(7, DEPOSITED, version=3, traceparent=TRACE)))
     assert attributes == {**written(), "traceparent": TRACE}
 
 
 @pytest.mark.parametrize("event", EVENTS)
 def test_what_is_written_is_read_back(event: Event) -> None:
-    assert decode_events(join_events([encode_event(cloud_event(event))])) == [recorded(7, event, version=3)]
+    assert decode_events(join_events([encode_event(cloud_event(7, event, version=3))])) == [
+        recorded(7, event, version=3)
+    ]
 
 
 def test_a_batch_is_read_in_the_order_in_which_it_was_written() -> None:
@@ -99,7 +85,7 @@ def test_a_batch_is_read_in_the_order_in_which_it_was_written() -> None:
 @pytest.mark.parametrize("name", ["Zoë 🏦 Ünï‎cødé", 'quote " and \\ backslash', "line\nbreak\ttab"])
 def test_any_text_is_read_back_as_it_was(name: str) -> None:
     event = AmountDeposited(1, name)
-    (read,) = decode_events(join_events([encode_event(cloud_event(event))]))
+    (read,) = decode_events(join_events([encode_event(cloud_event(7, event, version=3))]))
     assert read.event == event
 
 
@@ -233,7 +219,7 @@ def test_what_an_unreadable_event_says_is_short_and_printable() -> None:
     ids=["largest", "smallest", "escaped"],
 )
 def test_all_that_a_command_may_hold_is_read_back(event: Event) -> None:
-    largest = replace(cloud_event(event), subject=AccountId("x" * 64), sequence=f"{INT64_MAX:020d}")
+    largest = replace(cloud_event(7, event, version=3), subject=AccountId("x" * 64), sequence=f"{INT64_MAX:020d}")
     (read,) = decode_events(join_events([encode_event(largest)]))
     assert (read.event, read.position) == (event, INT64_MAX)
 

@@ -10,7 +10,6 @@ from projection_service.views.history.fold import encode_row, project_history
 from projection_service.views.reserve.fold import ReserveView, project_reserve
 from shared.events import (
     AmountDeposited,
-    CloudEvent,
     DepositRejected,
     Event,
     RecordedEvent,
@@ -32,6 +31,7 @@ from tests.examples import (
     WITHDRAWAL_REJECTED,
     WITHDRAWN,
     at,
+    cloud_event,
     logged,
     recorded,
 )
@@ -76,19 +76,7 @@ def test_the_reserve_is_the_sum_of_all_accounts_and_can_be_larger_than_64_bits()
 @pytest.mark.parametrize("event", EVENTS)
 @pytest.mark.parametrize("traceparent", [UNSET, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"])
 def test_an_event_comes_out_of_the_history_byte_for_byte(event: Event, traceparent: str | UnsetType) -> None:
-    cloud_event = CloudEvent(
-        id="event-7",
-        source=SOURCE,
-        type=event.type,
-        subject=ALICE,
-        time=at(7),
-        sequence=f"{7:020d}",
-        accountversion=3,
-        commandid="command-7",
-        traceparent=traceparent,
-        data=event,
-    )
-    encoded = encode_event(cloud_event)
+    encoded = encode_event(cloud_event(7, event, version=3, traceparent=traceparent))
     (recorded,) = decode_events(join_events([encoded]))
     row = project_history(recorded)
     assert encode_row(row, SOURCE) == encoded
