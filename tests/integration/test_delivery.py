@@ -221,7 +221,10 @@ async def test_a_message_that_is_not_the_ledgers_is_parked_and_the_projection_go
         (event,) = await bank.check_views()
         make, properties = MISFITS[misfit]
         user = urlsplit(amqp_url).username
-        message = aio_pika.Message(make(event), **{"content_type": CONTENT_TYPE, "user_id": user, **properties})
+        # Under a true signature, or it would be a misfit for the want of one.
+        (signed,) = await messages_of(bank, amqp_url)
+        good = {"content_type": CONTENT_TYPE, "user_id": user, "headers": signed.headers}
+        message = aio_pika.Message(make(event), **{**good, **properties})
         queue = queue_of(bank.projection)
         await publish_messages(amqp_url, [message])
         (parked,) = await take_parked(amqp_url, 1)
