@@ -10,7 +10,7 @@ from msgspec import UNSET, Meta, Struct
 
 from command_service.account import Command, CreateAccount, Deposit, Withdraw
 from command_service.http.answers import NewAccount, NewAccountResult, ReceiptResult, Rejection, answer
-from command_service.ledger_writer import LedgerWriter, Outcome, WriteRequest, fingerprint
+from command_service.ledger_writer import LedgerWriter, WriteRequest, fingerprint
 from shared.errors import InvalidRequest
 from shared.events import ACCOUNT_ID_RULE, is_account_id
 from shared.platform.gate import Answer, Endpoint, Headers, Request
@@ -53,21 +53,20 @@ _encode = msgspec.json.Encoder().encode
 def command_endpoints(writer: LedgerWriter, query_url: str) -> dict[str, Endpoint]:
     """`query_url` is where accounts are read: the base of `Location`."""
 
-    async def write(headers: Headers, commands: Sequence[Command], asked: object) -> list[Outcome]:
+    def to_write(headers: Headers, commands: Sequence[Command], asked: object) -> WriteRequest:
         key, trace = headers.get(b"idempotency-key"), headers.get(b"traceparent")
         if key is not None and not _is_key(key):
             raise InvalidRequest([("Idempotency-Key", "must be 1 to 255 visible ASCII characters, quoted or bare")])
-        request = WriteRequest(
+        return WriteRequest(
             commands,
             key.decode().strip('"') if key else None,
             fingerprint(asked) if key else b"",
             trace.decode() if trace and TRACEPARENT.fullmatch(trace) else UNSET,
         )
-        return await writer.write(request)
 
     async def one(request: Request, read: ReadOne) -> Answer:
         command = read(request.name, await request.body(BODY_BYTES_MAX))
-        (outcome,) = await write(request.headers, [command], command)
+        (outcome,) = await writer.write(to_write(request.headers, [command], command))
         told = answer(outcome)
         body, position = _encode(told), (b"ledger-position", b"%d" % outcome.position)
         if type(told) is Rejection:
@@ -79,7 +78,7 @@ def command_endpoints(writer: LedgerWriter, query_url: str) -> dict[str, Endpoin
 
     async def batch(request: Request) -> Answer:
         commands = _read_batch(await request.body(BATCH_BYTES_MAX))
-        outcomes = await write(request.headers, commands, commands)
+        outcomes = await writer.write(to_write(request.headers, commands, commands))
         return Answer(200, b"application/json", _encode([answer(o, ReceiptResult, NewAccountResult) for o in outcomes]))
 
     def single(read: ReadOne) -> Endpoint:
@@ -106,11 +105,14 @@ def body_of(command: type[Command], with_id: bool = False) -> type[Struct]:
 
 def _reader(command: type[Command], with_id: bool = False) -> ReadOne:
     decode = msgspec.json.Decoder(body_of(command, with_id)).decode
+    make: Callable[..., Command] = command
+    id_at = command.__struct_fields__.index("account_id")
 
     def read(name: str, body: bytes) -> Command:
-        fields = msgspec.structs.asdict(_read(decode, body))
-        asked = command(**(fields if with_id else {"account_id": name, **fields}))
-        _check_account_ids([asked], "id" if with_id else "account_id")
+        fields = msgspec.structs.astuple(_read(decode, body))
+        asked = make(*fields) if with_id else make(*fields[:id_at], name, *fields[id_at:])
+        if asked.account_id is not None and not is_account_id(asked.account_id):
+            raise InvalidRequest([("id" if with_id else "account_id", f"must be {ACCOUNT_ID_RULE}")])
         return asked
 
     return read
@@ -121,15 +123,11 @@ _decode_batch = msgspec.json.Decoder(Batch).decode
 
 def _read_batch(body: bytes) -> list[Command]:
     commands = _read(_decode_batch, body)
-    _check_account_ids(commands, "{}.account_id")
-    return commands
-
-
-def _check_account_ids(commands: Sequence[Command], field: str) -> None:
     account_ids = [VALID_ID if command.account_id is None else command.account_id for command in commands]
     if not all(map(is_account_id, account_ids)):
         wrong = next(number for number, account_id in enumerate(account_ids) if not is_account_id(account_id))
-        raise InvalidRequest([(field.format(wrong), f"must be {ACCOUNT_ID_RULE}")])
+        raise InvalidRequest([(f"{wrong}.account_id", f"must be {ACCOUNT_ID_RULE}")])
+    return commands
 
 
 def _read(decode: Callable[[bytes], T], body: bytes) -> T:

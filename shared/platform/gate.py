@@ -13,6 +13,7 @@ from typing import NamedTuple, NoReturn
 from urllib.parse import unquote, urlsplit
 
 from fastapi import FastAPI
+from msgspec import Struct
 from starlette.routing import Match
 from starlette.types import Message, Receive, Scope, Send
 
@@ -47,7 +48,7 @@ _is_json = re.compile(rb"application/(json|[a-z0-9][a-z0-9!#$&^_.+-]{0,121}\+jso
 Headers = Mapping[bytes, bytes]
 
 
-class Request(NamedTuple):
+class Request(Struct, frozen=True):
     """`name` is the last part of the path where the endpoint is one for all of them, decoded.
 
     `headers` are those of `ONCE`, in lower case. `body` reads up to so many bytes; it raises `UnsupportedMediaType`
@@ -61,7 +62,7 @@ class Request(NamedTuple):
     body: Callable[[int], Awaitable[bytes]]
 
 
-class Answer(NamedTuple):
+class Answer(Struct, frozen=True):
     status: int
     media_type: bytes
     body: bytes
@@ -113,18 +114,10 @@ class Gate:
         if answer is None:
             await self._app(scope, receive, send)
             return
-        await send(
-            {
-                "type": "http.response.start",
-                "status": answer.status,
-                "headers": [
-                    (b"content-length", b"%d" % len(answer.body)),
-                    (b"content-type", answer.media_type),
-                    *answer.headers,
-                ],
-            }
-        )
-        await send({"type": "http.response.body", "body": answer.body})
+        head = b"content-length: %d\r\ncontent-type: %b\r\n" % (len(answer.body), answer.media_type)
+        for header in answer.headers:
+            head += b"%b: %b\r\n" % header
+        await scope["state"]["answer"](answer.status, head, answer.body)
 
     def _admit(self, method: str, headers: Headers) -> None:
         """Refuse what a web page of somebody else can make a browser send.

@@ -34,7 +34,7 @@ class SmallReads(asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._connection.data_received(bytes(self._buffer[:nbytes]))
+        self._connection.data_received(self._buffer[:nbytes].tobytes())
 
     def eof_received(self) -> bool:
         return self._connection.eof_received()
@@ -88,6 +88,12 @@ class Transport:
         if not self._pending:
             self._loop.call_soon(self._flush)
         self._pending.append(data)
+
+    def write_now(self, data: bytes) -> None:
+        if self._pending:
+            self._pending.append(data)
+        elif not self._transport.is_closing():
+            self._transport.write(data)
 
     def write_eof(self) -> None:
         self._flush()
