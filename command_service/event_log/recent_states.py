@@ -6,11 +6,12 @@ from pathlib import Path
 
 import msgspec
 
-from command_service.event_log.rows import ADVICE, sound
+from command_service.event_log.rows import sound
 from command_service.event_log.runs import Run
 from command_service.states import NO_STATE, State, state_after
 from shared.errors import CorruptStore
 from shared.events import AccountId, Position, UnreadableEvent, decode_events, join_events
+from shared.platform.sqlite import GOOD_COPY
 
 SWEEP_EVENTS = 25_000
 """Each time that so many more events are in the log, the states that they moved begin to be written.
@@ -75,14 +76,14 @@ class RecentStates:
             try:
                 events = decode_events(join_events(run.events))
             except UnreadableEvent as error:
-                raise CorruptStore(f"{self.path}, up to position {run.position}: {error}. {ADVICE}") from error
+                raise CorruptStore(f"{self.path}, up to position {run.position}: {error}. {GOOD_COPY}") from error
             self.states.update(self.read(connection, {event.account_id for event in events}))
             for position, event in enumerate(events, self.head + 1):
                 state = self.states.get(event.account_id, NO_STATE)
                 if event.position != position or event.version > state.version + 1:
                     raise CorruptStore(
                         f"{self.path}: position {event.position}, version {event.version} of {event.account_id!r}, "
-                        f"comes after position {position - 1}, version {state.version}. {ADVICE}"
+                        f"comes after position {position - 1}, version {state.version}. {GOOD_COPY}"
                     )
                 if event.version > state.version:  # else a sweep that came to no end has written it
                     self.states[event.account_id] = state_after(state, event)

@@ -4,7 +4,7 @@ import asyncio
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,14 +14,14 @@ import uuid_utils
 
 from command_service.event_log import Answer, Append, Lease
 from command_service.event_log.recent_states import RecentStates, put
-from command_service.event_log.rows import ADVICE, sound
+from command_service.event_log.rows import sound
 from command_service.event_log.runs import Page, Run, cut, page
 from command_service.states import State
 from shared.chain import START, ChainAt
 from shared.errors import CorruptStore, LedgerError, OutcomeUnknown
 from shared.events import AccountId, Position, Version
 from shared.platform.data_files import DataFiles, held_lock, make_file
-from shared.platform.sqlite import SqliteThread, migrate, never_wait, roll_back_leftover
+from shared.platform.sqlite import GOOD_COPY, SqliteThread, migrate, never_wait, primary_code, roll_back_leftover
 from shared.witness import new_key
 
 if sys.version_info >= (3, 14):
@@ -54,7 +54,6 @@ CHECK_ANSWERS = """
     SELECT idempotency_key, fingerprint, outcomes, digest FROM answers
     WHERE idempotency_key > ? ORDER BY idempotency_key LIMIT ?
 """
-READ_SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE type = 'table'"
 
 CREATE_LEDGER = """
     INSERT INTO ledger (one, source, "key", position, chain, time, published, states_position)
@@ -128,13 +127,6 @@ class SqliteEventLog:
 
         Raises `StoreUnavailable` while another process has it open, `CorruptStore` when it can't be trusted.
         """
-        try:
-            return await cls._open(path)
-        except UnicodeDecodeError as error:  # in what SQLite says of a damaged schema
-            raise CorruptStore(f"{path}: {error}. {ADVICE}") from error
-
-    @classmethod
-    async def _open(cls, path: Path) -> "SqliteEventLog":
         make_file(path)
         writer = SqliteThread(path)
         reader = SqliteThread(path, cache_kibibytes=READER_CACHE_KIBIBYTES)
@@ -269,7 +261,7 @@ class _SqliteAppend:
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> _Ledger:
-    migrate(connection, "command_service.event_log")
+    migrate(connection, "command_service.event_log", path)
     last = (_rows(connection, path, (int, bytes), READ_LAST_RUN) or [(START.position, START.chain)])[0]
     if last == (START.position, START.chain) and connection.execute("SELECT 1 FROM ledger").fetchone() is None:
         connection.execute(CREATE_LEDGER, (f"/ledgers/{uuid_utils.uuid7()}", new_key(), START.chain))
@@ -281,8 +273,8 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> _Ledger:
     ):
         raise CorruptStore(
             f"{path}: the head is {ledger.position}, the last event {last[0]} or one of another chain, "
-            f"{ledger.published} are published, {ledger.states_position} in the states. Nothing was written to it; "
-            "put a good copy in its place."
+            f"{ledger.published} are published, {ledger.states_position} in the states. "
+            f"Nothing was written to it. {GOOD_COPY}"
         )
     recent = RecentStates(path, ledger.states_position)
     _catch_up(connection, recent)
@@ -297,7 +289,7 @@ def _catch_up(connection: sqlite3.Connection, recent: RecentStates) -> _Ledger:
     while recent.head < ledger.position:
         runs = _read_runs(connection, recent.path, recent.head)
         if not runs:
-            raise CorruptStore(f"{recent.path}: the log ends at {recent.head}, not at {ledger.position}. {ADVICE}")
+            raise CorruptStore(f"{recent.path}: the log ends at {recent.head}, not at {ledger.position}. {GOOD_COPY}")
         recent.take_in(connection, runs)
     return ledger
 
@@ -343,9 +335,10 @@ def _commit(connection: sqlite3.Connection) -> None:
     try:
         connection.execute("COMMIT")
     except sqlite3.Error as error:
-        # A full disk or a lock is found before the commit record is written; any other failure
-        # (an fsync, say) may come after it, and a restart would then find the transaction done.
-        if error.sqlite_errorname in ("SQLITE_FULL", "SQLITE_BUSY"):
+        # A full disk or a lock is found before the commit record is written, and Python's own errors come before SQLite
+        # is asked; any other failure (an fsync, say) may come after it, and a restart would then find the transaction
+        # done.
+        if primary_code(error) in (0, sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY):
             raise
         raise OutcomeUnknown(f"the commit failed: {error}. Retry with the same Idempotency-Key.") from error
 
@@ -372,21 +365,16 @@ def _save_published(connection: sqlite3.Connection, position: Position) -> None:
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as new:
-        migrate(new, "command_service.event_log")
-        schema = new.execute(READ_SCHEMA).fetchall()
-    if not set(schema) <= set(_rows(connection, path, (str, str, str, str), READ_SCHEMA)):
-        raise CorruptStore(f"{path}: its tables are not those that this program makes. {ADVICE}")
     # https://www.sqlite.org/pragma.html#pragma_integrity_check
     ((verdict,),) = _rows(connection, path, (str,), "PRAGMA integrity_check(1)")
     if verdict != "ok":
-        raise CorruptStore(f"{path}: {verdict}. {ADVICE}")
+        raise CorruptStore(f"{path}: {verdict}. {GOOD_COPY}")
 
 
 def _read_ledger(connection: sqlite3.Connection, path: Path) -> _Ledger:
     rows = _rows(connection, path, LEDGER_TYPES, READ_LEDGER)
     if len(rows) != 1:
-        raise CorruptStore(f"{path}: its head is gone. {ADVICE}")
+        raise CorruptStore(f"{path}: its head is gone. {GOOD_COPY}")
     return _Ledger(*rows[0])
 
 
@@ -422,7 +410,7 @@ def _decompress(path: Path, compressed: bytes) -> bytes:
     try:
         return zstd.decompress(compressed)
     except zstd.ZstdError as error:
-        raise CorruptStore(f"{path}: {error}. {ADVICE}") from error
+        raise CorruptStore(f"{path}: {error}. {GOOD_COPY}") from error
 
 
 def _rows(

@@ -78,7 +78,7 @@ class ViewStore(Protocol):
         """Raises `OtherViews` when a process that was started with others has taken over."""
 
     async def read(self, read: Read, *parameters: object) -> Sequence[Sequence[Any]]:
-        """The rows, of one moment between two commits."""
+        """The rows, of one moment between two commits. May raise `OtherViews` as `checkpoint` does."""
 
     async def read_for_fold(self, read: Read, *parameters: object) -> Sequence[Sequence[Any]]:
         """The same, and nothing older than the last commit here. For who commits, in between."""

@@ -10,10 +10,18 @@ from typing import Any
 import msgspec
 
 from projection_service.view_store import Change, Checkpoint, CheckpointMoved, ImpossibleEvents, Read, Write
-from projection_service.view_store.kept import READ_KEPT, check, plan
+from projection_service.view_store.kept import READ_KEPT, VIEWS_PACKAGE, check, plan
 from shared.events import Position
 from shared.platform.data_files import DataFiles, held_lock, make_file
-from shared.platform.sqlite import SqliteConnection, SqliteThread, execute_script, migrate, roll_back_leftover
+from shared.platform.migrations import migration_scripts
+from shared.platform.sqlite import (
+    SqliteConnection,
+    SqliteThread,
+    check_tables,
+    execute_script,
+    migrate,
+    roll_back_leftover,
+)
 
 READ_CHECKPOINT = "SELECT position, source, chain, key, views FROM checkpoint"
 MOVE_CHECKPOINT = """
@@ -53,8 +61,8 @@ class SqliteViewStore:
             resources.enter_context(held_lock(path, sole=False))
             await writer.open()
             resources.push_async_callback(writer.close)
-            await writer.run(migrate, "projection_service.view_store")
-            kept = await writer.run(_keep, views, str(path))
+            await writer.run(migrate, "projection_service.view_store", path)
+            kept = await writer.run(_keep, views, path)
             reader = SqliteConnection(path)
             resources.callback(reader.close)
             return cls(writer, reader, kept, DataFiles(path), resources.pop_all())
@@ -65,10 +73,19 @@ class SqliteViewStore:
         return Checkpoint(Position(position), source, chain, key)
 
     async def read(self, read: Read, *parameters: object) -> Sequence[Sequence[Any]]:
-        return self._reader.run(_rows, read.sqlite, *parameters)
+        return self._read(self._reader, read, *parameters)
 
     async def read_for_fold(self, read: Read, *parameters: object) -> Sequence[Sequence[Any]]:
-        return self._writer.connection.run(_rows, read.sqlite, *parameters)
+        return self._read(self._writer.connection, read, *parameters)
+
+    def _read(self, connection: SqliteConnection, read: Read, *parameters: object) -> Sequence[Sequence[Any]]:
+        try:
+            return connection.run(_rows, read.sqlite, *parameters)
+        except sqlite3.OperationalError:
+            # A bug, unless a process with other views has taken these tables away.
+            ((_, views),) = connection.run(_rows, READ_KEPT)
+            check(views, self._views)
+            raise
 
     async def commit(self, expected: Position, checkpoint: Checkpoint, changes: Sequence[Change]) -> None:
         await self._writer.run(_commit, expected, self._views, checkpoint, changes)
@@ -82,16 +99,18 @@ def _rows(connection: sqlite3.Connection, sql: str, *parameters: object) -> list
     return connection.execute(sql, values).fetchall()
 
 
-def _keep(connection: sqlite3.Connection, views: Collection[str], what: str) -> str:
+def _keep(connection: sqlite3.Connection, views: Collection[str], path: Path) -> str:
     """What `checkpoint.views` is from now on."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         position, kept = connection.execute(READ_KEPT).fetchone()
-        todo = plan(position, kept, views, what, "sqlite")
+        todo = plan(position, kept, views, str(path), "sqlite")
         if todo.scripts:
             for script in todo.scripts:
                 execute_script(connection, script)
             connection.execute(SET_VIEWS, (todo.views,))
+        for name in views:
+            check_tables(connection, migration_scripts(f"{VIEWS_PACKAGE}.{name}", "sqlite").values(), path)
         connection.execute("COMMIT")
         return todo.views
     finally:

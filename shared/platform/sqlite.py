@@ -3,13 +3,14 @@
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Concatenate, Literal, ParamSpec, TypeVar
 
-from shared.errors import CorruptStore, LedgerError, StoreUnavailable
+from shared.errors import CorruptStore, StoreUnavailable
 from shared.platform.migrations import migration_scripts, to_do
 
 P = ParamSpec("P")
@@ -23,7 +24,16 @@ CHECKPOINT_PAGES = 8192
 CACHE_KIBIBYTES = 64 * 1024
 
 ACCESS = " This user must be able to write to it and to its folder."
-ADVICE = {"SQLITE_FULL": " Make room on its disk.", "SQLITE_CANTOPEN": ACCESS, "SQLITE_READONLY": ACCESS}
+ADVICE = {
+    sqlite3.SQLITE_FULL: " Make room on its disk.",
+    sqlite3.SQLITE_CANTOPEN: ACCESS,
+    sqlite3.SQLITE_READONLY: ACCESS,
+}
+GOOD_COPY = "Put a good copy in its place."
+DAMAGE = ("Could not decode to UTF-8", "unsupported file format")
+"""How messages begin that tell of damage and have no code for it: Python's of a text, SQLite's of the file's header."""
+
+READ_SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_schema"
 
 
 class SqliteConnection:
@@ -48,20 +58,14 @@ class SqliteConnection:
                 path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
         except sqlite3.Error as error:
-            raise self._problem(error) from error
+            self._raise_problem(error)
+            raise
         self._connection.text_factory = text_factory
         try:
-            # Of a new file. A commit costs by the page, and events are written one after the other.
-            self._connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-            _use_write_ahead_log(self._connection)
-            self._connection.execute(f"PRAGMA synchronous = {synchronous}")
-            # Measured with 200 000 accounts: twice the rows a second. A page that many commits change goes to the
-            # file once, and the index of states stays in memory. The log of changes grows to about 64 MB for it.
-            self._connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-            self._connection.execute(f"PRAGMA cache_size = -{cache_kibibytes}")
-        except sqlite3.Error as error:
+            self.run(_set_up, synchronous, cache_kibibytes)
+        except BaseException:
             self._connection.close()
-            raise self._problem(error) from error
+            raise
 
     def run(
         self,
@@ -69,20 +73,29 @@ class SqliteConnection:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """Raises `CorruptStore` or `StoreUnavailable` in place of SQLite's own errors."""
+        """Raises `CorruptStore` or `StoreUnavailable` in place of SQLite's own errors, but for those that are a bug of
+        ours: to try again, as `StoreUnavailable` asks for, would not mend it."""
         try:
             return function(self._connection, *args, **kwargs)
-        except sqlite3.Error as error:
-            raise self._problem(error) from error
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            self._raise_problem(error)
+            raise
 
     def close(self) -> None:
         self._connection.close()
 
-    def _problem(self, error: sqlite3.Error) -> LedgerError:
-        # SQLITE_CORRUPT, SQLITE_NOTADB: https://www.sqlite.org/rescode.html
-        if error.sqlite_errorname in ("SQLITE_CORRUPT", "SQLITE_NOTADB"):
-            return CorruptStore(f"{self.path}: {error}. Nothing was written to it; put a good copy in its place.")
-        return StoreUnavailable(f"{self.path}: {error}.{ADVICE.get(error.sqlite_errorname, '')}")
+    def _raise_problem(self, error: sqlite3.Error | UnicodeDecodeError) -> None:
+        """Unless it is a bug."""
+        code = primary_code(error)
+        # A UnicodeDecodeError is of SQLite's message, which quotes a damaged schema.
+        if (
+            isinstance(error, UnicodeDecodeError)
+            or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+            or str(error).startswith(DAMAGE)
+        ):
+            raise CorruptStore(f"{self.path}: {str(error)!a}. {GOOD_COPY}") from error
+        if isinstance(error, sqlite3.OperationalError) and code not in (0, sqlite3.SQLITE_ERROR):
+            raise StoreUnavailable(f"{self.path}: {error}.{ADVICE.get(code, '')}") from error
 
 
 class SqliteThread:
@@ -142,12 +155,19 @@ class SqliteThread:
         self._executor.shutdown()
 
 
+def primary_code(error: Exception) -> int:
+    """https://www.sqlite.org/rescode.html#primary_result_codes_versus_extended_result_codes
+
+    0 for an error that Python raised without asking SQLite, or not because of its answer.
+    """
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
 def _try_to_begin(connection: sqlite3.Connection) -> bool:
     try:
         connection.execute("BEGIN IMMEDIATE")
     except sqlite3.OperationalError as error:
-        # https://www.sqlite.org/rescode.html#primary_result_codes_versus_extended_result_codes
-        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+        if primary_code(error) != sqlite3.SQLITE_BUSY:
             raise
         return False
     return True
@@ -158,6 +178,17 @@ def never_wait(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA busy_timeout = 0")
 
 
+def _set_up(connection: sqlite3.Connection, synchronous: str, cache_kibibytes: int) -> None:
+    # Of a new file. A commit costs by the page, and events are written one after the other.
+    connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+    _use_write_ahead_log(connection)
+    connection.execute(f"PRAGMA synchronous = {synchronous}")
+    # Measured with 200 000 accounts: twice the rows a second. A page that many commits change goes to the
+    # file once, and the index of states stays in memory. The log of changes grows to about 64 MB for it.
+    connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    connection.execute(f"PRAGMA cache_size = -{cache_kibibytes}")
+
+
 def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
@@ -166,28 +197,43 @@ def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
             return
         except sqlite3.OperationalError as error:
             # Of several that open a new file together, one changes the mode; SQLite does not make the others wait.
-            if error.sqlite_errorname != "SQLITE_BUSY" or time.monotonic() > deadline:
+            if primary_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
 
 
-def migrate(connection: sqlite3.Connection, package: str) -> None:
+def migrate(connection: sqlite3.Connection, package: str, path: Path) -> None:
     """Bring the schema up to date with `package`'s numbered `*.sqlite.sql` files, in one transaction.
 
     The number of the last one is kept in `PRAGMA user_version`. Raises `CorruptStore` when the file
-    was written by another program than this one.
+    was written by another program than this one, or is damaged.
     """
     migrations = migration_scripts(package, "sqlite")
     # Locked before the version is read: of several that start together, one migrates.
     connection.execute("BEGIN IMMEDIATE")
     try:
         (current,) = connection.execute("PRAGMA user_version").fetchone()
-        for migration in to_do(migrations, current, f"the schema of {package}").values():
+        missing = to_do(migrations, current, f"the schema of {package}")
+        if current <= 0 and connection.execute(READ_SCHEMA).fetchone():
+            raise CorruptStore(f"{path}: it has tables, and no version of this program's. {GOOD_COPY}")
+        check_tables(connection, [script for number, script in migrations.items() if number not in missing], path)
+        for migration in missing.values():
             execute_script(connection, migration)
         connection.execute(f"PRAGMA user_version = {max(migrations)}")
         connection.execute("COMMIT")
     finally:
         roll_back_leftover(connection)
+
+
+def check_tables(connection: sqlite3.Connection, scripts: Iterable[str], path: Path) -> None:
+    """Raises `CorruptStore` unless all is there that `scripts` make. At the opening: a statement that finds other
+    tables fails as one with a bug does."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as new:
+        for script in scripts:
+            execute_script(new, script)
+        made = set(new.execute(READ_SCHEMA))
+    if not made <= set(connection.execute(READ_SCHEMA)):
+        raise CorruptStore(f"{path}: its tables are not those that this program makes. {GOOD_COPY}")
 
 
 def execute_script(connection: sqlite3.Connection, script: str) -> None:

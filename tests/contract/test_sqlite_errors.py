@@ -1,0 +1,201 @@
+"""What the errors of SQLite, and of Python about it, are told as: damage, a store in trouble, or a bug of ours."""
+
+import sqlite3
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from command_service.event_log.sqlite import SqliteEventLog
+from projection_service.view_store import OtherViews
+from projection_service.view_store.sqlite import SqliteViewStore
+from projection_service.views.accounts.tables import read_account
+from projection_service.views.reserve.tables import read_reserve
+from shared.errors import CorruptStore, LedgerError, StoreUnavailable
+from shared.events import AccountId, Position
+from shared.platform.sqlite import SqliteConnection
+from tests.contract.conftest import ALL_VIEWS, closed_at_the_end
+from tests.contract.test_sqlite_files import STORES, Store, Views, make_log
+from tests.contract.test_view_store import checkpoint, put, view
+from tests.examples import ALICE
+
+Use = Callable[[Path], Awaitable[object]]
+
+
+async def make_views(path: Path) -> None:
+    async with closed_at_the_end(Views.open(path)) as store:
+        await store.commit(Position(0), checkpoint(1), put(view(ALICE, 1)))
+
+
+async def read_states(path: Path) -> None:
+    async with closed_at_the_end(SqliteEventLog.open(path)) as store:
+        await store.states(AccountId(""))
+
+
+async def read_view(path: Path) -> None:
+    async with closed_at_the_end(Views.open(path)) as store:
+        await read_account(store.read, ALICE)
+
+
+async def read_view_for_fold(path: Path) -> None:
+    async with closed_at_the_end(Views.open(path)) as store:
+        await read_account(store.read_for_fold, ALICE)
+
+
+def replace(path: Path, part: bytes, damaged: bytes) -> bytes:
+    """In the file, which nobody has open: all that is in it then."""
+    content = path.read_bytes()
+    assert part in content
+    path.write_bytes(content.replace(part, damaged))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("make", "use", "text", "damaged"),
+    [
+        (make_log, SqliteEventLog.open, b"/ledgers/", b"/ledger\xf3/"),
+        (make_log, read_states, b"alice", b"\xe1lice"),
+        (make_views, Views.open, b'{"accounts"', b'{"account\xf3"'),
+        (make_views, read_view, b"Alice", b"\xc1lice"),
+        (make_views, read_view_for_fold, b"Alice", b"\xc1lice"),
+    ],
+)
+async def test_a_text_that_is_none_any_more_is_damage(
+    tmp_path: Path, make: Use, use: Use, text: bytes, damaged: bytes
+) -> None:
+    path = tmp_path / "file.sqlite3"
+    await make(path)
+    replace(path, text, damaged)
+    with pytest.raises(CorruptStore, match=f"{path}: .*UTF-8.*good copy"):
+        await use(path)
+
+
+@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize(
+    ("part", "damaged"),
+    [
+        (b"CREATE TABLE", b"BREATE TABLE"),
+        (b") STRICT", b") STR\xc9CT"),  # which SQLite quotes in what it says
+        (b"-- One row", b"-\xad One row"),
+        (b"-- One row", b"-- One ro\xf7"),
+        (b"position INTEGER", b"pnsition INTEGER"),
+        (b"position INTEGER", b"position ANTEGER"),
+    ],
+)
+async def test_a_damaged_schema_is_refused_and_left_alone(
+    tmp_path: Path, store: Store, part: bytes, damaged: bytes
+) -> None:
+    path = tmp_path / "file.sqlite3"
+    async with closed_at_the_end(store.open(path)):
+        pass
+    before = replace(path, part, damaged)
+    with pytest.raises(CorruptStore, match=f"{path}: .*good copy"):
+        await store.open(path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(("store", "table"), [(SqliteEventLog, "answers"), *((Views, name) for name in ALL_VIEWS)])
+async def test_a_table_of_another_name_is_damage_though_sqlite_sees_none(
+    tmp_path: Path, store: Store, table: str
+) -> None:
+    path = tmp_path / "file.sqlite3"
+    async with closed_at_the_end(store.open(path)):
+        pass
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"ALTER TABLE {table} RENAME TO another")
+    with pytest.raises(CorruptStore, match="its tables are not those that this program makes"):
+        await store.open(path)
+
+
+@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("version", [0, -1])
+async def test_tables_without_a_version_are_refused_and_left_alone(tmp_path: Path, store: Store, version: int) -> None:
+    path = tmp_path / "file.sqlite3"
+    async with closed_at_the_end(store.open(path)):
+        pass
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA user_version = {version}")
+    before = path.read_bytes()
+    with pytest.raises(CorruptStore, match="good copy"):
+        await store.open(path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("store", STORES)
+async def test_a_damaged_format_number_is_found(tmp_path: Path, store: Store) -> None:
+    """The one of the schema, at 44: https://www.sqlite.org/fileformat.html#the_database_header"""
+    path = tmp_path / "file.sqlite3"
+    async with closed_at_the_end(store.open(path)):
+        pass
+    content = path.read_bytes()
+    path.write_bytes(content[:47] + b"\x05" + content[48:])
+    with pytest.raises(CorruptStore, match="unsupported file format"):
+        await store.open(path)
+
+
+@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize(
+    ("statement", "bug"),
+    [
+        ("SELECT ?", sqlite3.ProgrammingError),
+        ("SELECT nothing", sqlite3.OperationalError),
+        ("INSERT INTO one_row VALUES (2)", sqlite3.IntegrityError),
+    ],
+)
+async def test_a_bug_is_not_told_as_trouble_of_the_store(
+    tmp_path: Path, store: Store, statement: str, bug: type[sqlite3.Error]
+) -> None:
+    opening: Awaitable[SqliteEventLog | SqliteViewStore] = store.open(tmp_path / "file.sqlite3")
+    async with closed_at_the_end(opening) as opened:
+        execute = sqlite3.Connection.execute
+        await opened._writer.run(execute, "CREATE TEMP TABLE one_row (one CHECK (one = 1))")
+        with pytest.raises(bug):
+            await opened._writer.run(execute, statement)
+
+
+async def test_a_view_that_another_process_has_taken_away_is_told_so(tmp_path: Path) -> None:
+    path = tmp_path / "file.sqlite3"
+    async with closed_at_the_end(Views.open(path)) as one, closed_at_the_end(Views.open(path, ["accounts"])):
+        for read in (one.read, one.read_for_fold):
+            with pytest.raises(OtherViews, match="another PROJECTION_VIEWS"):
+                await read_reserve(read)
+
+
+def test_a_closed_connection_is_a_bug(tmp_path: Path) -> None:
+    connection = SqliteConnection(tmp_path / "file.sqlite3")
+    connection.close()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        connection.run(sqlite3.Connection.execute, "SELECT 1")
+
+
+@pytest.mark.parametrize(
+    ("error", "name", "told", "advice"),
+    [
+        (sqlite3.DatabaseError, "SQLITE_CORRUPT", CorruptStore, "good copy"),
+        (sqlite3.DatabaseError, "SQLITE_CORRUPT_INDEX", CorruptStore, "good copy"),
+        (sqlite3.DatabaseError, "SQLITE_CORRUPT_VTAB", CorruptStore, "good copy"),
+        (sqlite3.DatabaseError, "SQLITE_NOTADB", CorruptStore, "good copy"),
+        (sqlite3.OperationalError, "SQLITE_FULL", StoreUnavailable, "Make room"),
+        (sqlite3.OperationalError, "SQLITE_IOERR_FSYNC", StoreUnavailable, ""),
+        (sqlite3.OperationalError, "SQLITE_BUSY_SNAPSHOT", StoreUnavailable, ""),
+        (sqlite3.OperationalError, "SQLITE_LOCKED", StoreUnavailable, ""),
+        (sqlite3.OperationalError, "SQLITE_CANTOPEN_ISDIR", StoreUnavailable, "must be able to write"),
+        (sqlite3.OperationalError, "SQLITE_READONLY_DIRECTORY", StoreUnavailable, "must be able to write"),
+    ],
+)
+def test_an_error_is_told_by_the_first_part_of_its_code(
+    tmp_path: Path, error: type[sqlite3.Error], name: str, told: type[LedgerError], advice: str
+) -> None:
+    """Which are SQLite's classes, and Python gives the whole code."""
+
+    def fail(_: sqlite3.Connection) -> None:
+        raised = error("as SQLite says it")
+        raised.sqlite_errorcode, raised.sqlite_errorname = getattr(sqlite3, name), name
+        raise raised
+
+    with (
+        closing(SqliteConnection(tmp_path / "file.sqlite3")) as connection,
+        pytest.raises(told, match=f"as SQLite says it.*{advice}"),
+    ):
+        connection.run(fail)
