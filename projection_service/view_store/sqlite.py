@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec.structs import astuple
 
-from projection_service.view_store import Change, Checkpoint, CheckpointMoved, ImpossibleEvents, Read, Write
+from projection_service.view_store import Change, Checkpoint, CheckpointMoved, ImpossibleEvents, Read, Write, one_row
 from projection_service.view_store.kept import READ_KEPT, check, plan
 from shared.events import Position
 from shared.platform.data_files import DataFiles, held_lock, make_file
@@ -18,8 +19,9 @@ from shared.platform.sqlite import SqliteConnection, SqliteThread, execute_scrip
 READ_CHECKPOINT = "SELECT position, source, chain, key, views FROM checkpoint"
 MOVE_CHECKPOINT = """
     UPDATE checkpoint SET position = ?, source = ?, chain = ?, key = ?
-    WHERE position = ? AND views = ?
+    WHERE position = ? AND source IS ? AND chain = ? AND key IS ? AND views = ?
 """
+READ_CHAIN = "SELECT chain FROM checkpoint"
 ALL_CHANGED = "SELECT * FROM changed WHERE true"
 SET_VIEWS = "UPDATE checkpoint SET views = ?"
 
@@ -60,17 +62,17 @@ class SqliteViewStore:
             return cls(writer, reader, kept, DataFiles(path), resources.pop_all())
 
     async def checkpoint(self) -> Checkpoint:
-        ((position, source, chain, key, views),) = self._reader.run(_rows, READ_CHECKPOINT)
+        position, source, chain, key, views = one_row(self._reader.run(_rows, READ_CHECKPOINT))
         check(views, self._views)
         return Checkpoint(Position(position), source, chain, key)
 
     async def read(self, read: Read, *parameters: object) -> Sequence[Sequence[Any]]:
         return self._reader.run(_rows, read.sqlite, *parameters)
 
-    async def read_for_fold(self, read: Read, *parameters: object) -> Sequence[Sequence[Any]]:
-        return self._writer.connection.run(_rows, read.sqlite, *parameters)
+    async def read_for_fold(self, expected: Checkpoint, read: Read, *parameters: object) -> Sequence[Sequence[Any]]:
+        return self._writer.connection.run(_rows_at, expected, read.sqlite, *parameters)
 
-    async def commit(self, expected: Position, checkpoint: Checkpoint, changes: Sequence[Change]) -> None:
+    async def commit(self, expected: Checkpoint, checkpoint: Checkpoint, changes: Sequence[Change]) -> None:
         await self._writer.run(_commit, expected, self._views, checkpoint, changes)
 
     async def close(self) -> None:
@@ -82,11 +84,25 @@ def _rows(connection: sqlite3.Connection, sql: str, *parameters: object) -> list
     return connection.execute(sql, values).fetchall()
 
 
+def _rows_at(
+    connection: sqlite3.Connection, expected: Checkpoint, sql: str, *parameters: object
+) -> list[tuple[Any, ...]]:
+    """Of one moment; the chain stands for all that was folded."""
+    connection.execute("BEGIN")
+    try:
+        (chain,) = one_row(_rows(connection, READ_CHAIN))
+        if chain != expected.chain:
+            raise CheckpointMoved(f"the views are not what they were at {expected.position}.")
+        return _rows(connection, sql, *parameters)
+    finally:
+        connection.rollback()
+
+
 def _keep(connection: sqlite3.Connection, views: Collection[str], what: str) -> str:
     """What `checkpoint.views` is from now on."""
     connection.execute("BEGIN IMMEDIATE")
     try:
-        position, kept = connection.execute(READ_KEPT).fetchone()
+        position, kept = one_row(_rows(connection, READ_KEPT))
         todo = plan(position, kept, views, what, "sqlite")
         if todo.scripts:
             for script in todo.scripts:
@@ -100,16 +116,15 @@ def _keep(connection: sqlite3.Connection, views: Collection[str], what: str) -> 
 
 def _commit(
     connection: sqlite3.Connection,
-    expected: Position,
+    expected: Checkpoint,
     views: str,
     checkpoint: Checkpoint,
     changes: Sequence[Change],
 ) -> None:
-    moved = (checkpoint.position, checkpoint.source, checkpoint.chain, checkpoint.key)
     connection.execute("BEGIN IMMEDIATE")
     try:
-        if not connection.execute(MOVE_CHECKPOINT, (*moved, expected, views)).rowcount:
-            raise CheckpointMoved(f"the checkpoint is no longer at {expected}, or no longer with {views}.")
+        if not connection.execute(MOVE_CHECKPOINT, (*astuple(checkpoint), *astuple(expected), views)).rowcount:
+            raise CheckpointMoved(f"the views are not what they were at {expected.position}, or not {views}.")
         for write, rows in changes:
             connection.executemany(_statement(write), rows)
         connection.execute("COMMIT")

@@ -314,12 +314,38 @@ async def test_views_that_were_put_back_under_a_running_projection_are_brought_u
             await reach(projection, 5)
             before = end_of(LOG[:3])
             put_back = Checkpoint(before.position, SOURCE, before.chain, SIGNER.public_key)
-            await operator.commit(Position(5), put_back, [])
+            await operator.commit(await operator.checkpoint(), put_back, [])
             assert await projection.refresh() == 3
             assert projection.watermark.position == 3
             await reach(projection, 5)
             assert (await store.checkpoint()).position == 5
             await until_ready(subscription)
+
+
+async def test_nothing_is_folded_onto_views_of_another_history_at_the_same_position(
+    open_view_store: OpenViewStore,
+) -> None:
+    async with open_view_store() as store, open_view_store() as operator:
+        projection = await projection_on(store)
+        await fold(projection, LOG[:5])
+        put_there = replace(await operator.checkpoint(), chain=bytes(32))
+        await operator.commit(await operator.checkpoint(), put_there, [])
+        await fold(projection, LOG[5:6])
+        assert projection.at == ChainAt(Position(5), bytes(32))
+        assert await store.checkpoint() == put_there
+
+
+async def test_views_of_another_history_at_the_same_position_stop_the_projection(
+    open_view_store: OpenViewStore,
+) -> None:
+    async with open_view_store() as store, open_view_store() as operator:
+        projection = await projection_on(store)
+        async with following(projection, Ledger(LOG[:5])) as subscription:
+            await reach(projection, 5)
+            put_there = replace(await operator.checkpoint(), chain=bytes(32))
+            await operator.commit(await operator.checkpoint(), put_there, [])
+            await projection.refresh()
+            await until_not_ready(subscription, "stopped: the views are at 5, and what the ledger has up to there")
 
 
 async def test_views_that_another_process_built_under_another_key_are_not_taken_up(
