@@ -73,7 +73,8 @@ class Subscription:
         self._trouble = ""
         self._messages = 0
         self._stopped = False
-        self._no_progress_seconds = NO_PROGRESS_SECONDS_MIN
+        self._no_progress_seconds = 0.0
+        self._ask_again = time.monotonic()
         self._reading = asyncio.Lock()
         self._parked = asyncio.Event()
         self.head = HeadWatch(projection, registry)
@@ -130,6 +131,7 @@ class Subscription:
         await self._catch_up()
         self._status = "following the feed"
         while True:
+            await asyncio.sleep(self._pause_seconds())
             await self._keep_reading(LONG_POLL_SECONDS)
 
     async def _follow_broker(self, amqp_url: str) -> None:
@@ -158,7 +160,7 @@ class Subscription:
         """Let the feed stand in for a broker that is away or slow to answer, until `awaited` is done."""
         task = asyncio.ensure_future(awaited)
         try:
-            while not task.done():
+            while not (await asyncio.wait({task}, timeout=self._pause_seconds()))[0]:
                 try:
                     await self._keep_reading(STAND_IN_SECONDS)
                     self._status = f"following the feed: {self._trouble or 'connecting to the broker'}"
@@ -166,7 +168,6 @@ class Subscription:
                     raise
                 except LedgerError as error:
                     self._status = f"not following: {error}"
-                    await asyncio.wait({task}, timeout=self._back_off())
         finally:
             task.cancel()
             await asyncio.wait({task})
@@ -203,19 +204,21 @@ class Subscription:
             pass
 
     async def _keep_reading(self, wait_seconds: float) -> None:
-        """As `_read_page`, less and less often while the feed gives nothing and does not wait."""
+        """As `_read_page`; what brings nothing and does not wait for it makes `_pause_seconds` longer and longer."""
         asked_at, asked = self._projection.position, time.monotonic()
-        await self._read_page(wait_seconds)
-        if self._projection.position > asked_at or time.monotonic() - asked >= wait_seconds:
-            self._no_progress_seconds = NO_PROGRESS_SECONDS_MIN
-        else:
-            await asyncio.sleep(self._back_off())
+        try:
+            await self._read_page(wait_seconds)
+        finally:
+            if self._projection.position > asked_at or time.monotonic() - asked >= wait_seconds:
+                self._no_progress_seconds = 0
+            else:
+                longer = max(NO_PROGRESS_SECONDS_MIN, 2 * self._no_progress_seconds)
+                self._no_progress_seconds = min(longer, NO_PROGRESS_SECONDS_MAX)
+            self._ask_again = time.monotonic() + self._no_progress_seconds
 
-    def _back_off(self) -> float:
-        """The seconds until the feed is asked again, which did no good."""
-        seconds = self._no_progress_seconds
-        self._no_progress_seconds = min(2 * seconds, NO_PROGRESS_SECONDS_MAX)
-        return seconds
+    def _pause_seconds(self) -> float:
+        """Until `_keep_reading` is due again."""
+        return max(0, self._ask_again - time.monotonic())
 
     async def _read_page(self, wait_seconds: float = 0) -> bool:
         """Apply one page of the feed; True when that reaches the head.
@@ -240,7 +243,9 @@ class Subscription:
         await self._projection.apply(events, page.batch.end.chain)
         is_level = self._projection.position >= page.head
         if not events and not is_level and self._projection.position >= asked_at:
-            raise FeedUnavailable(f"{self._feed.name} gives nothing after position {asked_at}, and says there is more.")
+            raise FeedUnavailable(
+                f"{self._feed.name} gives nothing new after position {asked_at}, and says there is more."
+            )
         self.head.seen(page.head)
         if is_level and not self._caught_up:
             log.info("caught up", position=self._projection.position)
