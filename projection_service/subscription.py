@@ -206,15 +206,14 @@ class Subscription:
     async def _keep_reading(self, wait_seconds: float) -> None:
         """As `_read_page`; what brings nothing and does not wait for it makes `_pause_seconds` longer and longer."""
         asked_at, asked = self._projection.position, time.monotonic()
+        longer = min(max(NO_PROGRESS_SECONDS_MIN, 2 * self._no_progress_seconds), NO_PROGRESS_SECONDS_MAX)
         try:
             await self._read_page(wait_seconds)
-        finally:
             if self._projection.position > asked_at or time.monotonic() - asked >= wait_seconds:
-                self._no_progress_seconds = 0
-            else:
-                longer = max(NO_PROGRESS_SECONDS_MIN, 2 * self._no_progress_seconds)
-                self._no_progress_seconds = min(longer, NO_PROGRESS_SECONDS_MAX)
-            self._ask_again = time.monotonic() + self._no_progress_seconds
+                longer = 0
+        finally:
+            self._no_progress_seconds = longer
+            self._ask_again = time.monotonic() + longer
 
     def _pause_seconds(self) -> float:
         """Until `_keep_reading` is due again."""
@@ -361,6 +360,7 @@ class Subscription:
         misfits: list[tuple[AbstractIncomingMessage, Misfit]] = []
         last = max((batch.end.position for _, batch in read), default=Position(0))
         key = self._projection.key
+        read.sort(key=lambda message_and_batch: message_and_batch[1].end.position)
         while True:
             beyond: list[tuple[AbstractIncomingMessage, Batch]] = []
             run: list[RecordedEvent] = []
