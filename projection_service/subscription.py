@@ -345,8 +345,8 @@ class Subscription:
 
     def _read_message(self, message: AbstractIncomingMessage) -> Batch:
         source, key = self._projection.source, self._projection.key
-        assert source is not None, "the feed was read before"
-        assert key is not None, "the feed was read before"
+        if source is None or key is None:
+            raise SubscriptionLost("the views were emptied, and the feed has not said yet whose these messages may be")
         return read_message(message, self._publisher, source, key)
 
     async def _advance(
