@@ -58,13 +58,15 @@ def create_api(
     @app.get(
         "/readyz",
         tags=["operations"],
-        summary="Have the views caught up with the log?",
+        summary="Have the views caught up with the log, and can they be asked?",
         responses=problem_responses(503),
     )
     async def readyz() -> dict[str, str | int]:
+        said = subscription.check_ready()
+        await projection.check_store()
         return {
             "status": "ready",
-            "subscription": subscription.check_ready(),
+            "subscription": said,
             "position": projection.position,
         }
 

@@ -106,11 +106,10 @@ async def run(settings: ProjectionSettings) -> None:
             )
             reach = reacher(projection.watermark)
             app = create_api(store, VIEWS, projection, reach, subscription, registry)
-            background = [subscription.run()]
+            # Others move these views on, or put a backup in their place: with SQLite, too, while the file stays.
+            background = [subscription.run(), follow(projection.refresh, projection.watermark)]
             if isinstance(store, SqliteViewStore):
                 background.append(store.files.watch())
-            else:
-                background.append(follow(projection.refresh, projection.watermark))
             endpoints = {path: endpoint for view in views for path, endpoint in view.endpoints(store, reach).items()}
             gate = Gate(app, endpoints, settings.hosts(str(settings.ledger_url)))
             await serve(gate, listener, settings, registry, background, on_stop=projection.watermark.close)

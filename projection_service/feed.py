@@ -6,10 +6,14 @@ What answers there may be anybody, or broken: each answer is bounded in size and
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import HttpProcessingError, RawResponseMessage
+from aiohttp.streams import StreamReader
 
 from projection_service.batch import Batch
 from shared.chain import ChainAt
@@ -23,6 +27,7 @@ BODY_BYTES_MAX = 4 * 1024 * 1024
 """Four times what a command service puts in a page."""
 CHUNK_BYTES = 64 * 1024
 HEADER_BYTES_MAX = 8 * 1024
+INTERIM_ANSWERS_MAX = 8
 
 HEADERS: Mapping[str, Callable[[str], object]] = {
     "Ledger-Position": re.compile(r"[0-9]{1,18}").fullmatch,
@@ -48,10 +53,32 @@ class Page(Value, frozen=True):
     signature: bytes
 
 
+class _Connection(ResponseHandler):
+    """aiohttp passes over interim answers (1xx), any number of them, and lets nobody else have a turn meanwhile."""
+
+    _interim = 0
+
+    async def read(self) -> tuple[RawResponseMessage, StreamReader]:
+        message, body = await super().read()
+        self._interim = self._interim + 1 if message.code < HTTPStatus.OK else 0
+        if self._interim > INTERIM_ANSWERS_MAX:
+            raise HttpProcessingError(message="too many interim answers")
+        return message, body
+
+
+class _Connector(aiohttp.TCPConnector):
+    def __init__(self) -> None:
+        super().__init__()
+        # aiohttp has no other way to say it; tests/http/test_lying_feed.py finds out if it takes this one away.
+        made: type[ResponseHandler] = _Connection
+        self._factory = partial(made, loop=self._loop)
+
+
 @asynccontextmanager
 async def open_feed(ledger_url: str) -> AsyncIterator["Feed"]:
     """The feed of the command service at `ledger_url`; a user and password in it are sent along."""
     async with aiohttp.ClientSession(
+        connector=_Connector(),
         auto_decompress=False,  # a few bytes could become gigabytes
         headers={"Accept-Encoding": "identity"},
         cookie_jar=aiohttp.DummyCookieJar(),

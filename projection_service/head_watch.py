@@ -19,6 +19,7 @@ class HeadWatch:
     def __init__(self, projection: Projection, registry: CollectorRegistry) -> None:
         self._projection = projection
         self._head = projection.position
+        self._promised = Position(0)
         self._started = time.monotonic()
         self._seen: float | None = None
         self._level: float | None = None
@@ -38,8 +39,24 @@ class HeadWatch:
         ):
             Gauge(name, meaning, registry=registry).set_function(value)
 
+    def promised(self, position: Position) -> None:
+        """The ledger has signed events up to `position`: until they are in the views, an earlier head is an old one."""
+        self._promised = max(self._promised, position)
+        self._head = max(self._head, position)
+
+    @property
+    def note(self) -> str:
+        """For people who ask why it is out of sight; empty when there is nothing to say."""
+        if self._projection.position >= self._promised:
+            return ""
+        return f"The ledger has signed events up to {self._promised}, which are not there. "
+
     def seen(self, head: Position) -> None:
-        """The log ended at `head` just now."""
+        """The log ended at `head` just now, somebody says."""
+        if self._projection.position >= self._promised:
+            self._promised = Position(0)
+        if head < self._promised:
+            return
         self._head = head
         self._seen = time.monotonic()
         if self._projection.position >= head:

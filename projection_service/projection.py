@@ -1,6 +1,8 @@
 """Folds a gapless run of events into the views, a transaction for each run."""
 
+import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Gauge
 
@@ -8,10 +10,13 @@ from projection_service.feed import FeedUnavailable, Page
 from projection_service.view import View
 from projection_service.view_store import Change, Checkpoint, CheckpointMoved, ImpossibleEvents, ViewStore
 from shared.chain import ChainAt
-from shared.errors import CorruptStore
+from shared.errors import CorruptStore, StoreUnavailable
 from shared.events import Position, RecordedEvent
 from shared.platform.watermark import Watermark
 from shared.witness import is_signed
+
+STORE_SECONDS = 2
+"""Who asks whether this service is ready does not wait longer for its views."""
 
 
 class ForeignLedger(CorruptStore):
@@ -52,10 +57,9 @@ class Projection:
         self._store = store
         self.views = views
         self._checkpoint = checkpoint
-        self.source = checkpoint.source
-        """Names the ledger that the views belong to; None until it is known."""
-        self.key = key or checkpoint.key
-        """The one that the ledger signs with; None until it is known."""
+        self._folding = asyncio.Lock()
+        self._last_source: str | None = None
+        self._last_key: bytes | None = None
         self.watermark = Watermark(checkpoint.position)
         self.last_event_time: str | None = None
         """Of the last event that was folded here; None before the first."""
@@ -70,29 +74,43 @@ class Projection:
         """The checkpoint, and the chain of what was folded."""
         return ChainAt(self._checkpoint.position, self._checkpoint.chain)
 
+    @property
+    def source(self) -> str | None:
+        """Names the ledger that the views belong to. Before the first event, what the feed said last, or None."""
+        return self._checkpoint.source or self._last_source
+
+    @property
+    def key(self) -> bytes | None:
+        """The one that the ledger signs with. Before the first event, what the feed said last, or None."""
+        return self._kept_key or self._last_key
+
+    @property
+    def _kept_key(self) -> bytes | None:
+        return self._given_key or self._checkpoint.key
+
     def check_ledger(self, page: Page, asked_at: Position) -> None:
         """Is `page` by the ledger behind these views, which were at `asked_at` before it was asked?
 
         The views may have moved on since. Raises `ForeignLedger`, or `FeedUnavailable` when nobody can tell.
         """
-        if self.key is not None and self.key != page.key:
+        if (kept := self._kept_key) is not None and kept != page.key:
             raise FeedUnavailable(
-                f"the feed signs with the key {page.key.hex()}, and the ledger's is {self.key.hex()}. Set LEDGER_URL "
+                f"the feed signs with the key {page.key.hex()}, and the ledger's is {kept.hex()}. Set LEDGER_URL "
                 "to the right command service, or LEDGER_KEY and PROJECTION_NAME anew to build new views."
             )
         if not is_signed(page.signature, page.key, page.source, page.batch.end):
             raise FeedUnavailable("the feed's signature is not the ledger's.")
-        if self.source not in (None, page.source):
+        if self._checkpoint.source not in (None, page.source):
             raise ForeignLedger(
-                f"these views belong to the ledger {self.source!a}, the feed to {page.source!a}. Set LEDGER_URL to the "
-                "right command service, or PROJECTION_NAME to a new name to build new views."
+                f"these views belong to the ledger {self._checkpoint.source!a}, the feed to {page.source!a}. Set "
+                "LEDGER_URL to the right command service, or PROJECTION_NAME to a new name to build new views."
             )
         if page.head < asked_at:
             raise ForeignLedger(
                 f"the views are at {asked_at}, but the log ends at {page.head}: an older copy has replaced it, or it "
                 "has lost commits. Set PROJECTION_NAME to a new name to build new views."
             )
-        self.source, self.key = page.source, page.key
+        self._last_source, self._last_key = page.source, page.key
 
     def compare(self, page: Page) -> None:
         """Raises `OtherHistory` when `page`, by the ledger, ends where the views are, and with another chain."""
@@ -113,33 +131,33 @@ class Projection:
     async def apply(self, events: list[RecordedEvent], chain: bytes) -> None:
         """Fold `events`, which follow the checkpoint and bring the chain to `chain`.
 
-        Views and checkpoint are committed when this returns. When another replica has moved these views,
-        it takes up where they are now instead: compare `position` with what was to be reached.
+        Views and checkpoint are committed when this returns. When somebody else has moved these views, it takes up
+        where they are now instead: compare `position` with what was to be reached.
         Raises `BrokenLedger`.
         """
         if not events:
             return
         checkpoint, last = self._checkpoint, events[-1]
         moved = Checkpoint(last.position, last.source, chain, self.key)
-        try:
-            await self._write(checkpoint, moved, events)
-        except CheckpointMoved:
-            await self.reload()
-        else:
-            self.last_event_time = last.time
-            self._move(moved)
+        # Messages and pages of the feed come at the same time, and a store takes one writer of a process.
+        async with self._folding:
+            try:
+                await self._write(checkpoint, moved, events)
+            except CheckpointMoved:
+                await self.reload()
+            else:
+                self.last_event_time = last.time
+                self._move(moved)
 
     async def _write(self, checkpoint: Checkpoint, moved: Checkpoint, events: list[RecordedEvent]) -> None:
-        """Raises `BrokenLedger`, and `CheckpointMoved` also when the views were read after another replica's commit."""
+        """Raises `BrokenLedger` and `CheckpointMoved`."""
+        read = partial(self._store.read_for_fold, checkpoint)
         try:
             changes: list[Change] = []
             for view in self.views:
-                changes += await view.changes(self._store.read_for_fold, events)
-            await self._store.commit(checkpoint.position, moved, changes)
+                changes += await view.changes(read, events)
+            await self._store.commit(checkpoint, moved, changes)
         except ImpossibleEvents as reason:
-            stored = await self._store.checkpoint()
-            if stored.position != checkpoint.position:
-                raise CheckpointMoved(f"the checkpoint is no longer at {checkpoint.position}.") from reason
             raise BrokenLedger(
                 f"between {events[0].position} and {events[-1].position} is an event that no ledger should record: "
                 f"{reason}. Nothing of it is in the views. Have the log verified."
@@ -150,17 +168,24 @@ class Projection:
         self._move(await self._store.checkpoint())
 
     async def refresh(self) -> Position:
-        """Take up the stored checkpoint where another replica has moved it on, or where it has gone back: after a
+        """Take up the stored checkpoint where another replica has moved it on, or where there is another one: after a
         restore, or a fail-over that lost commits. The position. Raises `ForeignLedger` as at the start."""
-        before = self.position
+        before = self._checkpoint
         stored = await self._store.checkpoint()
-        # While it was read, `apply` may have gone further: then it is neither.
-        if stored.position < before or stored.position > self.position:
+        # While it was read, `apply` may have gone further: then it is looked at again soon.
+        if self._checkpoint is before:
             self._move(stored)
         return self.position
+
+    async def check_store(self) -> None:
+        """Raises `StoreUnavailable` when the views can't be asked where they are, or do not say it in time."""
+        try:
+            async with asyncio.timeout(STORE_SECONDS):
+                await self.refresh()
+        except TimeoutError:
+            raise StoreUnavailable(f"the views have not answered within {STORE_SECONDS} s.") from None
 
     def _move(self, checkpoint: Checkpoint) -> None:
         self._check_key(checkpoint)
         self._checkpoint = checkpoint
-        self.source, self.key = checkpoint.source or self.source, checkpoint.key or self.key
         self.watermark.move(checkpoint.position)

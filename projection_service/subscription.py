@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import TypeVar
 
 import structlog
@@ -15,9 +15,9 @@ from projection_service.batch import Batch, Hole, Unproven
 from projection_service.feed import Feed, FeedUnavailable, Page
 from projection_service.head_watch import HeadWatch
 from projection_service.parking import Misfit, Parking, declare_parking, read_message
-from projection_service.projection import Projection
+from projection_service.projection import ForeignLedger, OtherHistory, Projection
 from shared.errors import CorruptStore, LedgerError, NotReady
-from shared.events import RecordedEvent
+from shared.events import Position, RecordedEvent
 from shared.messaging import CONNECT_SECONDS, DELIVERIES_MAX, declare_exchange, open_channel
 from shared.platform.sessions import keep_running
 
@@ -73,7 +73,10 @@ class Subscription:
         self._trouble = ""
         self._messages = 0
         self._stopped = False
-        self._no_progress_seconds = NO_PROGRESS_SECONDS_MIN
+        self._no_progress_seconds = 0.0
+        self._ask_again = time.monotonic()
+        self._reading = asyncio.Lock()
+        self._parked = asyncio.Event()
         self.head = HeadWatch(projection, registry)
         Gauge("projection_following", "1 while the ledger is followed.", registry=registry).set_function(
             lambda: self._status.startswith("following")
@@ -93,7 +96,7 @@ class Subscription:
         if not self.head.is_in_sight:
             raise NotReady(
                 f"at position {self._projection.position}: the head of the log was last seen "
-                f"{self.head.age_seconds():.0f} s ago, in {self._feed.name}. {self._status}"
+                f"{self.head.age_seconds():.0f} s ago, in {self._feed.name}. {self.head.note}{self._status}"
             )
         return self._status + self._parking.note
 
@@ -128,6 +131,7 @@ class Subscription:
         await self._catch_up()
         self._status = "following the feed"
         while True:
+            await asyncio.sleep(self._pause_seconds())
             await self._keep_reading(LONG_POLL_SECONDS)
 
     async def _follow_broker(self, amqp_url: str) -> None:
@@ -138,32 +142,32 @@ class Subscription:
             exchange = await declare_exchange(channel)
             await declare_parking(channel)
             await channel.set_qos(prefetch_count=PREFETCH_MESSAGES, timeout=CONNECT_SECONDS)
-            # Bound before the feed is read, consumed after it: what happens in between waits at the broker.
             try:
                 queue = await self._declare_queue(channel, exchange)
             except ChannelPreconditionFailed as error:
                 await self._remove_queue(amqp_url, str(error), if_unused=True)
                 raise SubscriptionLost(f"the queue {self._queue_name} was not what it has to be: removed") from error
-            await self._catch_up()
+            if self._projection.source is None or self._projection.key is None:
+                # Before that, nobody can tell whose messages are in the queue.
+                await self._read_page()
             try:
-                await self._follow_queue(channel, queue)
-            except UnreadableFrame as error:
-                await self._remove_queue(amqp_url, str(error), if_unused=False)
+                await self._follow_queue(channel, exchange, queue)
+            except* UnreadableFrame as error:
+                await self._remove_queue(amqp_url, str(error.exceptions[0]), if_unused=False)
                 raise
 
     async def _follow_feed_until(self, awaited: Awaitable[T]) -> T:
         """Let the feed stand in for a broker that is away or slow to answer, until `awaited` is done."""
         task = asyncio.ensure_future(awaited)
         try:
-            while not task.done():
+            while not (await asyncio.wait({task}, timeout=self._pause_seconds()))[0]:
                 try:
-                    if await self._keep_reading(STAND_IN_SECONDS):
-                        self._status = f"following the feed: {self._trouble or 'connecting to the broker'}"
+                    await self._keep_reading(STAND_IN_SECONDS)
+                    self._status = f"following the feed: {self._trouble or 'connecting to the broker'}"
                 except CorruptStore:
                     raise
                 except LedgerError as error:
                     self._status = f"not following: {error}"
-                    await asyncio.sleep(STAND_IN_SECONDS)
         finally:
             task.cancel()
             await asyncio.wait({task})
@@ -196,48 +200,61 @@ class Subscription:
             await queue.delete(if_unused=False, if_empty=False, timeout=CONNECT_SECONDS)
 
     async def _catch_up(self) -> None:
-        """Raises `FeedUnavailable` also when the feed says that there is more and gives nothing."""
-        while True:
-            asked_at = self._projection.position
-            if await self._read_page():
-                return
-            if self._projection.position == asked_at:
-                raise FeedUnavailable(
-                    f"{self._feed.name} gives nothing after position {asked_at}, and says there is more."
-                )
+        while not await self._read_page():
+            pass
 
-    async def _keep_reading(self, wait_seconds: float) -> bool:
-        """As `_read_page`, less and less often while the feed gives nothing and does not wait."""
+    async def _keep_reading(self, wait_seconds: float) -> None:
+        """As `_read_page`; what brings nothing and does not wait for it makes `_pause_seconds` longer and longer."""
         asked_at, asked = self._projection.position, time.monotonic()
-        is_level = await self._read_page(wait_seconds)
-        if self._projection.position > asked_at:
-            self._no_progress_seconds = NO_PROGRESS_SECONDS_MIN
-        elif not is_level or time.monotonic() - asked < wait_seconds:
-            await asyncio.sleep(self._no_progress_seconds)
-            self._no_progress_seconds = min(2 * self._no_progress_seconds, NO_PROGRESS_SECONDS_MAX)
-        return is_level
+        longer = min(max(NO_PROGRESS_SECONDS_MIN, 2 * self._no_progress_seconds), NO_PROGRESS_SECONDS_MAX)
+        try:
+            await self._read_page(wait_seconds)
+            if self._projection.position > asked_at or time.monotonic() - asked >= wait_seconds:
+                longer = 0
+        finally:
+            self._no_progress_seconds = longer
+            self._ask_again = time.monotonic() + longer
+
+    def _pause_seconds(self) -> float:
+        """Until `_keep_reading` is due again."""
+        return max(0, self._ask_again - time.monotonic())
 
     async def _read_page(self, wait_seconds: float = 0) -> bool:
-        """Apply one page of the feed; True when that reaches the head."""
+        """Apply one page of the feed; True when that reaches the head.
+
+        Raises `FeedUnavailable` also when the feed says that there is more and gives nothing new.
+        """
+        async with self._reading:
+            try:
+                return await self._apply_page(wait_seconds)
+            except (ForeignLedger, OtherHistory):
+                # Before that is a reason to stop for ever: an old answer may have come from somewhere, and the views
+                # may have been put back together with the ledger.
+                await self._projection.reload()
+                return await self._apply_page(0)
+
+    async def _apply_page(self, wait_seconds: float) -> bool:
         asked_at = self._projection.position
         page = await self._feed.read(asked_at, wait_seconds)
-        if page.head < asked_at:
-            # Before that is a reason to stop: once more, since an old answer may have come from somewhere.
-            page = await self._feed.read(asked_at, events_max=0)
         self._projection.check_ledger(page, asked_at)
         self._status = "catching up" if not self._caught_up else self._status
-        await self._apply(page)
+        events = await self._following(page)
+        await self._projection.apply(events, page.batch.end.chain)
+        is_level = self._projection.position >= page.head
+        if not events and not is_level and self._projection.position >= asked_at:
+            raise FeedUnavailable(
+                f"{self._feed.name} gives nothing new after position {asked_at}, and says there is more."
+            )
         self.head.seen(page.head)
-        if self._projection.position < page.head:
-            return False
-        if not self._caught_up:
+        if is_level and not self._caught_up:
             log.info("caught up", position=self._projection.position)
-        self._caught_up = True
-        return True
+            self._caught_up = True
+        return is_level
 
-    async def _apply(self, page: Page) -> None:
+    async def _following(self, page: Page) -> list[RecordedEvent]:
+        """What `page` has after the checkpoint. Raises `OtherHistory`."""
         try:
-            events = page.batch.following(self._projection.at)
+            return page.batch.following(self._projection.at)
         except (Unproven, Hole) as error:
             # Another history, or a page that somebody has changed on its way? The ledger's word for where we are tells.
             asked_at = self._projection.position
@@ -245,17 +262,8 @@ class Subscription:
             self._projection.check_ledger(here, asked_at)
             self._projection.compare(here)
             raise FeedUnavailable(f"{self._feed.name}: {error}.") from error
-        await self._projection.apply(events, page.batch.end.chain)
 
-    async def _look_at_head(self) -> None:
-        """A lost last message leaves no gap to see, and a parked one may stand where a good one was: only the feed
-        knows of them."""
-        try:
-            await self._catch_up()
-        except FeedUnavailable as error:
-            log.warning("cannot see the head of the log", reason=str(error), retry_seconds=HEAD_CHECK_SECONDS)
-
-    async def _follow_queue(self, channel: AbstractChannel, queue: AbstractQueue) -> None:
+    async def _follow_queue(self, channel: AbstractChannel, exchange: AbstractExchange, queue: AbstractQueue) -> None:
         inbox: asyncio.Queue[AbstractIncomingMessage | LedgerError] = asyncio.Queue()
 
         async def receive(message: AbstractIncomingMessage) -> None:
@@ -281,22 +289,37 @@ class Subscription:
         self._status = f"following {self._queue_name}"
         self._trouble = ""
         log.info("following", queue=self._queue_name, after=self._projection.position)
-        await self._consume(channel, inbox)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch_head(exchange, queue))
+            await self._consume(channel, inbox)
+
+    async def _watch_head(self, exchange: AbstractExchange, queue: AbstractQueue) -> None:
+        """Beside the queue, which goes on meanwhile: a lost last message leaves no gap to see, and a parked one may
+        stand where a good one was. Only the feed knows of them."""
+        position, messages = self._projection.position, self._messages
+        while True:
+            try:
+                await self._catch_up()
+                self._status = f"following {self._queue_name}"
+            except FeedUnavailable as error:
+                self._status = f"following {self._queue_name} alone: {error}"
+                log.warning("cannot see the head of the log", reason=str(error), retry_seconds=HEAD_CHECK_SECONDS)
+            if self._projection.position > position and self._messages == messages:
+                # Somebody may have made the exchange anew, or taken the queue from it.
+                await queue.bind(exchange, timeout=CONNECT_SECONDS)
+            position, messages = self._projection.position, self._messages
+            with suppress(TimeoutError):
+                async with asyncio.timeout(HEAD_CHECK_SECONDS):
+                    await self._parked.wait()
+                await asyncio.sleep(MEND_SECONDS)
+            self._parked.clear()
+            self._parking.report()
 
     async def _consume(
         self, channel: AbstractChannel, inbox: "asyncio.Queue[AbstractIncomingMessage | LedgerError]"
     ) -> None:
-        next_check = time.monotonic() + HEAD_CHECK_SECONDS
         while True:
-            if time.monotonic() >= next_check:
-                await self._look_at_head()
-                self._parking.report()
-                next_check = time.monotonic() + HEAD_CHECK_SECONDS
-            try:
-                async with asyncio.timeout(max(0, next_check - time.monotonic())):
-                    message = await inbox.get()
-            except TimeoutError:
-                continue
+            message = await inbox.get()
             read: list[tuple[AbstractIncomingMessage, Batch]] = []
             misfits: list[tuple[AbstractIncomingMessage, Misfit]] = []
             events = 0
@@ -316,14 +339,14 @@ class Subscription:
             if misfits:
                 # If we die before the ack, they are parked twice.
                 await self._parking.park(channel, misfits)
-                next_check = min(next_check, time.monotonic() + MEND_SECONDS)
+                self._parked.set()
             await message.ack(multiple=True)
             self._messages += 1
 
     def _read_message(self, message: AbstractIncomingMessage) -> Batch:
         source, key = self._projection.source, self._projection.key
-        assert source is not None, "the feed was read before"
-        assert key is not None, "the feed was read before"
+        if source is None or key is None:
+            raise SubscriptionLost("the views were emptied, and the feed has not said yet whose these messages may be")
         return read_message(message, self._publisher, source, key)
 
     async def _advance(
@@ -331,26 +354,40 @@ class Subscription:
     ) -> list[tuple[AbstractIncomingMessage, Misfit]]:
         """Apply what follows the checkpoint, in whatever order it was delivered, and fill holes from the feed.
 
-        Returns the messages that are not as the ledger has signed them.
+        Returns the messages that are not as the ledger has signed them. Raises `FeedUnavailable` when the feed has not
+        what belongs into a hole.
         """
         misfits: list[tuple[AbstractIncomingMessage, Misfit]] = []
-        run: list[RecordedEvent] = []
-        at = self._projection.at
-        last = at.position
-        for message, batch in read:
-            last = max(last, batch.end.position)
-            try:
-                following = batch.following(at)
-            except Hole:
-                continue
-            except Unproven as error:
-                misfits.append((message, Misfit(str(error))))
-                continue
-            if following:
-                run += following
-                at = batch.end
-        await self._projection.apply(run, at.chain)
-        if last > self._projection.position:
-            log.info("filling a hole from the feed", after=self._projection.position, up_to=last)
-            await self._catch_up()
-        return misfits
+        last = max((batch.end.position for _, batch in read), default=Position(0))
+        key = self._projection.key
+        read.sort(key=lambda message_and_batch: message_and_batch[1].end.position)
+        while True:
+            beyond: list[tuple[AbstractIncomingMessage, Batch]] = []
+            run: list[RecordedEvent] = []
+            at = self._projection.at
+            for message, batch in read:
+                try:
+                    following = batch.following(at)
+                except Hole:
+                    beyond.append((message, batch))
+                    continue
+                except Unproven as error:
+                    misfits.append((message, Misfit(str(error))))
+                    continue
+                if following:
+                    run += following
+                    at = batch.end
+            await self._projection.apply(run, at.chain)
+            reached = self._projection.position
+            if reached >= last:
+                return misfits
+            log.info("filling a hole from the feed", after=reached, up_to=last)
+            self.head.promised(last)
+            await self._read_page()
+            if self._projection.position == reached:
+                raise FeedUnavailable(
+                    f"{self._feed.name} has nothing after position {reached}, and the ledger's messages go to {last}."
+                )
+            if self._projection.key != key:
+                raise SubscriptionLost("the ledger's key is another one than these messages were believed for")
+            read = beyond

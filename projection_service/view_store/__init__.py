@@ -4,10 +4,12 @@ A view gives its SQL as `Read` and `Write`, and its tables as numbered migration
 """
 
 from collections.abc import Awaitable, Iterable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
-from shared.errors import CorruptStore, LedgerError
+from shared.errors import CorruptStore, LedgerError, StoreUnavailable
 from shared.events import Position, Value
+
+Row = TypeVar("Row")
 
 
 class Checkpoint(Value, frozen=True):
@@ -60,7 +62,8 @@ class ReadRows(Protocol):
 
 
 class CheckpointMoved(LedgerError):
-    """Another process has moved these views on. Read the checkpoint again and go on from there."""
+    """The stored checkpoint is not the expected one: another process has moved these views, or somebody put others in
+    their place. Read it again and go on from there."""
 
 
 class ImpossibleEvents(LedgerError):
@@ -74,20 +77,36 @@ class OtherViews(CorruptStore):
 
 
 class ViewStore(Protocol):
+    """Raises `StoreUnavailable` while the tables can't be asked, or are empty since somebody restores them."""
+
     async def checkpoint(self) -> Checkpoint:
         """Raises `OtherViews` when a process that was started with others has taken over."""
 
     async def read(self, read: Read, *parameters: object) -> Sequence[Sequence[Any]]:
         """The rows, of one moment between two commits. May raise `OtherViews` as `checkpoint` does."""
 
-    async def read_for_fold(self, read: Read, *parameters: object) -> Sequence[Sequence[Any]]:
-        """The same, and nothing older than the last commit here. For who commits, in between."""
+    async def read_for_fold(self, expected: Checkpoint, read: Read, *parameters: object) -> Sequence[Sequence[Any]]:
+        """The same, of a moment when the views are what `expected` says. For who commits, in between.
 
-    async def commit(self, expected: Position, checkpoint: Checkpoint, changes: Sequence[Change]) -> None:
+        Raises `CheckpointMoved` when they are not. That they are when it is committed does not tell: they may have been
+        put back in between, and brought to the same again.
+        """
+
+    async def commit(self, expected: Checkpoint, checkpoint: Checkpoint, changes: Sequence[Change]) -> None:
         """Write `changes` and move the checkpoint, in one transaction that outlives this process.
 
-        Raises `CheckpointMoved`, having written nothing, unless the stored checkpoint is at `expected` and the tables
+        Raises `CheckpointMoved`, having written nothing, unless the stored checkpoint is `expected` and the tables
         hold the same views as when they were opened; `ImpossibleEvents` where the tables' constraints forbid it.
         """
 
     async def close(self) -> None: ...
+
+
+def one_row(rows: Sequence[Row]) -> Row:
+    """The first of `rows`, from tables that always have one. Raises `StoreUnavailable` when there is none."""
+    if not rows:
+        raise StoreUnavailable(
+            "the views' tables are empty, as they are while a backup is read back table by table. Read it back in one "
+            "transaction (pg_restore --single-transaction)."
+        )
+    return rows[0]

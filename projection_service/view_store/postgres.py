@@ -6,8 +6,9 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
+from msgspec.structs import astuple
 
-from projection_service.view_store import Change, Checkpoint, CheckpointMoved, ImpossibleEvents, Read, Write
+from projection_service.view_store import Change, Checkpoint, CheckpointMoved, ImpossibleEvents, Read, Write, one_row
 from projection_service.view_store.kept import READ_KEPT, check, plan
 from shared.events import Position
 from shared.platform.postgres import MIGRATION_SECONDS, PostgresPool, migrate
@@ -21,10 +22,17 @@ READ_CHECKPOINT = "SELECT position, source, chain, key, views FROM checkpoint"
 MOVE_CHECKPOINT = """
     WITH moved AS (
         UPDATE checkpoint SET position = $1, source = $2, chain = $3, key = $4
-        WHERE position = $5 AND views = $6 RETURNING position
+        WHERE position = $5 AND source IS NOT DISTINCT FROM $6 AND chain = $7 AND key IS NOT DISTINCT FROM $8
+            AND views = $9
+        RETURNING position
     )
 """
-MOVE_PARAMETERS = 6
+MOVE_PARAMETERS = 9
+READ_AT = """
+    SELECT checkpoint.chain = ${chain}, asked.*
+    FROM checkpoint LEFT JOIN (SELECT true, rows.* FROM ({read}) AS rows) AS asked ON true
+"""
+"""One statement, and so one moment. The chain stands for all that was folded."""
 SET_VIEWS = "UPDATE checkpoint SET views = $1"
 
 
@@ -53,8 +61,7 @@ class PostgresViewStore:
 
     async def checkpoint(self) -> Checkpoint:
         async with self._pool.connection() as connection:
-            row = await connection.fetchrow(READ_CHECKPOINT)
-        position, source, chain, key, views = row  # type: ignore[misc]
+            position, source, chain, key, views = one_row(await connection.fetch(READ_CHECKPOINT))
         check(views, self._views)
         return Checkpoint(Position(position), source, chain, key)
 
@@ -62,26 +69,29 @@ class PostgresViewStore:
         async with self._pool.connection() as connection:
             return [tuple(row) for row in await connection.fetch(read.postgres, *parameters)]
 
-    read_for_fold = read
+    async def read_for_fold(self, expected: Checkpoint, read: Read, *parameters: object) -> Sequence[Sequence[Any]]:
+        statement = READ_AT.format(chain=len(parameters) + 1, read=read.postgres)
+        async with self._pool.connection() as connection:
+            rows = await connection.fetch(statement, *parameters, expected.chain)
+        if not one_row(rows)[0]:
+            raise CheckpointMoved(f"the views are not what they were at {expected.position}.")
+        return [tuple(row)[2:] for row in rows if row[1]]
 
-    async def commit(self, expected: Position, checkpoint: Checkpoint, changes: Sequence[Change]) -> None:
+    async def commit(self, expected: Checkpoint, checkpoint: Checkpoint, changes: Sequence[Change]) -> None:
         written = [(write, columns) for write, rows in changes if (columns := list(zip(*rows, strict=True)))]
         async with self._pool.connection() as connection:
             try:
                 moved = await connection.fetchrow(
                     _statement(tuple(write for write, _ in written)),
-                    checkpoint.position,
-                    checkpoint.source,
-                    checkpoint.chain,
-                    checkpoint.key,
-                    expected,
+                    *astuple(checkpoint),
+                    *astuple(expected),
                     self._views,
                     *(column for _, columns in written for column in columns),
                 )
             except asyncpg.IntegrityConstraintViolationError as error:
                 raise ImpossibleEvents(str(error)) from error
         if moved is None:
-            raise CheckpointMoved(f"the checkpoint is no longer at {expected}, or no longer with {self._views}.")
+            raise CheckpointMoved(f"the views are not what they were at {expected.position}, or not {self._views}.")
 
     async def close(self) -> None:
         await self._pool.close()
@@ -102,7 +112,7 @@ async def _keep(connection: "Connection", views: Collection[str], what: str) -> 
 
 
 async def _read_kept(connection: "Connection") -> tuple[int, str]:
-    position, views = await connection.fetchrow(READ_KEPT)  # type: ignore[misc]
+    position, views = one_row(await connection.fetch(READ_KEPT))
     return position, views
 
 

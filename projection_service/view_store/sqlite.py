@@ -1,15 +1,16 @@
 """The views in one SQLite file."""
 
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AsyncExitStack
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
 
 import msgspec
+from msgspec.structs import astuple
 
-from projection_service.view_store import Change, Checkpoint, CheckpointMoved, ImpossibleEvents, Read, Write
+from projection_service.view_store import Change, Checkpoint, CheckpointMoved, ImpossibleEvents, Read, Write, one_row
 from projection_service.view_store.kept import READ_KEPT, VIEWS_PACKAGE, check, plan
 from shared.events import Position
 from shared.platform.data_files import DataFiles, held_lock, make_file
@@ -23,11 +24,14 @@ from shared.platform.sqlite import (
     roll_back_leftover,
 )
 
+P = ParamSpec("P")
+
 READ_CHECKPOINT = "SELECT position, source, chain, key, views FROM checkpoint"
 MOVE_CHECKPOINT = """
     UPDATE checkpoint SET position = ?, source = ?, chain = ?, key = ?
-    WHERE position = ? AND views = ?
+    WHERE position = ? AND source IS ? AND chain = ? AND key IS ? AND views = ?
 """
+READ_CHAIN = "SELECT chain FROM checkpoint"
 ALL_CHANGED = "SELECT * FROM changed WHERE true"
 SET_VIEWS = "UPDATE checkpoint SET views = ?"
 
@@ -68,26 +72,32 @@ class SqliteViewStore:
             return cls(writer, reader, kept, DataFiles(path), resources.pop_all())
 
     async def checkpoint(self) -> Checkpoint:
-        ((position, source, chain, key, views),) = self._reader.run(_rows, READ_CHECKPOINT)
+        position, source, chain, key, views = one_row(self._reader.run(_rows, READ_CHECKPOINT))
         check(views, self._views)
         return Checkpoint(Position(position), source, chain, key)
 
     async def read(self, read: Read, *parameters: object) -> Sequence[Sequence[Any]]:
-        return self._read(self._reader, read, *parameters)
+        return self._read(self._reader, _rows, read.sqlite, *parameters)
 
-    async def read_for_fold(self, read: Read, *parameters: object) -> Sequence[Sequence[Any]]:
-        return self._read(self._writer.connection, read, *parameters)
+    async def read_for_fold(self, expected: Checkpoint, read: Read, *parameters: object) -> Sequence[Sequence[Any]]:
+        return self._read(self._writer.connection, _rows_at, expected, read.sqlite, *parameters)
 
-    def _read(self, connection: SqliteConnection, read: Read, *parameters: object) -> Sequence[Sequence[Any]]:
+    def _read(
+        self,
+        connection: SqliteConnection,
+        function: Callable[Concatenate[sqlite3.Connection, P], list[tuple[Any, ...]]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> list[tuple[Any, ...]]:
         try:
-            return connection.run(_rows, read.sqlite, *parameters)
+            return connection.run(function, *args, **kwargs)
         except sqlite3.OperationalError:
             # A bug, unless a process with other views has taken these tables away.
-            ((_, views),) = connection.run(_rows, READ_KEPT)
+            _, views = one_row(connection.run(_rows, READ_KEPT))
             check(views, self._views)
             raise
 
-    async def commit(self, expected: Position, checkpoint: Checkpoint, changes: Sequence[Change]) -> None:
+    async def commit(self, expected: Checkpoint, checkpoint: Checkpoint, changes: Sequence[Change]) -> None:
         await self._writer.run(_commit, expected, self._views, checkpoint, changes)
 
     async def close(self) -> None:
@@ -99,11 +109,25 @@ def _rows(connection: sqlite3.Connection, sql: str, *parameters: object) -> list
     return connection.execute(sql, values).fetchall()
 
 
+def _rows_at(
+    connection: sqlite3.Connection, expected: Checkpoint, sql: str, *parameters: object
+) -> list[tuple[Any, ...]]:
+    """Of one moment; the chain stands for all that was folded."""
+    connection.execute("BEGIN")
+    try:
+        (chain,) = one_row(_rows(connection, READ_CHAIN))
+        if chain != expected.chain:
+            raise CheckpointMoved(f"the views are not what they were at {expected.position}.")
+        return _rows(connection, sql, *parameters)
+    finally:
+        connection.rollback()
+
+
 def _keep(connection: sqlite3.Connection, views: Collection[str], path: Path) -> str:
     """What `checkpoint.views` is from now on."""
     connection.execute("BEGIN IMMEDIATE")
     try:
-        position, kept = connection.execute(READ_KEPT).fetchone()
+        position, kept = one_row(_rows(connection, READ_KEPT))
         todo = plan(position, kept, views, str(path), "sqlite")
         if todo.scripts:
             for script in todo.scripts:
@@ -119,16 +143,15 @@ def _keep(connection: sqlite3.Connection, views: Collection[str], path: Path) ->
 
 def _commit(
     connection: sqlite3.Connection,
-    expected: Position,
+    expected: Checkpoint,
     views: str,
     checkpoint: Checkpoint,
     changes: Sequence[Change],
 ) -> None:
-    moved = (checkpoint.position, checkpoint.source, checkpoint.chain, checkpoint.key)
     connection.execute("BEGIN IMMEDIATE")
     try:
-        if not connection.execute(MOVE_CHECKPOINT, (*moved, expected, views)).rowcount:
-            raise CheckpointMoved(f"the checkpoint is no longer at {expected}, or no longer with {views}.")
+        if not connection.execute(MOVE_CHECKPOINT, (*astuple(checkpoint), *astuple(expected), views)).rowcount:
+            raise CheckpointMoved(f"the views are not what they were at {expected.position}, or not {views}.")
         for write, rows in changes:
             connection.executemany(_statement(write), rows)
         connection.execute("COMMIT")

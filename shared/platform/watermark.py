@@ -131,7 +131,7 @@ class Watermark:
 
 
 async def follow(read: Callable[[], Awaitable[Position]], watermark: Watermark) -> None:
-    """Advance `watermark` for ever with what `read` finds, every `FOLLOW_SECONDS`: what other replicas have done.
+    """Advance `watermark` for ever with what `read` finds, every `FOLLOW_SECONDS`: what others have done to the store.
 
     Raises `CorruptStore`, after which nobody goes on from there.
 
@@ -144,6 +144,6 @@ async def follow(read: Callable[[], Awaitable[Position]], watermark: Watermark) 
         except CorruptStore:
             raise
         except LedgerError as error:
-            log.warning("cannot see what other replicas do", reason=str(error), retry_seconds=RETRY_SECONDS)
+            log.warning("cannot see what others do to the store", reason=str(error), retry_seconds=RETRY_SECONDS)
             await asyncio.sleep(RETRY_SECONDS)
         await asyncio.sleep(FOLLOW_SECONDS)

@@ -1,10 +1,12 @@
 """The implementations that each contract suite runs over. Another store: another parameter here, and nowhere else."""
 
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+import asyncpg
 import pytest
 
 from command_service.event_log import EventLog
@@ -59,6 +61,31 @@ def open_view_store(request: pytest.FixtureRequest, tmp_path: Path) -> OpenViewS
         return lambda *views: closed_at_the_end(SqliteViewStore.open(path, views or ALL_VIEWS))
     url = request.getfixturevalue("database_url")
     return lambda *views: closed_at_the_end(PostgresViewStore.open(url, "test", views or ALL_VIEWS))
+
+
+ChangeViews = Callable[[str], Awaitable[None]]
+
+
+@pytest.fixture
+def change_views(request: pytest.FixtureRequest, open_view_store: OpenViewStore, tmp_path: Path) -> ChangeViews:
+    """Runs SQL in the test's view store, as somebody does who is no projection."""
+    if "sqlite" in request.node.callspec.id:
+
+        async def change(sql: str) -> None:
+            with closing(sqlite3.connect(tmp_path / "views.sqlite3")) as connection, connection:
+                connection.execute(sql)
+
+    else:
+        url = request.getfixturevalue("database_url")
+
+        async def change(sql: str) -> None:
+            connection = await asyncpg.connect(url, server_settings={"search_path": "projection_test"})
+            try:
+                await connection.execute(sql)
+            finally:
+                await connection.close()
+
+    return change
 
 
 @pytest.fixture

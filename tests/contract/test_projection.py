@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from projection_service import head_watch
+from projection_service import projection as projection_module
 from projection_service.batch import Batch, Unproven
 from projection_service.feed import PAGE_EVENTS_MAX, Feed, FeedUnavailable, Page
 from projection_service.projection import BrokenLedger, ForeignLedger, Projection
@@ -17,10 +18,10 @@ from projection_service.subscription import Subscription
 from projection_service.view_store import Checkpoint, ViewStore
 from projection_service.views import VIEWS
 from shared.chain import CHAIN_START, ChainAt, extend
-from shared.errors import NotReady
+from shared.errors import NotReady, StoreUnavailable
 from shared.events import AmountDeposited, AmountWithdrawn, Event, Position, RecordedEvent
 from shared.witness import Signer, new_key
-from tests.contract.conftest import OpenViewStore
+from tests.contract.conftest import ChangeViews, OpenViewStore
 from tests.examples import CREATED, DEPOSITED, INT64_MAX, SIGNER, SOURCE, WITHDRAWN, recorded
 from tests.integration.broker import eventually
 
@@ -314,12 +315,38 @@ async def test_views_that_were_put_back_under_a_running_projection_are_brought_u
             await reach(projection, 5)
             before = end_of(LOG[:3])
             put_back = Checkpoint(before.position, SOURCE, before.chain, SIGNER.public_key)
-            await operator.commit(Position(5), put_back, [])
+            await operator.commit(await operator.checkpoint(), put_back, [])
             assert await projection.refresh() == 3
             assert projection.watermark.position == 3
             await reach(projection, 5)
             assert (await store.checkpoint()).position == 5
             await until_ready(subscription)
+
+
+async def test_nothing_is_folded_onto_views_of_another_history_at_the_same_position(
+    open_view_store: OpenViewStore,
+) -> None:
+    async with open_view_store() as store, open_view_store() as operator:
+        projection = await projection_on(store)
+        await fold(projection, LOG[:5])
+        put_there = replace(await operator.checkpoint(), chain=bytes(32))
+        await operator.commit(await operator.checkpoint(), put_there, [])
+        await fold(projection, LOG[5:6])
+        assert projection.at == ChainAt(Position(5), bytes(32))
+        assert await store.checkpoint() == put_there
+
+
+async def test_views_of_another_history_at_the_same_position_stop_the_projection(
+    open_view_store: OpenViewStore,
+) -> None:
+    async with open_view_store() as store, open_view_store() as operator:
+        projection = await projection_on(store)
+        async with following(projection, Ledger(LOG[:5])) as subscription:
+            await reach(projection, 5)
+            put_there = replace(await operator.checkpoint(), chain=bytes(32))
+            await operator.commit(await operator.checkpoint(), put_there, [])
+            await projection.refresh()
+            await until_not_ready(subscription, "stopped: the views are at 5, and what the ledger has up to there")
 
 
 async def test_views_that_another_process_built_under_another_key_are_not_taken_up(
@@ -354,12 +381,125 @@ async def test_a_lower_head_that_comes_once_is_no_reason_to_stop(view_store: Vie
         assert subscription.check_ready().startswith("following")
 
 
+async def test_a_lower_head_that_comes_once_after_a_changed_page_is_no_reason_to_stop(view_store: ViewStore) -> None:
+    ledger, projection = Ledger(LOG[:5]), await projection_on(view_store)
+    old = await Ledger(LOG[:3]).read(Position(5))
+    lies = iter([other_amount, lambda _: old])
+
+    async with following(projection, ledger) as subscription:
+        await reach(projection, 5)
+        ledger.change = lambda page: next(lies, lambda page: page)(page)
+        ledger.log = list(LOG)
+        await reach(projection, 9)
+        assert subscription.check_ready().startswith("following")
+
+
+@pytest.mark.parametrize("events", [4, 5, 7], ids=["before them", "where they were", "further on"])
+async def test_views_that_were_put_back_together_with_the_ledger_are_no_reason_to_stop(
+    open_view_store: OpenViewStore, events: int
+) -> None:
+    """The ledger went on differently before the projection saw that its views are others."""
+    async with open_view_store("reserve") as store, open_view_store("reserve") as operator:
+        projection = Projection(store, RESERVE, await store.checkpoint(), CollectorRegistry())
+        ledger = Ledger(LOG[:5])
+        async with following(projection, ledger) as subscription:
+            await reach(projection, 5)
+            ledger.answers.clear()
+            before = end_of(LOG[:3])
+            put_back = Checkpoint(before.position, SOURCE, before.chain, SIGNER.public_key)
+            await operator.commit(await operator.checkpoint(), put_back, [])
+            ledger.log = [*LOG[:3], *(recorded(position, AmountDeposited(7, "")) for position in range(4, events + 1))]
+            ledger.answers.set()
+            await eventually(at_of(projection), lambda at: at == end_of(ledger.log), "the views to be the ledger's")
+            await until_ready(subscription)
+
+
+def at_of(projection: Projection) -> Callable[[], Awaitable[ChainAt]]:
+    async def at() -> ChainAt:
+        return projection.at
+
+    return at
+
+
+async def test_a_key_that_an_empty_log_gave_is_not_kept(view_store: ViewStore) -> None:
+    """Nothing was folded under it: somebody else may have answered before the command service was there."""
+    ledger, projection = Ledger([], STRANGER), await projection_on(view_store)
+    async with following(projection, ledger) as subscription:
+        await until_ready(subscription)
+        assert projection.key == STRANGER.public_key
+        ledger.signer, ledger.log = SIGNER, list(LOG)
+        await reach(projection, 9)
+        assert (await view_store.checkpoint()).key == projection.key == SIGNER.public_key
+
+
+async def test_a_head_before_what_the_ledger_has_signed_is_an_old_one(view_store: ViewStore) -> None:
+    """A message was lost, the next one came, and a cache gives the feed's answers from before."""
+    ledger, projection = Ledger(LOG[:5]), await projection_on(view_store)
+    subscription = Subscription(projection, ledger, None, "guest", "test", CollectorRegistry())
+    await subscription._catch_up()
+    assert values(subscription)[:2] == (0, 0)
+    await asyncio.sleep(0.1)
+    for _ in range(2):
+        with pytest.raises(FeedUnavailable, match="nothing after position 5, and the ledger's messages go to 7"):
+            await subscription._advance([(None, Batch(LOG[6:7], end_of(LOG[:7])))])  # type: ignore[list-item]
+        await subscription._catch_up()
+        assert projection.position == 5
+        events, seconds, age = values(subscription)
+        assert events == 2
+        assert min(seconds, age) >= 0.1
+    ledger.log = list(LOG)
+    assert await subscription._advance([(None, Batch(LOG[6:7], end_of(LOG[:7])))]) == []  # type: ignore[list-item]
+    assert values(subscription)[:2] == (0, 0)
+
+
+async def test_a_hole_is_filled_from_the_feed_and_the_messages_behind_it_are_folded(view_store: ViewStore) -> None:
+    """However little a page has."""
+    ledger, projection = Ledger(LOG[:9]), await keyed(view_store)
+    await fold(projection, LOG[:5])
+    page = await Ledger(LOG[:6]).read(Position(5))
+    ledger.change = lambda _: replace(page, head=Position(9))
+    subscription = Subscription(projection, ledger, None, "guest", "test", CollectorRegistry())
+    batches = [Batch(LOG[7:9], end_of(LOG[:9])), Batch(LOG[6:7], end_of(LOG[:7]))]
+    assert await subscription._advance([(None, batch) for batch in batches]) == []  # type: ignore[misc]
+    assert projection.position == 9
+
+
+async def test_a_feed_that_lies_is_asked_less_and_less_often_while_the_broker_is_away(view_store: ViewStore) -> None:
+    ledger, projection = Ledger(LOG[:5]), await projection_on(view_store)
+    ledger.change = CHANGES["no signature"]
+    async with following(projection, ledger, "amqp://127.0.0.1:1/"):
+        await asyncio.sleep(6)
+        assert 1 < ledger.asked.qsize() < 10
+
+
+async def test_views_that_are_away_are_not_ready(view_store: ViewStore, change_views: ChangeViews) -> None:
+    """The subscription does not ask them while the ledger has nothing new."""
+    projection = await projection_on(view_store)
+    async with following(projection, Ledger(LOG[:5])) as subscription:
+        await reach(projection, 5)
+        await until_ready(subscription)
+        await projection.check_store()
+        await change_views("ALTER TABLE checkpoint RENAME TO away")
+        with pytest.raises(StoreUnavailable):
+            await projection.check_store()
+        await change_views("ALTER TABLE away RENAME TO checkpoint")
+        await projection.check_store()
+
+
+async def test_views_that_do_not_answer_are_not_ready(view_store: ViewStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(projection_module, "STORE_SECONDS", 0.1)
+    projection = await projection_on(view_store)
+    monkeypatch.setattr(view_store, "checkpoint", asyncio.Event().wait)
+    with pytest.raises(StoreUnavailable, match="within"):
+        await projection.check_store()
+
+
 async def test_a_feed_that_promises_more_and_gives_nothing_holds_up_nobody(view_store: ViewStore) -> None:
     ledger, projection = Ledger(LOG[:5]), await projection_on(view_store)
     ledger.change = lambda page: replace(page, head=Position(10**17))
     subscription = Subscription(projection, ledger, None, "guest", "test", CollectorRegistry())
     async with asyncio.timeout(10):
-        with pytest.raises(FeedUnavailable, match="gives nothing after position 5"):
+        with pytest.raises(FeedUnavailable, match="gives nothing new after position 5"):
             await subscription._catch_up()
     assert projection.position == 5
 

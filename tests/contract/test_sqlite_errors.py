@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Awaitable, Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,11 @@ from projection_service.view_store.sqlite import SqliteViewStore
 from projection_service.views.accounts.tables import read_account
 from projection_service.views.reserve.tables import read_reserve
 from shared.errors import CorruptStore, LedgerError, StoreUnavailable
-from shared.events import AccountId, Position
+from shared.events import AccountId
 from shared.platform.sqlite import SqliteConnection
 from tests.contract.conftest import ALL_VIEWS, closed_at_the_end
 from tests.contract.test_sqlite_files import STORES, Store, Views, make_log
-from tests.contract.test_view_store import checkpoint, put, view
+from tests.contract.test_view_store import BEGINNING, checkpoint, put, view
 from tests.examples import ALICE
 
 Use = Callable[[Path], Awaitable[object]]
@@ -25,7 +26,7 @@ Use = Callable[[Path], Awaitable[object]]
 
 async def make_views(path: Path) -> None:
     async with closed_at_the_end(Views.open(path)) as store:
-        await store.commit(Position(0), checkpoint(1), put(view(ALICE, 1)))
+        await store.commit(BEGINNING, checkpoint(1), put(view(ALICE, 1)))
 
 
 async def read_states(path: Path) -> None:
@@ -40,7 +41,7 @@ async def read_view(path: Path) -> None:
 
 async def read_view_for_fold(path: Path) -> None:
     async with closed_at_the_end(Views.open(path)) as store:
-        await read_account(store.read_for_fold, ALICE)
+        await read_account(partial(store.read_for_fold, checkpoint(1)), ALICE)
 
 
 def replace(path: Path, part: bytes, damaged: bytes) -> bytes:
@@ -157,7 +158,7 @@ async def test_a_bug_is_not_told_as_trouble_of_the_store(
 async def test_a_view_that_another_process_has_taken_away_is_told_so(tmp_path: Path) -> None:
     path = tmp_path / "file.sqlite3"
     async with closed_at_the_end(Views.open(path)) as one, closed_at_the_end(Views.open(path, ["accounts"])):
-        for read in (one.read, one.read_for_fold):
+        for read in (one.read, partial(one.read_for_fold, BEGINNING)):
             with pytest.raises(OtherViews, match="another PROJECTION_VIEWS"):
                 await read_reserve(read)
 

@@ -3,24 +3,28 @@
 import asyncio
 import sqlite3
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
-from msgspec.structs import astuple
+from msgspec.structs import astuple, replace
 
 from projection_service.view_store import Change, Checkpoint, CheckpointMoved, ImpossibleEvents, OtherViews, ViewStore
 from projection_service.views.accounts.fold import AccountView
 from projection_service.views.accounts.tables import PUT_ACCOUNTS, read_account, read_accounts
+from projection_service.views.history.tables import read_history
 from projection_service.views.reserve.tables import PUT_RESERVE, read_reserve
 from shared.chain import CHAIN_START
-from shared.errors import LedgerError
+from shared.errors import LedgerError, StoreUnavailable
 from shared.events import AccountId, Position, Version
-from tests.contract.conftest import OpenViewStore
+from tests.contract.conftest import ChangeViews, OpenViewStore
 from tests.examples import ALICE, BOB, INT64_MAX, SIGNER, SOURCE, at
 
 BEGINNING = Checkpoint(Position(0), None, CHAIN_START, None)
 
 
 def checkpoint(position: int) -> Checkpoint:
+    if position == 0:
+        return BEGINNING
     return Checkpoint(Position(position), SOURCE, position.to_bytes(32), SIGNER.public_key)
 
 
@@ -45,9 +49,9 @@ async def test_new_views_are_at_the_start_and_empty(view_store: ViewStore) -> No
 async def test_what_is_committed_is_read_back(view_store: ViewStore) -> None:
     alice, bob = view(ALICE, INT64_MAX, 7, "Zoë 🏦 'quoted' \"twice\" \\ \n"), view(BOB, 0)
     moved = checkpoint(9)
-    await view_store.commit(Position(0), moved, put(alice, bob))
+    await view_store.commit(checkpoint(0), moved, put(alice, bob))
     assert await view_store.checkpoint() == moved
-    for read in (view_store.read, view_store.read_for_fold):
+    for read in (view_store.read, partial(view_store.read_for_fold, moved)):
         assert await read_account(read, ALICE) == (alice, 9)
         assert await read_account(read, AccountId("unknown")) == (None, 9)
         assert await read_accounts(read, [ALICE, BOB, AccountId("unknown")]) == {ALICE: alice, BOB: bob}
@@ -57,51 +61,101 @@ async def test_what_is_committed_is_read_back(view_store: ViewStore) -> None:
 
 @pytest.mark.parametrize("amount", [INT64_MAX + 1, 2**64, 10_000 * INT64_MAX, 2**200])
 async def test_a_value_can_be_larger_than_64_bits(view_store: ViewStore, amount: int) -> None:
-    await view_store.commit(Position(0), checkpoint(1), put_reserve(amount))
+    await view_store.commit(checkpoint(0), checkpoint(1), put_reserve(amount))
     reserve, position = await read_reserve(view_store.read)
     assert (reserve.amount, position) == (amount, 1)
 
 
 async def test_a_row_is_replaced_by_its_next_state_and_others_stay(view_store: ViewStore) -> None:
-    await view_store.commit(Position(0), checkpoint(1), put(view(ALICE, 100), view(BOB, 0)))
-    await view_store.commit(Position(1), checkpoint(2), put(view(ALICE, 70, 2)))
+    await view_store.commit(checkpoint(0), checkpoint(1), put(view(ALICE, 100), view(BOB, 0)))
+    await view_store.commit(checkpoint(1), checkpoint(2), put(view(ALICE, 70, 2)))
     assert await read_account(view_store.read, ALICE) == (view(ALICE, 70, 2), 2)
     assert await read_account(view_store.read, BOB) == (view(BOB, 0), 2)
 
 
 async def test_a_commit_takes_as_many_rows_as_a_transaction_has(view_store: ViewStore) -> None:
     views = {account: view(account, 1) for account in (AccountId(f"account-{number}") for number in range(10_000))}
-    await view_store.commit(Position(0), checkpoint(10_000), put(*views.values()))
+    await view_store.commit(checkpoint(0), checkpoint(10_000), put(*views.values()))
     assert await read_accounts(view_store.read, list(views)) == views
 
 
 async def test_a_commit_takes_changes_of_several_views_and_changes_without_rows(view_store: ViewStore) -> None:
-    await view_store.commit(Position(0), checkpoint(1), [*put(view(ALICE, 100)), *put_reserve(100)])
-    await view_store.commit(Position(1), checkpoint(2), [*put(), *put_reserve(50)])
-    await view_store.commit(Position(2), checkpoint(3), [])
+    await view_store.commit(checkpoint(0), checkpoint(1), [*put(view(ALICE, 100)), *put_reserve(100)])
+    await view_store.commit(checkpoint(1), checkpoint(2), [*put(), *put_reserve(50)])
+    await view_store.commit(checkpoint(2), checkpoint(3), [])
     assert await read_account(view_store.read, ALICE) == (view(ALICE, 100), 3)
     assert (await read_reserve(view_store.read))[0].amount == 50
 
 
-@pytest.mark.parametrize("expected", [0, 4, 6])
-async def test_a_commit_from_another_checkpoint_writes_nothing(view_store: ViewStore, expected: int) -> None:
+OTHERS = {
+    "at the start": BEGINNING,
+    "before": checkpoint(4),
+    "after": checkpoint(6),
+    "of another history": replace(checkpoint(5), chain=bytes(32)),
+    "of another ledger": replace(checkpoint(5), source="/ledgers/another"),
+    "of no ledger": replace(checkpoint(5), source=None),
+    "under another key": replace(checkpoint(5), key=bytes(32)),
+    "under no key": replace(checkpoint(5), key=None),
+}
+
+
+@pytest.mark.parametrize("expected", OTHERS.values(), ids=OTHERS.keys())
+async def test_a_commit_from_another_checkpoint_writes_nothing(view_store: ViewStore, expected: Checkpoint) -> None:
     before = checkpoint(5)
-    await view_store.commit(Position(0), before, put(view(ALICE, 100)))
+    await view_store.commit(checkpoint(0), before, put(view(ALICE, 100)))
     changes = [*put(view(ALICE, 0, 9), view(BOB, 0)), *put_reserve(9)]
     with pytest.raises(CheckpointMoved):
-        await view_store.commit(Position(expected), checkpoint(9), changes)
+        await view_store.commit(expected, checkpoint(9), changes)
     assert await view_store.checkpoint() == before
     assert await read_accounts(view_store.read, [ALICE, BOB]) == {ALICE: view(ALICE, 100)}
     assert (await read_reserve(view_store.read))[0].amount == 0
-    await view_store.commit(Position(5), checkpoint(6), [])
+    await view_store.commit(checkpoint(5), checkpoint(6), [])
+
+
+@pytest.mark.parametrize("expected", ["at the start", "before", "after", "of another history"])
+async def test_what_is_read_for_a_fold_is_of_the_expected_checkpoint(view_store: ViewStore, expected: str) -> None:
+    """Also when the views will be there again by the time of the commit."""
+    await view_store.commit(checkpoint(0), checkpoint(5), put(view(ALICE, 100)))
+    for ids in ([ALICE], [BOB], []):
+        with pytest.raises(CheckpointMoved):
+            await read_accounts(partial(view_store.read_for_fold, OTHERS[expected]), ids)
+    with pytest.raises(CheckpointMoved):
+        await read_reserve(partial(view_store.read_for_fold, OTHERS[expected]))
+    await view_store.commit(checkpoint(5), checkpoint(6), [])
+
+
+@pytest.mark.parametrize("table", ["checkpoint", "reserve"])
+async def test_tables_that_are_read_back_one_by_one_are_views_that_are_away(
+    open_view_store: OpenViewStore, change_views: ChangeViews, table: str
+) -> None:
+    async with open_view_store() as store:
+        before = await store.checkpoint()
+        await change_views(f"CREATE TABLE kept AS SELECT * FROM {table}")
+        await change_views(f"DELETE FROM {table}")
+        for read in (store.read, partial(store.read_for_fold, before)):
+            with pytest.raises(StoreUnavailable, match="one transaction"):
+                await read_reserve(read)
+        if table == "checkpoint":
+            for asked in (
+                store.checkpoint(),
+                read_account(store.read, ALICE),
+                read_history(store.read, ALICE, Version(0), 1, Position(1)),
+            ):
+                with pytest.raises(StoreUnavailable, match="one transaction"):
+                    await asked
+            with pytest.raises(StoreUnavailable, match="one transaction"):
+                async with open_view_store():
+                    pass
+        await change_views(f"INSERT INTO {table} SELECT * FROM kept")
+        await store.commit(before, checkpoint(1), put_reserve(7))
 
 
 async def test_rows_that_the_tables_refuse_leave_everything_where_it_was(view_store: ViewStore) -> None:
     with pytest.raises(ImpossibleEvents, match="balance"):
-        await view_store.commit(Position(0), checkpoint(2), put(view(ALICE, 100), view(BOB, -1)))
+        await view_store.commit(checkpoint(0), checkpoint(2), put(view(ALICE, 100), view(BOB, -1)))
     assert await view_store.checkpoint() == BEGINNING
     assert await read_accounts(view_store.read, [ALICE, BOB]) == {}
-    await view_store.commit(Position(0), checkpoint(1), put(view(ALICE, 100)))
+    await view_store.commit(checkpoint(0), checkpoint(1), put(view(ALICE, 100)))
 
 
 async def test_rows_that_fail_while_they_are_made_leave_everything_where_it_was(view_store: ViewStore) -> None:
@@ -110,7 +164,7 @@ async def test_rows_that_fail_while_they_are_made_leave_everything_where_it_was(
         raise ImpossibleEvents("made up")
 
     with pytest.raises(ImpossibleEvents, match="made up"):
-        await view_store.commit(Position(0), checkpoint(2), [Change(PUT_ACCOUNTS, rows())])
+        await view_store.commit(checkpoint(0), checkpoint(2), [Change(PUT_ACCOUNTS, rows())])
     assert await view_store.checkpoint() == BEGINNING
     assert await read_account(view_store.read, ALICE) == (None, 0)
 
@@ -119,7 +173,7 @@ async def test_one_of_several_writers_moves_the_checkpoint(open_view_store: Open
     async with open_view_store() as one, open_view_store() as other:
         results = await asyncio.gather(
             *(
-                store.commit(Position(0), checkpoint(1), put(view(ALICE, balance)))
+                store.commit(checkpoint(0), checkpoint(1), put(view(ALICE, balance)))
                 for balance, store in enumerate([one, other, one, other])
             ),
             return_exceptions=True,
@@ -143,13 +197,17 @@ async def test_a_commit_that_is_cancelled_is_whole_or_not_there(view_store: View
     for moment in range(20):
         before = await view_store.checkpoint()
         moved = checkpoint(before.position + 1)
-        committing = asyncio.create_task(view_store.commit(before.position, moved, put(view(ALICE, moved.position))))
+        committing = asyncio.create_task(view_store.commit(before, moved, put(view(ALICE, moved.position))))
         for _ in range(moment // 2):
             await asyncio.sleep(0.0001)
         committing.cancel()
         await asyncio.wait([committing])
         # What is read for a fold is read where commits are written, and so after a commit that still goes on.
-        accounts, after = await read_accounts(view_store.read_for_fold, [ALICE]), await view_store.checkpoint()
+        try:
+            after, accounts = moved, await read_accounts(partial(view_store.read_for_fold, moved), [ALICE])
+        except CheckpointMoved:
+            after = await view_store.checkpoint()
+            accounts = await read_accounts(partial(view_store.read_for_fold, after), [ALICE])
         assert after in (before, moved)
         assert (accounts[ALICE].balance if accounts else 0) == after.position
 
@@ -161,7 +219,7 @@ async def test_a_view_and_its_position_are_of_one_moment(view_store: ViewStore) 
     async def write() -> None:
         for position in range(1, last + 1):
             changes = [*put(view(ALICE, position)), *put_reserve(position)]
-            await view_store.commit(Position(position - 1), checkpoint(position), changes)
+            await view_store.commit(checkpoint(position - 1), checkpoint(position), changes)
 
     writing = asyncio.create_task(write())
     seen = 0
@@ -180,12 +238,12 @@ async def test_a_view_and_its_position_are_of_one_moment(view_store: ViewStore) 
 async def test_all_of_it_is_there_when_the_store_is_opened_again(open_view_store: OpenViewStore) -> None:
     moved = checkpoint(2)
     async with open_view_store() as store:
-        await store.commit(Position(0), moved, [*put(view(ALICE, 100)), *put_reserve(2**64)])
+        await store.commit(checkpoint(0), moved, [*put(view(ALICE, 100)), *put_reserve(2**64)])
     async with open_view_store() as store:
         assert await store.checkpoint() == moved
         assert await read_account(store.read, ALICE) == (view(ALICE, 100), 2)
         assert (await read_reserve(store.read))[0].amount == 2**64
-        await store.commit(Position(2), checkpoint(3), [])
+        await store.commit(checkpoint(2), checkpoint(3), [])
 
 
 async def test_a_view_that_was_not_there_from_the_first_event_on_is_refused(open_view_store: OpenViewStore) -> None:
@@ -193,7 +251,7 @@ async def test_a_view_that_was_not_there_from_the_first_event_on_is_refused(open
         pass
     # Nothing is in them yet.
     async with open_view_store("accounts", "reserve") as store:
-        await store.commit(Position(0), checkpoint(1), put_reserve(7))
+        await store.commit(checkpoint(0), checkpoint(1), put_reserve(7))
     with pytest.raises(OtherViews, match=r"without history.*PROJECTION_NAME .*to accounts,reserve\."):
         async with open_view_store():
             pass
@@ -203,13 +261,13 @@ async def test_a_view_that_was_not_there_from_the_first_event_on_is_refused(open
 
 async def test_a_view_that_is_no_longer_kept_is_gone_and_does_not_come_back(open_view_store: OpenViewStore) -> None:
     async with open_view_store() as store:
-        await store.commit(Position(0), checkpoint(1), put(view(ALICE, 100)))
+        await store.commit(checkpoint(0), checkpoint(1), put(view(ALICE, 100)))
     async with open_view_store("accounts") as store:
         assert await read_account(store.read, ALICE) == (view(ALICE, 100), 1)
         # A bug of whoever asks, which SQLite's error is told as.
         with pytest.raises((LedgerError, sqlite3.OperationalError), match="reserve"):
             await read_reserve(store.read)
-        await store.commit(Position(1), checkpoint(2), [])
+        await store.commit(checkpoint(1), checkpoint(2), [])
     with pytest.raises(OtherViews, match="without history and reserve"):
         async with open_view_store():
             pass
@@ -228,11 +286,11 @@ async def test_a_process_whose_views_are_others_now_commits_nothing_more(
 ) -> None:
     async with open_view_store(*before) as one:
         if position:
-            await one.commit(Position(0), checkpoint(position), [])
+            await one.commit(checkpoint(0), checkpoint(position), [])
         async with open_view_store(*after) as other:
             with pytest.raises(CheckpointMoved):
-                await one.commit(Position(position), checkpoint(6), put(view(ALICE, 1)))
+                await one.commit(checkpoint(position), checkpoint(6), put(view(ALICE, 1)))
             with pytest.raises(OtherViews, match="another PROJECTION_VIEWS"):
                 await one.checkpoint()
             assert await read_account(other.read, ALICE) == (None, position)
-            await other.commit(Position(position), checkpoint(6), put(view(ALICE, 2)))
+            await other.commit(checkpoint(position), checkpoint(6), put(view(ALICE, 2)))

@@ -3,6 +3,7 @@
 import asyncio
 import resource
 import sys
+import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -10,7 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from projection_service.feed import ANSWER_SECONDS, BODY_BYTES_MAX, Feed, FeedUnavailable, open_feed
+from projection_service.feed import (
+    ANSWER_SECONDS,
+    BODY_BYTES_MAX,
+    INTERIM_ANSWERS_MAX,
+    Feed,
+    FeedUnavailable,
+    open_feed,
+)
 from shared.chain import CHAIN_START, START, ChainAt, extend
 from shared.events import Position
 from tests.bank import Service
@@ -162,6 +170,32 @@ async def test_a_good_page_is_read_and_asked_for_without_compression() -> None:
         (event,) = (await feed.read(Position(0))).batch.following(START)
         assert bytes(event.encoded) == EVENT
         assert b"Accept-Encoding: identity" in liar.requests[0]
+
+
+INTERIM = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+
+
+def interim_before(answer: Answer, repeated: int) -> Answer:
+    async def answer_with_interim(writer: asyncio.StreamWriter) -> None:
+        for _ in range(0, repeated, 1000):
+            writer.write(INTERIM * min(repeated, 1000))
+            await writer.drain()
+        await answer(writer)
+
+    return answer_with_interim
+
+
+async def test_a_few_interim_answers_are_passed_over_and_endless_ones_are_no_answer() -> None:
+    good = page(b"[" + EVENT + b"]")
+    async with feed_of(interim_before(good, INTERIM_ANSWERS_MAX)) as feed:
+        for _ in range(2):
+            assert (await feed.read(Position(0))).head == 1
+    async with feed_of(interim_before(good, 10**9)) as feed:
+        began = time.monotonic()
+        for _ in range(2):
+            with pytest.raises(FeedUnavailable):
+                await feed.read(Position(0))
+        assert time.monotonic() - began < 2
 
 
 @pytest.mark.parametrize("head", [0, 1_000_000])

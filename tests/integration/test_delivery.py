@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import sqlite3
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,10 @@ from urllib.parse import urlsplit
 
 import aio_pika
 import pytest
+from aio_pika.exceptions import ChannelNotFoundEntity
 
 from tests.bank import Bank
+from tests.faults.link import Link
 from tests.integration.broker import (
     CONTENT_TYPE,
     EXCHANGE,
@@ -21,6 +25,7 @@ from tests.integration.broker import (
     LIMIT_SECONDS,
     PARKED,
     bind,
+    consumers_of,
     eventually,
     first_seen,
     messages_in,
@@ -110,6 +115,91 @@ async def test_views_that_a_power_cut_took_back_are_brought_up_to_date_from_the_
         views.write_bytes(before)
         await bank.projection.start()
         await bank.check_views()
+
+
+@pytest.mark.parametrize("with_broker", [False, True], ids=["no broker", "a broker"])
+async def test_a_backup_that_is_put_into_the_views_under_a_running_projection_is_brought_up_to_date(
+    vhost_url: str, bank_on: OpenBank, with_broker: bool
+) -> None:
+    """The file stays the same one, and the ledger has nothing new to say."""
+    async with bank_on(vhost_url if with_broker else "") as bank:
+        await bank.create("alice")
+        await bank.check_views()
+        (views,) = Path(bank.projection.environment["DATA_DIR"]).glob("projection-*.sqlite3")
+        with closing(sqlite3.connect(views)) as live, closing(sqlite3.connect(":memory:")) as backup:
+            live.backup(backup)
+            await bank.deposit("alice", 1250)
+            await bank.check_views()
+            backup.backup(live)
+        await asyncio.sleep(0.2)
+        status, account = await bank.query("/account/alice", min_position=2, wait=30)
+        assert (status, account["balance"]) == (200, 1250)
+
+
+async def test_a_projection_whose_views_are_away_is_not_ready(vhost_url: str, bank_on: OpenBank) -> None:
+    """The ledger has nothing new, so that nobody writes to them."""
+    async with bank_on(vhost_url) as bank:
+        await bank.create("alice")
+        await bank.check_views()
+        (views,) = Path(bank.projection.environment["DATA_DIR"]).glob("projection-*.sqlite3")
+        with closing(sqlite3.connect(views)) as live:
+            live.execute("ALTER TABLE checkpoint RENAME TO away")
+            assert "no such table" in (await bank.projection.wait_for("/readyz", 503))["detail"]
+            live.execute("ALTER TABLE away RENAME TO checkpoint")
+        await bank.projection.wait_for("/readyz")
+
+
+async def test_the_queue_is_read_while_the_feed_is_silent(amqp_url: str, bank_on: OpenBank) -> None:
+    """Also in a new session, and when it is time to look at the head."""
+    async with bank_on(amqp_url) as bank:
+        feed = Link(bank.command.port)
+        await feed.open()
+        await bank.projection.stop()
+        bank.projection.environment["LEDGER_URL"] = f"http://127.0.0.1:{feed.port}"
+        await bank.projection.start()
+        await bank.create("alice")
+        await until_subscription(bank, FOLLOWING)
+        try:
+            with feed.stalled():
+                for _ in range(8):
+                    _, receipt = await bank.deposit("alice", 1)
+                    status, _ = await bank.query("/account/alice", min_position=receipt["position"], wait=2)
+                    assert status == 200
+                    await asyncio.sleep(1)
+                async with open_channel(amqp_url) as channel:
+                    await channel.queue_delete(queue_of(bank.projection))
+                await asyncio.sleep(1)
+                await eventually(lambda: consumers(amqp_url, bank), bool, "the queue to be consumed again")
+                _, receipt = await bank.deposit("alice", 1)
+                assert (await bank.query("/account/alice", min_position=receipt["position"], wait=2))[0] == 200
+            await bank.check_views()
+        finally:
+            await feed.close()
+
+
+async def consumers(amqp_url: str, bank: Bank) -> int:
+    try:
+        return await consumers_of(amqp_url, queue_of(bank.projection))
+    except ChannelNotFoundEntity:
+        return 0
+
+
+async def test_a_queue_that_was_taken_from_the_exchange_is_bound_again(amqp_url: str, bank_on: OpenBank) -> None:
+    await bind(amqp_url, "somebody-else")
+    async with bank_on(amqp_url) as bank:
+        await bank.create("alice")
+        await until_subscription(bank, FOLLOWING)
+        async with open_channel(amqp_url) as channel:
+            await (await channel.get_queue(queue_of(bank.projection))).unbind(EXCHANGE)
+
+        async def seconds_to_the_view() -> float:
+            began = time.monotonic()
+            _, receipt = await bank.deposit("alice", 1)
+            assert (await bank.query("/account/alice", min_position=receipt["position"], wait=30))[0] == 200
+            return time.monotonic() - began
+
+        await seconds_to_the_view()
+        assert sorted([await seconds_to_the_view() for _ in range(5)])[2] < 1
 
 
 async def test_a_queue_purged_under_load_loses_nothing(amqp_url: str, bank_on: OpenBank) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import astuple
 
-from projection_service.view_store import Change, ImpossibleEvents, Read, ReadRows, Write
+from projection_service.view_store import Change, ImpossibleEvents, Read, ReadRows, Write, one_row
 from projection_service.views.accounts.fold import AccountView, project_account
 from shared.events import INT64_MAX, AccountId, Position, RecordedEvent
 
@@ -30,7 +30,7 @@ PUT_ACCOUNTS = Write(
 
 async def read_account(read: ReadRows, account_id: AccountId) -> tuple[AccountView | None, Position]:
     """The view and the position at which it holds, read at one moment."""
-    ((position, *row),) = await read(READ_ACCOUNT, account_id)
+    position, *row = one_row(await read(READ_ACCOUNT, account_id))
     return (None if row[0] is None else AccountView(*row)), Position(position)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from projection_service.view_store import Change, ImpossibleEvents, Read, ReadRows, Write
+from projection_service.view_store import Change, ImpossibleEvents, Read, ReadRows, Write, one_row
 from projection_service.views.history.fold import HistoryRow, encode_row, project_history
 from shared.events import AccountId, Position, RecordedEvent, Version
 
@@ -33,7 +33,7 @@ async def read_history(
     """The account's events after version `after` and up to position `up_to`, encoded, and the position at which that
     holds, read at one moment."""
     rows = await read(READ_HISTORY, account_id, after, up_to, events_max)
-    position, source, first, *_ = rows[0]
+    position, source, first, *_ = one_row(rows)
     if first is None:
         return [], Position(position)
     return [encode_row(tuple(row[2:]), source) for row in rows], Position(position)

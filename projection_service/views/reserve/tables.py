@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import reduce
 
-from projection_service.view_store import Change, Read, ReadRows, Write
+from projection_service.view_store import Change, Read, ReadRows, Write, one_row
 from projection_service.views.reserve.fold import ReserveView, project_reserve
 from shared.events import Position, RecordedEvent
 
@@ -16,7 +16,7 @@ PUT_RESERVE = Write(
 
 async def read_reserve(read: ReadRows) -> tuple[ReserveView, Position]:
     """The view and the position at which it holds, read at one moment."""
-    ((position, amount, last_updated),) = await read(READ_RESERVE)
+    position, amount, last_updated = one_row(await read(READ_RESERVE))
     return ReserveView(int(amount), last_updated), Position(position)
 
 
