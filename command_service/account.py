@@ -1,6 +1,6 @@
 """The account aggregate: which commands there are, what each one does, and what an event changes. Pure."""
 
-from typing import Annotated, assert_never
+from typing import Annotated, ClassVar, assert_never
 
 from msgspec import Meta
 
@@ -17,9 +17,11 @@ from shared.events import (
     DepositRejected,
     Description,
     Event,
+    MoneyTransferred,
     Name,
     Reason,
     RecordedEvent,
+    TransferRejected,
     Value,
     WithdrawalRejected,
 )
@@ -39,14 +41,20 @@ NamedAccount = Annotated[
 NewName = Annotated[Name, Meta(min_length=1)]
 
 
-class CreateAccount(Value, frozen=True, tag="create-account", forbid_unknown_fields=True):
+class OfOneAccount(Value, frozen=True):
+    """A command that names no second account."""
+
+    to: ClassVar[None] = None
+
+
+class CreateAccount(OfOneAccount, frozen=True, tag="create-account", forbid_unknown_fields=True):
     """Create an account. Without `account_id` it is given a UUIDv7."""
 
     name: NewName
     account_id: NamedAccount | None = None
 
 
-class Deposit(Value, frozen=True, tag="deposit", forbid_unknown_fields=True):
+class Deposit(OfOneAccount, frozen=True, tag="deposit", forbid_unknown_fields=True):
     """Deposit. The amount may be anything: the decision is the account's, not the parser's."""
 
     account_id: NamedAccount
@@ -54,7 +62,7 @@ class Deposit(Value, frozen=True, tag="deposit", forbid_unknown_fields=True):
     description: Description = ""
 
 
-class Withdraw(Value, frozen=True, tag="withdraw", forbid_unknown_fields=True):
+class Withdraw(OfOneAccount, frozen=True, tag="withdraw", forbid_unknown_fields=True):
     """Withdraw. The amount may be anything, as in a deposit."""
 
     account_id: NamedAccount
@@ -62,7 +70,16 @@ class Withdraw(Value, frozen=True, tag="withdraw", forbid_unknown_fields=True):
     description: Description = ""
 
 
-Command = CreateAccount | Deposit | Withdraw
+class Transfer(Value, frozen=True, tag="transfer", forbid_unknown_fields=True):
+    """Transfer to another account. The amount may be anything, as in a deposit."""
+
+    account_id: NamedAccount
+    to: NamedAccount
+    amount: Amount
+    description: Description = ""
+
+
+Command = CreateAccount | Deposit | Withdraw | Transfer
 
 
 class Account(Value, frozen=True, array_like=True, tag=1):
@@ -73,8 +90,11 @@ class Account(Value, frozen=True, array_like=True, tag=1):
     """In cents, never below zero, never over `BALANCE_MAX`."""
 
 
-def decide(account: Account | None, command: Command) -> Event:
-    """The one event that `command` leads to. `account` is None while it does not exist."""
+def decide(account: Account | None, command: Command, counterpart: Account | None = None) -> Event:
+    """The one event that `command` leads to.
+
+    `account` is the one that it names first, `counterpart` the other one; None while there is no such account.
+    """
     match command:
         case Deposit():
             if reason := _deposit_refusal(account, command.amount):
@@ -84,6 +104,10 @@ def decide(account: Account | None, command: Command) -> Event:
             if reason := _withdrawal_refusal(account, command.amount):
                 return WithdrawalRejected(command.amount, command.description, reason)
             return AmountWithdrawn(command.amount, command.description)
+        case Transfer():
+            if reason := _transfer_refusal(account, command, counterpart):
+                return TransferRejected(command.to, command.amount, command.description, reason)
+            return MoneyTransferred(command.to, command.amount, command.description)
         case CreateAccount():
             if account is not None:
                 return AccountCreationRejected(command.name, "account-already-exists")
@@ -112,17 +136,23 @@ def _withdrawal_refusal(account: Account | None, amount: int) -> Reason | None:
     return None
 
 
-def evolve(account: Account | None, event: Event) -> Account | None:
-    """The account after `event`. A rejection changes nothing."""
-    match event:
-        case AmountDeposited() if account is not None:
-            return Account(account.name, account.balance + event.amount)
-        case AmountWithdrawn() if account is not None:
-            return Account(account.name, account.balance - event.amount)
-        case AccountCreated():
-            return Account(event.name, 0)
-        case _:
-            return account
+def _transfer_refusal(account: Account | None, command: Transfer, counterpart: Account | None) -> Reason | None:
+    if reason := _withdrawal_refusal(account, command.amount):
+        return reason
+    if command.to == command.account_id:
+        return "same-account"
+    if counterpart is None:
+        return "counterpart-not-found"
+    if counterpart.balance + command.amount > BALANCE_MAX:
+        return "balance-limit-exceeded"
+    return None
+
+
+def evolve(account: Account | None, event: Event, change: int) -> Account | None:
+    """The account after `event`, which changes its balance by so many cents: see `entries`. A rejection by none."""
+    if account is None:
+        return Account(event.name, 0) if isinstance(event, AccountCreated) else None
+    return Account(account.name, account.balance + change) if change else account
 
 
 def command_of(recorded: RecordedEvent) -> Command:
@@ -133,6 +163,8 @@ def command_of(recorded: RecordedEvent) -> Command:
             return Deposit(account_id, event.amount, event.description)
         case AmountWithdrawn() | WithdrawalRejected() as event:
             return Withdraw(account_id, event.amount, event.description)
+        case MoneyTransferred() | TransferRejected() as event:
+            return Transfer(account_id, event.to, event.amount, event.description)
         case AccountCreated() | AccountCreationRejected() as event:
             return CreateAccount(event.name, account_id)
         case _:

@@ -187,6 +187,9 @@ def fold(events: Sequence[dict[str, Any]]) -> dict[str, int]:
         assert int(event["sequence"]) == position
         assert event["accountversion"] == versions.get(account, 0) + 1
         versions[account] = event["accountversion"]
+        if "counterpart" in event:
+            assert event["counterpartversion"] == versions[event["counterpart"]] + 1
+            versions[event["counterpart"]] = event["counterpartversion"]
         match event["type"]:
             case "account-created":
                 assert account not in balances
@@ -195,6 +198,10 @@ def fold(events: Sequence[dict[str, Any]]) -> dict[str, int]:
                 balances[account] += event["data"]["amount"]
             case "amount-withdrawn":
                 balances[account] -= event["data"]["amount"]
+            case "money-transferred":
+                assert event["counterpart"] == event["data"]["to"] != account
+                balances[account] -= event["data"]["amount"]
+                balances[event["counterpart"]] += event["data"]["amount"]
         assert balances.get(account, 0) >= 0
     return balances
 

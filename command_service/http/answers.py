@@ -1,12 +1,15 @@
 """What a client is told of a command's outcome, alone and in a batch."""
 
-from command_service.ledger_writer import Outcome
+from command_service.ledger_writer import Counterpart, Outcome
 from shared.events import AccountId, Position, Reason, Value, Version
 from shared.platform.problems import PROBLEM_TYPE
 
 
-class Receipt(Value, frozen=True):
-    """An accepted command that moved an amount. Amount and balance are in cents."""
+class Receipt(Value, frozen=True, omit_defaults=True):
+    """An accepted command that moved an amount. Amount and balance are in cents.
+
+    `counterpart` is the account that a transfer went into, after it.
+    """
 
     type: str
     event_id: str
@@ -15,6 +18,7 @@ class Receipt(Value, frozen=True):
     balance: int
     version: Version
     position: Position
+    counterpart: Counterpart | None = None
 
 
 class NewAccount(Value, frozen=True):
@@ -66,6 +70,6 @@ def answer(
         )
     assert o.balance is not None
     if o.amount is not None:
-        return receipt(o.type, o.event_id, o.account_id, o.amount, o.balance, o.version, o.position)
+        return receipt(o.type, o.event_id, o.account_id, o.amount, o.balance, o.version, o.position, o.counterpart)
     assert o.name is not None
     return new_account(o.account_id, o.name, o.balance, o.version, o.position)

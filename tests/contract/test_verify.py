@@ -19,7 +19,7 @@ import asyncpg
 import msgspec
 import pytest
 
-from command_service.account import Command, CreateAccount, Deposit, Withdraw
+from command_service.account import Command, CreateAccount, Deposit, Transfer, Withdraw
 from command_service.event_log import EventLog, recent_states, sqlite
 from command_service.event_log.postgres import PostgresEventLog
 from command_service.event_log.sqlite import SqliteEventLog
@@ -51,6 +51,8 @@ def some_command(number: int) -> Command:
             return Withdraw(account_id, number % 40)
         case 2:
             return Withdraw(REJECTED_ONLY, number, "rent")
+        case 3 if number % 3:
+            return Transfer(account_id, IDS[(number + 1) % 7 % 4], number % 30, "rent")
         case _:
             return Deposit(account_id, number % 90, f'salary {number} \N{BANK} "\\\n')
 
@@ -94,7 +96,7 @@ async def test_a_log_that_holds_is_passed_and_its_end_is_told(open_event_log: Op
         assert await verify(log) == START
         await write_history(log)
         events = await everything(log)
-        assert len({type(event.event) for event in decode_events(join_events(events))}) == 6
+        assert len({type(event.event) for event in decode_events(join_events(events))}) == 8
         whole = ChainAt(Position(EVENTS), extend(START.chain, events))
         assert await verify(log) == whole
     async with open_event_log() as log:

@@ -152,7 +152,7 @@ class Clients:
 
     def _new_operation(self, session: int) -> Operation:
         random, account = self._random, self._random.choice(self.accounts)
-        kind: Kind = random.choices(("deposit", "withdraw", "create-account"), (10, 8, 1))[0]
+        kind: Kind = random.choices(("deposit", "withdraw", "transfer", "create-account"), (10, 5, 8, 1))[0]
         amount: int | None = random.randint(1, 1_000)
         match random.randrange(20):
             case 0:
@@ -164,6 +164,8 @@ class Clients:
         if kind == "create-account":
             amount = None
         operation = Operation(self._new_id("command"), kind, account, amount, session)
+        if kind == "transfer":
+            operation.to = random.choice([*self.accounts, "nobody"])
         self.history.operations.append(operation)
         return operation
 
@@ -190,4 +192,5 @@ def _item(operation: Operation) -> dict[str, object]:
     item: dict[str, object] = {"type": operation.kind, "account_id": operation.account}
     if operation.kind == "create-account":
         return {**item, "name": operation.id}
-    return {**item, "amount": operation.amount, "description": operation.id}
+    to = {} if operation.to is None else {"to": operation.to}
+    return {**item, **to, "amount": operation.amount, "description": operation.id}

@@ -226,14 +226,16 @@ def _money(random: Random) -> dict[str, Json]:
 
 
 def _item(random: Random) -> dict[str, Json]:
-    kind = random.choice(["deposit", "withdraw", "create-account"])
+    kind = random.choice(["deposit", "withdraw", "transfer", "create-account"])
     if kind == "create-account":
         return {"type": kind, "account_id": random.choice(ACCOUNTS), "name": "Alice"}
+    if kind == "transfer":
+        return {"type": kind, "account_id": random.choice(ACCOUNTS), "to": random.choice(ACCOUNTS), **_money(random)}
     return {"type": kind, "account_id": random.choice(ACCOUNTS), **_money(random)}
 
 
 def _command(random: Random, account: str) -> Draft:
-    match random.randrange(6):
+    match random.randrange(7):
         case 0:
             path: list[str] = ["account"]
             body: dict[str, Json] = {"name": "Alice", "id": account}
@@ -243,6 +245,8 @@ def _command(random: Random, account: str) -> Draft:
             path, body = ["account", account], {"name": "Zoë"}
         case 3:
             return Draft("command", "POST", ["commands"], [_item(random) for _ in range(random.randint(0, 5))])
+        case 4:
+            path, body = ["account", "transfer", account], {"to": random.choice(ACCOUNTS), **_money(random)}
         case _:
             path, body = ["account", random.choice(["deposit", "withdraw"]), account], _money(random)
     return Draft("command", "POST", path, body)

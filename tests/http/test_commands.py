@@ -107,6 +107,81 @@ async def test_an_accepted_amount_answers_200_with_a_receipt(
     assert (event["type"], event["data"]) == (event_type, body)
 
 
+@pytest.mark.parametrize("slash", ["", "/"])
+async def test_a_transfer_is_one_event_in_the_streams_of_both_accounts(
+    bank: Bank, account: str, account_id: str, slash: str
+) -> None:
+    other = f"{account_id}-2"
+    await bank.create(other)
+    _, before = await bank.query("/reserve", min_position=await head(bank))
+    body = {"to": other, "amount": 30, "description": "Rent"}
+    status, answer = await bank.post(f"/account/transfer/{account}{slash}", body)
+    event = (await stream(bank, account))[-1]
+    assert status == 200
+    assert answer == {
+        "type": "money-transferred",
+        "event_id": event["id"],
+        "account_id": account,
+        "amount": 30,
+        "balance": 70,
+        "version": 3,
+        "position": int(event["sequence"]),
+        "counterpart": {"account_id": other, "balance": 30, "version": 2},
+    }
+    assert (event["type"], event["data"]) == ("money-transferred", body)
+    assert (event["counterpart"], event["counterpartversion"]) == (other, 2)
+    assert (await stream(bank, other))[-1] == event
+    payer, payee = [(await bank.query(f"/account/{name}"))[1] for name in (account, other)]
+    assert [(view["balance"], view["version"], view["last_updated"]) for view in (payer, payee)] == [
+        (70, 3, event["time"]),
+        (30, 2, event["time"]),
+    ]
+    assert await bank.query("/reserve") == (200, before)
+
+
+async def test_a_rejected_transfer_is_in_the_payers_stream_alone(bank: Bank, account: str, account_id: str) -> None:
+    other = f"{account_id}-2"
+    expected = [
+        (f"{account_id}-3", account, 1, "account-not-found"),
+        (account, other, 0, "amount-not-positive"),
+        (account, other, 1, "counterpart-not-found"),
+        (account, account, 1, "same-account"),
+    ]
+    for payer, payee, amount, reason in expected:
+        status, answer = await bank.post(f"/account/transfer/{payer}", {"to": payee, "amount": amount})
+        assert (status, answer["reason"], answer["account_id"]) == (400, reason, payer)
+        recorded = {"type": "transfer-rejected", "to": payee, "amount": amount, "description": "", "reason": reason}
+        assert await last_event(bank, payer) == recorded
+    await bank.create(other)
+    await bank.deposit(other, INT64_MAX)
+    for amount, reason in (101, "insufficient-funds"), (1, "balance-limit-exceeded"):
+        assert (await bank.post(f"/account/transfer/{account}", {"to": other, "amount": amount}))[1]["reason"] == reason
+    assert len(await stream(bank, other)) == 2
+    assert (await bank.query(f"/account/{account}"))[1]["balance"] == 100
+
+
+async def test_transfers_in_a_batch_see_those_before_them(bank: Bank, account: str, account_id: str) -> None:
+    batch: list[dict[str, Any]] = [
+        {"type": "create-account", "account_id": f"{account_id}-2", "name": "Bob"},
+        {"type": "transfer", "account_id": account, "to": f"{account_id}-2", "amount": 60},
+        {"type": "transfer", "account_id": account, "to": f"{account_id}-2", "amount": 60},
+        {"type": "transfer", "account_id": f"{account_id}-2", "to": account, "amount": 50},
+        {"type": "transfer", "account_id": account, "to": f"{account_id}-2", "amount": 60},
+    ]
+    _, results = await bank.post("/commands", batch)
+    assert [(one["status"], one.get("balance"), one.get("counterpart", {}).get("balance")) for one in results] == [
+        (201, 0, None),
+        (200, 40, 60),
+        (400, None, None),
+        (200, 10, 90),
+        (200, 30, 70),
+    ]
+    assert [event["type"] for event in await stream(bank, f"{account_id}-2")] == [
+        "account-created",
+        *["money-transferred"] * 3,
+    ]
+
+
 async def test_a_description_can_be_left_out(bank: Bank, account: str) -> None:
     await bank.deposit(account, 1)
     assert await last_event(bank, account) == {"type": "amount-deposited", "amount": 1, "description": ""}

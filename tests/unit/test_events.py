@@ -22,7 +22,7 @@ from shared.events import (
     encode_event,
     join_events,
 )
-from tests.examples import DEPOSITED, EVENTS, INT64_MAX, SOURCE, cloud_event, logged, recorded
+from tests.examples import DEPOSITED, EVENTS, INT64_MAX, SOURCE, TRANSFERRED, cloud_event, logged, recorded
 
 Attributes = dict[str, Any]
 
@@ -33,6 +33,8 @@ DATA: dict[str, Attributes] = {
     "deposit-rejected": {"amount": 0, "description": "salary", "reason": "amount-not-positive"},
     "amount-withdrawn": {"amount": 30, "description": "rent"},
     "withdrawal-rejected": {"amount": 1000, "description": "rent", "reason": "insufficient-funds"},
+    "money-transferred": {"to": "bob", "amount": 30, "description": "rent"},
+    "transfer-rejected": {"to": "bob", "amount": 1000, "description": "rent", "reason": "insufficient-funds"},
 }
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -55,6 +57,7 @@ def test_an_event_is_written_as_a_cloudevent(event: Event) -> None:
         "datacontenttype": "application/json",
         "sequence": "00000000000000000007",
         "accountversion": 3,
+        **({"counterpart": "bob", "counterpartversion": 7} if event == TRANSFERRED else {}),
         "commandid": "command-7",
         "data": DATA[event_type],
     }
@@ -192,6 +195,30 @@ def test_an_event_outside_the_contract_is_unreadable(spoiled: Attributes) -> Non
     event = {name: value for name, value in {**written(), **spoiled}.items() if value is not MISSING}
     with pytest.raises(UnreadableEvent):
         decode_events(json.dumps([written(), event]).encode())
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        {"counterpart": MISSING},
+        {"counterpartversion": MISSING},
+        {"counterpart": "carol"},
+        {"counterpart": "alice"},
+        {"counterpart": "bob\n"},
+        {"counterpart": 1},
+        {"counterpartversion": 0},
+        {"counterpartversion": 2**63},
+        {"counterpartversion": "7"},
+        {"subject": "bob"},
+        {"data": {"to": "bob\n", "amount": 30, "description": ""}, "counterpart": "bob\n"},
+        {"data": {"amount": 30, "description": ""}},
+    ],
+    ids=str,
+)
+def test_a_transfer_is_into_the_account_whose_stream_it_is_in(spoiled: Attributes) -> None:
+    event = {name: value for name, value in {**written(TRANSFERRED), **spoiled}.items() if value is not MISSING}
+    with pytest.raises(UnreadableEvent):
+        decode_events(json.dumps([written(TRANSFERRED), event]).encode())
 
 
 def test_an_unknown_type_is_named() -> None:

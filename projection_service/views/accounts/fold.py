@@ -1,6 +1,6 @@
 """What each event changes in an account. Pure."""
 
-from shared.events import AccountCreated, AccountId, AmountDeposited, AmountWithdrawn, RecordedEvent, Value, Version
+from shared.events import AccountCreated, AccountId, RecordedEvent, Value, Version, entries
 
 
 class AccountView(Value, frozen=True):
@@ -13,16 +13,15 @@ class AccountView(Value, frozen=True):
     last_updated: str
 
 
-def project_account(account: AccountView | None, recorded: RecordedEvent) -> AccountView | None:
-    """The account after `recorded`. A rejection only counts as a version."""
-    match recorded.event:
-        case AccountCreated(name=name):
-            return AccountView(recorded.account_id, name, 0, recorded.version, recorded.time)
-        case AmountDeposited(amount=amount) if account is not None:
-            return AccountView(account.id, account.name, account.balance + amount, recorded.version, recorded.time)
-        case AmountWithdrawn(amount=amount) if account is not None:
-            return AccountView(account.id, account.name, account.balance - amount, recorded.version, recorded.time)
-        case _ if account is not None:
-            return AccountView(account.id, account.name, account.balance, recorded.version, account.last_updated)
-        case _:
+def project_account(
+    account: AccountView | None, recorded: RecordedEvent, account_id: AccountId, version: Version
+) -> AccountView | None:
+    """The account after `recorded`, which is in its stream with `version`. A rejection only counts as a version."""
+    if account is None:
+        if not isinstance(recorded.event, AccountCreated):
             return None
+        return AccountView(account_id, recorded.event.name, 0, version, recorded.time)
+    for moved, change in entries(recorded.account_id, recorded.event):
+        if moved == account_id:
+            return AccountView(account_id, account.name, account.balance + change, version, recorded.time)
+    return AccountView(account_id, account.name, account.balance, version, account.last_updated)

@@ -40,11 +40,12 @@ async def read_accounts(read: ReadRows, ids: Sequence[AccountId]) -> dict[Accoun
 
 
 async def changes(read: ReadRows, events: Sequence[RecordedEvent]) -> list[Change]:
-    accounts = await read_accounts(read, list({event.account_id for event in events}))
+    accounts = await read_accounts(read, list({account_id for event in events for account_id, _ in event.streams()}))
     for event in events:
-        account = project_account(accounts.get(event.account_id), event)
-        if account is not None:
-            accounts[event.account_id] = account
+        for account_id, version in event.streams():
+            account = project_account(accounts.get(account_id), event, account_id, version)
+            if account is not None:
+                accounts[account_id] = account
     if not all(0 <= account.balance <= INT64_MAX for account in accounts.values()):
         raise ImpossibleEvents("a balance would be below zero, or over 64 bits")
     return [Change(PUT_ACCOUNTS, [astuple(account) for account in accounts.values()])]
