@@ -66,6 +66,7 @@ class Outcome(Value, frozen=True, omit_defaults=True):
     name: str | None = None
     balance: int | None = None
     """Of the account after the command, in cents; None while there is no such account."""
+    available: int | None = None
     amount: int | None = None
     reason: Reason | None = None
     counterpart: Counterpart | None = None
@@ -352,6 +353,7 @@ class _Decided:
                     version,
                     account.name if account else None,
                     account.balance if account else None,
+                    account.available if account else None,
                     getattr(command, "amount", None),
                     getattr(event, "reason", None),
                     counterpart,

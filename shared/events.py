@@ -38,15 +38,27 @@ NO_NUL = {"pattern": r"^[^\x00]*$"}
 
 Name = Annotated[str, Meta(max_length=NAME_CHARS_MAX, examples=["Alice Liddell"], extra_json_schema=NO_NUL)]
 Amount = Annotated[int, Meta(ge=-(2**63), le=INT64_MAX, description="In cents.", examples=[1250])]
+Limit = Annotated[
+    int, Meta(ge=0, le=INT64_MAX, description="In cents: how far below zero the balance may go.", examples=[50000])
+]
 Description = Annotated[str, Meta(max_length=DESCRIPTION_CHARS_MAX, examples=["Salary"], extra_json_schema=NO_NUL)]
+
+Status = Literal["open", "frozen", "closed"]
 
 Reason = Literal[
     "account-already-exists",
+    "account-closed",
+    "account-frozen",
     "account-not-found",
     "amount-not-positive",
     "balance-limit-exceeded",
+    "balance-not-zero",
+    "counterpart-closed",
+    "counterpart-frozen",
     "counterpart-not-found",
     "insufficient-funds",
+    "limit-in-use",
+    "not-frozen",
     "same-account",
 ]
 
@@ -112,6 +124,52 @@ class TransferRejected(Value, frozen=True):
     reason: Reason
 
 
+class OverdraftLimitSet(Value, frozen=True):
+    type: ClassVar = "overdraft-limit-set"
+    limit: Limit
+
+
+class OverdraftLimitRejected(Value, frozen=True):
+    type: ClassVar = "overdraft-limit-rejected"
+    limit: Limit
+    reason: Reason
+
+
+class AccountFrozen(Value, frozen=True):
+    type: ClassVar = "account-frozen"
+    description: Description
+
+
+class FreezeRejected(Value, frozen=True):
+    type: ClassVar = "freeze-rejected"
+    description: Description
+    reason: Reason
+
+
+class AccountUnfrozen(Value, frozen=True):
+    type: ClassVar = "account-unfrozen"
+    description: Description
+
+
+class UnfreezeRejected(Value, frozen=True):
+    type: ClassVar = "unfreeze-rejected"
+    description: Description
+    reason: Reason
+
+
+class AccountClosed(Value, frozen=True):
+    """For ever."""
+
+    type: ClassVar = "account-closed"
+    description: Description
+
+
+class CloseRejected(Value, frozen=True):
+    type: ClassVar = "close-rejected"
+    description: Description
+    reason: Reason
+
+
 Event = (
     AccountCreated
     | AccountCreationRejected
@@ -121,11 +179,32 @@ Event = (
     | WithdrawalRejected
     | MoneyTransferred
     | TransferRejected
+    | OverdraftLimitSet
+    | OverdraftLimitRejected
+    | AccountFrozen
+    | FreezeRejected
+    | AccountUnfrozen
+    | UnfreezeRejected
+    | AccountClosed
+    | CloseRejected
 )
 
 
 Entry = tuple[AccountId, int]
 """An account, and the change of its balance in cents."""
+
+
+def status_after(event: Event) -> Status | None:
+    """What `event` makes of the account that it is of; None when it leaves that as it is."""
+    match event:
+        case AccountFrozen():
+            return "frozen"
+        case AccountCreated() | AccountUnfrozen():
+            return "open"
+        case AccountClosed():
+            return "closed"
+        case _:
+            return None
 
 
 def entries(account_id: AccountId, event: Event) -> tuple[Entry, ...]:

@@ -6,17 +6,25 @@ from msgspec import UNSET, UnsetType
 
 from command_service.account import Account, Command, CreateAccount, Deposit, Transfer, Withdraw, evolve
 from shared.events import (
+    AccountClosed,
     AccountCreated,
     AccountCreationRejected,
+    AccountFrozen,
     AccountId,
+    AccountUnfrozen,
     AmountDeposited,
     AmountWithdrawn,
+    CloseRejected,
     CloudEvent,
     DepositRejected,
     Event,
+    FreezeRejected,
     MoneyTransferred,
+    OverdraftLimitRejected,
+    OverdraftLimitSet,
     RecordedEvent,
     TransferRejected,
+    UnfreezeRejected,
     WithdrawalRejected,
     decode_events,
     encode_event,
@@ -50,6 +58,14 @@ EVENTS: list[Event] = [
     WITHDRAWAL_REJECTED,
     TRANSFERRED,
     TRANSFER_REJECTED,
+    OverdraftLimitSet(50),
+    OverdraftLimitRejected(0, "limit-in-use"),
+    AccountFrozen("court order"),
+    FreezeRejected("court order", "account-frozen"),
+    AccountUnfrozen("lifted"),
+    UnfreezeRejected("lifted", "not-frozen"),
+    AccountClosed("moved away"),
+    CloseRejected("moved away", "balance-not-zero"),
 ]
 """One of each type."""
 

@@ -9,7 +9,17 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, Struct
 
-from command_service.account import Command, CreateAccount, Deposit, Transfer, Withdraw
+from command_service.account import (
+    Close,
+    Command,
+    CreateAccount,
+    Deposit,
+    Freeze,
+    SetOverdraftLimit,
+    Transfer,
+    Unfreeze,
+    Withdraw,
+)
 from command_service.http.answers import NewAccount, NewAccountResult, ReceiptResult, Rejection, answer
 from command_service.ledger_writer import LedgerWriter, WriteRequest, fingerprint
 from shared.errors import InvalidRequest
@@ -27,6 +37,10 @@ PATHS: Mapping[str, type[Command]] = {
     "/account/deposit/": Deposit,
     "/account/withdraw/": Withdraw,
     "/account/transfer/": Transfer,
+    "/account/overdraft/": SetOverdraftLimit,
+    "/account/freeze/": Freeze,
+    "/account/unfreeze/": Unfreeze,
+    "/account/close/": Close,
 }
 """The account's id follows. `/account` alone takes it in the body, and `/commands` takes a list of all of them."""
 

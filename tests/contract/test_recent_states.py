@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from command_service.account import Command, CreateAccount
+from command_service.account import Close, Command, CreateAccount, Freeze, SetOverdraftLimit, Unfreeze
 from command_service.event_log import recent_states, runs, sqlite
 from command_service.event_log.sqlite import SqliteEventLog
 from command_service.ledger_writer import WriteRequest
@@ -32,6 +32,8 @@ commands = st.one_of(
     st.builds(deposit, st.integers(0, 3), ids),
     st.builds(withdraw, st.integers(0, 3), ids),
     st.builds(transfer, st.integers(0, 3), ids, ids),
+    st.builds(SetOverdraftLimit, ids, st.integers(0, 3)),
+    *(st.builds(command, ids) for command in (Freeze, Unfreeze, Close)),
 )
 
 

@@ -5,8 +5,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
-from command_service.account import Account, Command, CreateAccount, Deposit, Transfer, Withdraw, decide
+from command_service.account import (
+    Account,
+    Close,
+    Command,
+    CreateAccount,
+    Deposit,
+    Freeze,
+    SetOverdraftLimit,
+    Transfer,
+    Unfreeze,
+    Withdraw,
+    decide,
+)
 from shared.events import AccountId
 from tests.faults.history import Body, History, Operation, Read, View
 
@@ -21,7 +34,16 @@ KINDS = {
     "withdrawal-rejected": "withdraw",
     "money-transferred": "transfer",
     "transfer-rejected": "transfer",
+    "overdraft-limit-set": "set-overdraft-limit",
+    "overdraft-limit-rejected": "set-overdraft-limit",
+    "account-frozen": "freeze",
+    "freeze-rejected": "freeze",
+    "account-unfrozen": "unfreeze",
+    "unfreeze-rejected": "unfreeze",
+    "account-closed": "close",
+    "close-rejected": "close",
 }
+STATUSES = {"account-frozen": "frozen", "account-unfrozen": "open", "account-closed": "closed"}
 
 
 def check(history: History, log: Sequence[CloudEvent], views: Sequence[View]) -> list[str]:
@@ -60,12 +82,16 @@ def check_log(log: Sequence[CloudEvent]) -> Iterator[str]:
             yield f"{where}: {event['type']} {event['data']} for {account}, and not {right}"
         if event["type"] == "account-created" and account is None:
             accounts[event["subject"]] = Account(event["data"]["name"], 0)
+        elif event["type"] == "overdraft-limit-set" and account is not None:
+            accounts[event["subject"]] = replace(account, overdraft_limit=event["data"]["limit"])
+        elif event["type"] in STATUSES and account is not None:
+            accounts[event["subject"]] = replace(account, status=STATUSES[event["type"]])
         for account_id, change in moved.items():
             before = accounts.get(account_id, Account("", 0))
-            if before.balance + change < 0:
+            if before.balance + change < min(0, -before.overdraft_limit):
                 yield f"{where}: the balance of {account_id} is {before.balance + change}"
             if account_id in accounts:
-                accounts[account_id] = Account(before.name, before.balance + change)
+                accounts[account_id] = replace(before, balance=before.balance + change)
 
 
 def check_operations(operations: Sequence[Operation], log: Sequence[CloudEvent]) -> Iterator[str]:
@@ -89,7 +115,7 @@ def check_operations(operations: Sequence[Operation], log: Sequence[CloudEvent])
                 yield f"{what} is in the log {number} times: {positions}"
         for event in events:
             asked = (operation.kind, operation.account, operation.amount, operation.to)
-            done = (KINDS[event["type"]], event["subject"], event["data"].get("amount"), event["data"].get("to"))
+            done = (KINDS[event["type"]], event["subject"], amount_of(event), event["data"].get("to"))
             if asked != done:
                 yield f"{what} asked for {asked}, the log has {done}"
         for answer in operation.answers:
@@ -234,12 +260,18 @@ def fold(accounts: dict[str, Body], reserve: Body, event: CloudEvent) -> Body:
     moved, time = changes(event), event["time"]
     if event["type"] == "account-created":
         account_id, name = event["subject"], event["data"]["name"]
-        accounts[account_id] = {"id": account_id, "name": name, "balance": 0, "version": 1, "last_updated": time}
+        accounts[account_id] = {"id": account_id, "name": name, "balance": 0, "available": 0, "overdraft_limit": 0}
+        accounts[account_id].update(status="open", last_updated=time)
     for account_id, version in streams(event).items():
         if account_id in accounts:
             accounts[account_id] = account = {**accounts[account_id], "version": version}
             if account_id in moved:
                 account.update(balance=account["balance"] + moved[account_id], last_updated=time)
+            elif event["type"] == "overdraft-limit-set":
+                account.update(overdraft_limit=event["data"]["limit"], last_updated=time)
+            elif event["type"] in STATUSES:
+                account.update(status=STATUSES[event["type"]], last_updated=time)
+            account["available"] = account["balance"] + account["overdraft_limit"]
     if not sum(moved.values()):
         return reserve
     return {"amount": reserve["amount"] + sum(moved.values()), "last_updated": time}
@@ -293,8 +325,16 @@ def named(what: Operation | Read) -> str:
     return f"the read of {account} in {what.views} by session {what.session}"
 
 
+def amount_of(event: CloudEvent) -> int | None:
+    data: Body = event["data"]
+    amount: int | None = data.get("limit", data.get("amount"))
+    return amount
+
+
 def operation_id(event: CloudEvent) -> str:
     data = event["data"]
+    if "limit" in data:
+        return f"limit-{data['limit']}"
     return str(data["description"] if "description" in data else data["name"])
 
 
@@ -308,5 +348,13 @@ def command_of(event: CloudEvent) -> Command:
             return Deposit(account_id, data["amount"], data["description"])
         case "transfer":
             return Transfer(account_id, data["to"], data["amount"], data["description"])
+        case "set-overdraft-limit":
+            return SetOverdraftLimit(account_id, data["limit"])
+        case "freeze":
+            return Freeze(account_id, data["description"])
+        case "unfreeze":
+            return Unfreeze(account_id, data["description"])
+        case "close":
+            return Close(account_id, data["description"])
         case _:
             return Withdraw(account_id, data["amount"], data["description"])

@@ -45,7 +45,12 @@ ONE, OTHER = "one-projection", "other-projection"
 
 
 def alice(balance: int, version: int, time: int) -> Body:
-    return {"id": "alice", "name": "create", "balance": balance, "version": version, "last_updated": f"time-{time}"}
+    return {**account_body("alice", "create", balance, version), "last_updated": f"time-{time}"}
+
+
+def account_body(account: str, name: str, balance: int, version: int) -> Body:
+    limit = {"available": balance, "overdraft_limit": 0, "status": "open"}
+    return {"id": account, "name": name, "balance": balance, **limit, "version": version}
 
 
 def reserve(amount: int, time: int) -> Body:
@@ -226,8 +231,14 @@ SALARY_IS_3 = "the deposit 'salary' has position 3, but was sent after the answe
             "but was sent after the answer to the read of alice in other-projection by session 0 told of 5",
         ),
         (set_read(6, body=alice(36, 6, 6)), "at 6, the read of alice in other-projection by session 1 is"),
-        (set_read(1, body=alice(99, 3, 3)), "'create', 'balance': 100, 'version': 3, 'last_updated': 'time-3'}"),
-        (set_read(1, body=alice(100, 2, 3)), "'create', 'balance': 100, 'version': 3, 'last_updated': 'time-3'}"),
+        (
+            set_read(1, body=alice(99, 3, 3)),
+            "the log says {'id': 'alice', 'name': 'create', 'balance': 100, 'avail",
+        ),
+        (
+            set_read(1, body=alice(100, 2, 3)),
+            "the log says {'id': 'alice', 'name': 'create', 'balance': 100, 'avail",
+        ),
         (set_read(1, body=alice(100, 3, 2)), "'last_updated': 'time-2'}, the log says"),
         (set_read(1, body={**alice(100, 3, 3), "name": "bob"}), "the log says {'id': 'alice', 'name': 'create'"),
         (set_read(0, body=alice(0, 1, 1)), "the log says None"),
@@ -327,8 +338,10 @@ def transferred() -> Case:
                 "data": data if amount is None else {"amount": amount, **data},
             }
         )
-    bob = {"id": "bob", "name": "two", "balance": 30, "version": 2, "last_updated": "time-4"}
-    accounts = {"alice": {**bob, "id": "alice", "name": "one", "balance": 70, "version": 3}, "bob": bob}
+    accounts = {
+        "alice": {**account_body("alice", "one", 70, 3), "last_updated": "time-4"},
+        "bob": {**account_body("bob", "two", 30, 2), "last_updated": "time-4"},
+    }
     return Case(History(operations), log, [View(4, accounts, reserve(100, 3))])
 
 

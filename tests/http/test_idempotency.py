@@ -23,6 +23,8 @@ def requests(account_id: str) -> list[Request]:
         (f"/account/withdraw/{account_id}", {"amount": 30}),
         (f"/account/withdraw/{account_id}", {"amount": 1000}),
         (f"/account/{account_id}-2", {"name": "Bob"}),
+        (f"/account/overdraft/{account_id}", {"limit": 10}),
+        (f"/account/unfreeze/{account_id}", {}),
         (f"/account/transfer/{account_id}", {"to": f"{account_id}-2", "amount": 20}),
         (f"/account/transfer/{account_id}", {"to": f"{account_id}-2", "amount": 1000}),
         (

@@ -35,6 +35,14 @@ DATA: dict[str, Attributes] = {
     "withdrawal-rejected": {"amount": 1000, "description": "rent", "reason": "insufficient-funds"},
     "money-transferred": {"to": "bob", "amount": 30, "description": "rent"},
     "transfer-rejected": {"to": "bob", "amount": 1000, "description": "rent", "reason": "insufficient-funds"},
+    "overdraft-limit-set": {"limit": 50},
+    "overdraft-limit-rejected": {"limit": 0, "reason": "limit-in-use"},
+    "account-frozen": {"description": "court order"},
+    "freeze-rejected": {"description": "court order", "reason": "account-frozen"},
+    "account-unfrozen": {"description": "lifted"},
+    "unfreeze-rejected": {"description": "lifted", "reason": "not-frozen"},
+    "account-closed": {"description": "moved away"},
+    "close-rejected": {"description": "moved away", "reason": "balance-not-zero"},
 }
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -144,7 +152,7 @@ ATTRIBUTES_READ = ["specversion", "source", "type", "subject", "time", "sequence
     [
         *({name: MISSING} for name in ATTRIBUTES_READ),
         {"specversion": "0.3"},
-        {"type": "account-closed"},
+        {"type": "account-merged"},
         {"type": "AmountDeposited"},
         {"type": 1},
         {"type": "account-created"},
@@ -175,7 +183,7 @@ ATTRIBUTES_READ = ["specversion", "source", "type", "subject", "time", "sequence
         {"data": {"amount": -(2**63) - 1, "description": ""}},
         {"data": {"amount": 1, "description": "x" * 1001}},
         {"type": "account-created", "data": {"name": "x" * 201}},
-        {"source": "/ledgers/another", "type": "account-closed"},
+        {"source": "/ledgers/another", "type": "account-merged"},
         {"accountversion": "3"},
         {"accountversion": 3.5},
         {"data": []},
@@ -222,8 +230,8 @@ def test_a_transfer_is_into_the_account_whose_stream_it_is_in(spoiled: Attribute
 
 
 def test_an_unknown_type_is_named() -> None:
-    with pytest.raises(UnreadableEvent, match="account-closed"):
-        decode_events(json.dumps([{**written(), "type": "account-closed"}]).encode())
+    with pytest.raises(UnreadableEvent, match="account-merged"):
+        decode_events(json.dumps([{**written(), "type": "account-merged"}]).encode())
 
 
 def test_what_an_unreadable_event_says_is_short_and_printable() -> None:
