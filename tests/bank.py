@@ -178,9 +178,10 @@ async def read_log(http: aiohttp.ClientSession, command: Service) -> list[dict[s
 def fold(events: Sequence[dict[str, Any]]) -> dict[str, int]:
     """Balances by account, written down again here so that the services are not checked against themselves.
 
-    Asserts that positions and versions have no hole, and that no balance is ever negative.
+    Asserts that positions and versions have no hole, and that no balance is ever below its limit.
     """
     balances: dict[str, int] = {}
+    limits: dict[str, int] = {}
     versions: dict[str, int] = {}
     for position, event in enumerate(events, 1):
         account = event["subject"]
@@ -202,7 +203,9 @@ def fold(events: Sequence[dict[str, Any]]) -> dict[str, int]:
                 assert event["counterpart"] == event["data"]["to"] != account
                 balances[account] -= event["data"]["amount"]
                 balances[event["counterpart"]] += event["data"]["amount"]
-        assert balances.get(account, 0) >= 0
+            case "overdraft-limit-set":
+                limits[account] = event["data"]["limit"]
+        assert balances.get(account, 0) >= -limits.get(account, 0)
     return balances
 
 
