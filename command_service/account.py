@@ -1,27 +1,41 @@
 """The account aggregate: which commands there are, what each one does, and what an event changes. Pure."""
 
-from typing import Annotated, assert_never
+from typing import Annotated, ClassVar, assert_never
 
 from msgspec import Meta
+from msgspec.structs import replace
 
 from shared.events import (
     ACCOUNT_ID_PATTERN,
     ACCOUNT_ID_RULE,
     INT64_MAX,
+    AccountClosed,
     AccountCreated,
     AccountCreationRejected,
+    AccountFrozen,
     AccountId,
+    AccountUnfrozen,
     Amount,
     AmountDeposited,
     AmountWithdrawn,
+    CloseRejected,
     DepositRejected,
     Description,
     Event,
+    FreezeRejected,
+    Limit,
+    MoneyTransferred,
     Name,
+    OverdraftLimitRejected,
+    OverdraftLimitSet,
     Reason,
     RecordedEvent,
+    Status,
+    TransferRejected,
+    UnfreezeRejected,
     Value,
     WithdrawalRejected,
+    status_after,
 )
 
 BALANCE_MAX = INT64_MAX
@@ -39,14 +53,20 @@ NamedAccount = Annotated[
 NewName = Annotated[Name, Meta(min_length=1)]
 
 
-class CreateAccount(Value, frozen=True, tag="create-account", forbid_unknown_fields=True):
+class OfOneAccount(Value, frozen=True):
+    """A command that names no second account."""
+
+    to: ClassVar[None] = None
+
+
+class CreateAccount(OfOneAccount, frozen=True, tag="create-account", forbid_unknown_fields=True):
     """Create an account. Without `account_id` it is given a UUIDv7."""
 
     name: NewName
     account_id: NamedAccount | None = None
 
 
-class Deposit(Value, frozen=True, tag="deposit", forbid_unknown_fields=True):
+class Deposit(OfOneAccount, frozen=True, tag="deposit", forbid_unknown_fields=True):
     """Deposit. The amount may be anything: the decision is the account's, not the parser's."""
 
     account_id: NamedAccount
@@ -54,7 +74,7 @@ class Deposit(Value, frozen=True, tag="deposit", forbid_unknown_fields=True):
     description: Description = ""
 
 
-class Withdraw(Value, frozen=True, tag="withdraw", forbid_unknown_fields=True):
+class Withdraw(OfOneAccount, frozen=True, tag="withdraw", forbid_unknown_fields=True):
     """Withdraw. The amount may be anything, as in a deposit."""
 
     account_id: NamedAccount
@@ -62,19 +82,66 @@ class Withdraw(Value, frozen=True, tag="withdraw", forbid_unknown_fields=True):
     description: Description = ""
 
 
-Command = CreateAccount | Deposit | Withdraw
+class Transfer(Value, frozen=True, tag="transfer", forbid_unknown_fields=True):
+    """Transfer to another account. The amount may be anything, as in a deposit."""
+
+    account_id: NamedAccount
+    to: NamedAccount
+    amount: Amount
+    description: Description = ""
+
+
+class SetOverdraftLimit(OfOneAccount, frozen=True, tag="set-overdraft-limit", forbid_unknown_fields=True):
+    """Set how far below zero the balance may go."""
+
+    account_id: NamedAccount
+    limit: Limit
+
+
+class Freeze(OfOneAccount, frozen=True, tag="freeze", forbid_unknown_fields=True):
+    """Freeze an account: it moves no money in or out until it is unfrozen."""
+
+    account_id: NamedAccount
+    description: Description = ""
+
+
+class Unfreeze(OfOneAccount, frozen=True, tag="unfreeze", forbid_unknown_fields=True):
+    """Unfreeze an account."""
+
+    account_id: NamedAccount
+    description: Description = ""
+
+
+class Close(OfOneAccount, frozen=True, tag="close", forbid_unknown_fields=True):
+    """Close an account for ever. Its balance has to be 0."""
+
+    account_id: NamedAccount
+    description: Description = ""
+
+
+Command = CreateAccount | Deposit | Withdraw | Transfer | SetOverdraftLimit | Freeze | Unfreeze | Close
 
 
 class Account(Value, frozen=True, array_like=True, tag=1):
     """`tag` is the number of its format, of which the log keeps states: another form of it gets another number."""
 
     name: str
-    balance: int
-    """In cents, never below zero, never over `BALANCE_MAX`."""
+    balance: int = 0
+    """In cents, never below `-overdraft_limit`, never over `BALANCE_MAX`."""
+    overdraft_limit: int = 0
+    status: Status = "open"
+
+    @property
+    def available(self) -> int:
+        """What can go out of it, in cents."""
+        return self.balance + self.overdraft_limit
 
 
-def decide(account: Account | None, command: Command) -> Event:
-    """The one event that `command` leads to. `account` is None while it does not exist."""
+def decide(account: Account | None, command: Command, counterpart: Account | None = None) -> Event:
+    """The one event that `command` leads to.
+
+    `account` is the one that it names first, `counterpart` the other one; None while there is no such account.
+    """
     match command:
         case Deposit():
             if reason := _deposit_refusal(account, command.amount):
@@ -84,17 +151,45 @@ def decide(account: Account | None, command: Command) -> Event:
             if reason := _withdrawal_refusal(account, command.amount):
                 return WithdrawalRejected(command.amount, command.description, reason)
             return AmountWithdrawn(command.amount, command.description)
+        case Transfer():
+            if reason := _transfer_refusal(account, command, counterpart):
+                return TransferRejected(command.to, command.amount, command.description, reason)
+            return MoneyTransferred(command.to, command.amount, command.description)
         case CreateAccount():
             if account is not None:
                 return AccountCreationRejected(command.name, "account-already-exists")
             return AccountCreated(command.name)
+        case SetOverdraftLimit():
+            if reason := _limit_refusal(account, command.limit):
+                return OverdraftLimitRejected(command.limit, reason)
+            return OverdraftLimitSet(command.limit)
+        case Freeze():
+            if reason := _not_open(account):
+                return FreezeRejected(command.description, reason)
+            return AccountFrozen(command.description)
+        case Unfreeze():
+            if reason := _unfreeze_refusal(account):
+                return UnfreezeRejected(command.description, reason)
+            return AccountUnfrozen(command.description)
+        case Close():
+            if reason := _close_refusal(account):
+                return CloseRejected(command.description, reason)
+            return AccountClosed(command.description)
         case _:
             assert_never(command)
 
 
-def _deposit_refusal(account: Account | None, amount: int) -> Reason | None:
+def _not_open(account: Account | None) -> Reason | None:
     if account is None:
         return "account-not-found"
+    if account.status == "closed":
+        return "account-closed"
+    return "account-frozen" if account.status == "frozen" else None
+
+
+def _deposit_refusal(account: Account | None, amount: int) -> Reason | None:
+    if account is None or account.status != "open":
+        return _not_open(account)
     if amount <= 0:
         return "amount-not-positive"
     if account.balance + amount > BALANCE_MAX:
@@ -103,24 +198,63 @@ def _deposit_refusal(account: Account | None, amount: int) -> Reason | None:
 
 
 def _withdrawal_refusal(account: Account | None, amount: int) -> Reason | None:
-    if account is None:
-        return "account-not-found"
+    if account is None or account.status != "open":
+        return _not_open(account)
     if amount <= 0:
         return "amount-not-positive"
-    if amount > account.balance:
+    if amount > account.available:
         return "insufficient-funds"
     return None
 
 
-def evolve(account: Account | None, event: Event) -> Account | None:
-    """The account after `event`. A rejection changes nothing."""
+def _transfer_refusal(account: Account | None, command: Transfer, counterpart: Account | None) -> Reason | None:
+    if reason := _withdrawal_refusal(account, command.amount):
+        return reason
+    if command.to == command.account_id:
+        return "same-account"
+    if counterpart is None:
+        return "counterpart-not-found"
+    if counterpart.status == "closed":
+        return "counterpart-closed"
+    if counterpart.status == "frozen":
+        return "counterpart-frozen"
+    if counterpart.balance + command.amount > BALANCE_MAX:
+        return "balance-limit-exceeded"
+    return None
+
+
+def _limit_refusal(account: Account | None, limit: int) -> Reason | None:
+    """A frozen account's limit can be set: no money moves."""
+    if account is None or account.status == "closed":
+        return _not_open(account)
+    if account.balance + limit < 0:
+        return "limit-in-use"
+    return None
+
+
+def _unfreeze_refusal(account: Account | None) -> Reason | None:
+    if account is None or account.status == "closed":
+        return _not_open(account)
+    return "not-frozen" if account.status == "open" else None
+
+
+def _close_refusal(account: Account | None) -> Reason | None:
+    if account is None or account.status != "open":
+        return _not_open(account)
+    return "balance-not-zero" if account.balance else None
+
+
+def evolve(account: Account | None, event: Event, change: int) -> Account | None:
+    """The account after `event`, which changes its balance by so many cents: see `entries`. A rejection by none."""
+    if change and account is not None:
+        return Account(account.name, account.balance + change, account.overdraft_limit, account.status)
     match event:
-        case AmountDeposited() if account is not None:
-            return Account(account.name, account.balance + event.amount)
-        case AmountWithdrawn() if account is not None:
-            return Account(account.name, account.balance - event.amount)
         case AccountCreated():
-            return Account(event.name, 0)
+            return Account(event.name)
+        case OverdraftLimitSet() if account is not None:
+            return replace(account, overdraft_limit=event.limit)
+        case AccountFrozen() | AccountUnfrozen() | AccountClosed() if account is not None:
+            return replace(account, status=status_after(event))
         case _:
             return account
 
@@ -133,7 +267,17 @@ def command_of(recorded: RecordedEvent) -> Command:
             return Deposit(account_id, event.amount, event.description)
         case AmountWithdrawn() | WithdrawalRejected() as event:
             return Withdraw(account_id, event.amount, event.description)
+        case MoneyTransferred() | TransferRejected() as event:
+            return Transfer(account_id, event.to, event.amount, event.description)
         case AccountCreated() | AccountCreationRejected() as event:
             return CreateAccount(event.name, account_id)
+        case OverdraftLimitSet() | OverdraftLimitRejected() as event:
+            return SetOverdraftLimit(account_id, event.limit)
+        case AccountFrozen() | FreezeRejected() as event:
+            return Freeze(account_id, event.description)
+        case AccountUnfrozen() | UnfreezeRejected() as event:
+            return Unfreeze(account_id, event.description)
+        case AccountClosed() | CloseRejected() as event:
+            return Close(account_id, event.description)
         case _:
             assert_never(recorded.event)

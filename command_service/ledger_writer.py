@@ -22,11 +22,14 @@ from shared.errors import CorruptStore, IdempotencyKeyReused, LedgerError, NotRe
 from shared.events import (
     AccountId,
     CloudEvent,
+    Entry,
+    Event,
     Position,
     Reason,
     Value,
     Version,
     encode_event,
+    entries,
 )
 from shared.platform.watermark import Watermark
 
@@ -44,6 +47,14 @@ PROBE_SECONDS = 1
 log = structlog.get_logger()
 
 
+class Counterpart(Value, frozen=True):
+    """The other account of a command, after it. The balance is in cents."""
+
+    account_id: AccountId
+    balance: int
+    version: Version
+
+
 class Outcome(Value, frozen=True, omit_defaults=True):
     """What one command came to: enough to answer the client, now and at every retry."""
 
@@ -55,8 +66,10 @@ class Outcome(Value, frozen=True, omit_defaults=True):
     name: str | None = None
     balance: int | None = None
     """Of the account after the command, in cents; None while there is no such account."""
+    available: int | None = None
     amount: int | None = None
     reason: Reason | None = None
+    counterpart: Counterpart | None = None
 
 
 class WriteRequest(Value, frozen=True):
@@ -75,6 +88,7 @@ class WriteRequest(Value, frozen=True):
 Stream = tuple[Version, Account | None]
 """Where an account's stream stands: its last version, and the account if it has been created."""
 NO_STREAM: Stream = NO_STATE.version, None
+NO_COUNTERPART = None, UNSET, UNSET
 
 Waiting = tuple[WriteRequest, "asyncio.Future[list[Outcome]]"]
 
@@ -212,9 +226,9 @@ class LedgerWriter:
         return batch
 
     async def _append(self, batch: list[Waiting]) -> None:
-        account_ids = {
-            command.account_id for request, _ in batch for command in request.commands if command.account_id is not None
-        }
+        commands = [command for request, _ in batch for command in request.commands]
+        account_ids = {command.account_id for command in commands if command.account_id is not None}
+        account_ids |= {command.to for command in commands if command.to is not None}
         keys = {request.idempotency_key for request, _ in batch if request.idempotency_key is not None}
         async with self._event_log.append(account_ids, keys) as append:
             # Never before the last one: "as of" a time is then a position. The clock may have gone back.
@@ -301,13 +315,16 @@ class _Decided:
         for number, command in enumerate(request.commands):
             account_id = AccountId(new_id()) if command.account_id is None else command.account_id
             last_version, account = streams.get(account_id, NO_STREAM)
-            event = decide(account, command)
-            account = evolve(account, event)
+            to = command.to
+            event = decide(account, command, streams.get(to, NO_STREAM)[1] if to else None)
+            moved = entries(account_id, event)
+            account = evolve(account, event, moved[0][1] if moved else 0)
             version: Version = last_version + 1  # type: ignore[assignment]
             position += 1  # type: ignore[assignment]
             event_type, event_id = event.type, new_id()
             streams[account_id] = version, account
             changed(account_id)
+            counterpart, named, numbered = self._move(event, moved[1]) if len(moved) > 1 else NO_COUNTERPART
             add_event(
                 encode_event(
                     CloudEvent(
@@ -318,6 +335,8 @@ class _Decided:
                         time=time,
                         sequence=str(position).zfill(20),
                         accountversion=version,
+                        counterpart=named,
+                        counterpartversion=numbered,
                         commandid=f"{request_id}/{number}" if is_numbered else request_id,
                         traceparent=traceparent,
                         data=event,
@@ -334,12 +353,25 @@ class _Decided:
                     version,
                     account.name if account else None,
                     account.balance if account else None,
+                    account.available if account else None,
                     getattr(command, "amount", None),
                     getattr(event, "reason", None),
+                    counterpart,
                 )
             )
         self._position = position
         return outcomes
+
+    def _move(self, event: Event, entry: Entry) -> tuple[Counterpart, AccountId, Version]:
+        """What `event` does to its other account."""
+        account_id, change = entry
+        last_version, account = self._streams[account_id]
+        account = evolve(account, event, change)
+        assert account is not None
+        version = Version(last_version + 1)
+        self._streams[account_id] = version, account
+        self._changed.add(account_id)
+        return Counterpart(account_id, account.balance, version), account_id, version
 
 
 def _fail(batch: list[Waiting], error: LedgerError) -> None:

@@ -1,10 +1,12 @@
 """What an account's events have come to, as the event log keeps it: bytes that nobody reads but the domain."""
 
+from collections.abc import Mapping
+
 import msgspec
 
 from command_service.account import Account, evolve
 from shared.errors import CorruptStore
-from shared.events import RecordedEvent, Value, Version
+from shared.events import AccountId, RecordedEvent, Value, Version, entries
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Account).decode
@@ -34,6 +36,19 @@ def decode_account(encoded: bytes) -> Account | None:
         ) from error
 
 
-def state_after(state: State, recorded: RecordedEvent) -> State:
-    """Raises `CorruptStore` when `state` can't be read."""
-    return State(recorded.version, encode_account(evolve(decode_account(state.account), recorded.event)))
+def states_after(states: Mapping[AccountId, State], recorded: RecordedEvent) -> dict[AccountId, State]:
+    """Those that `recorded` changes of `states`. Raises `CorruptStore` when one can't be read."""
+    changes = dict(entries(recorded.account_id, recorded.event))
+    return {
+        account_id: State(
+            version,
+            encode_account(
+                evolve(
+                    decode_account(states.get(account_id, NO_STATE).account),
+                    recorded.event,
+                    changes.get(account_id, 0),
+                )
+            ),
+        )
+        for account_id, version in recorded.streams()
+    }

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 
-from command_service.account import command_of, decide
+from command_service.account import Account, command_of, decide
 from command_service.event_log import EventLog
 from command_service.event_log.runs import Run
-from command_service.states import NO_STATE, State, decode_account, state_after
+from command_service.states import NO_STATE, State, decode_account, states_after
 from shared.chain import START, ChainAt, extend
 from shared.errors import CorruptStore
-from shared.events import AccountId, Position, RecordedEvent, UnreadableEvent, decode_events, join_events
+from shared.events import AccountId, Position, UnreadableEvent, decode_events, join_events
 from shared.witness import Signer
 
 
@@ -111,23 +111,30 @@ class _Walk:
             raise CorruptStore(f"position {position}: an event of {event.source!a} with position {event.position}.")
         if event.time < self._time:
             raise CorruptStore(f"position {position}: its time {event.time!a} is before {self._time!a}.")
-        state = self._states.get(event.account_id, NO_STATE)
-        if event.version != state.version + 1:
-            raise CorruptStore(f"position {position}: version {event.version} after version {state.version}.")
-        if decide(decode_account(state.account), command_of(event)) != event.event:
+        for account_id, version in event.streams():
+            last = self._states.get(account_id, NO_STATE).version
+            if version != last + 1:
+                raise CorruptStore(f"position {position}: version {version} of {account_id!a} after version {last}.")
+        command = command_of(event)
+        if decide(self._account(command.account_id), command, self._account(command.to)) != event.event:
             raise CorruptStore(f"position {position}: not what was to be decided: {type(event.event).__name__}.")
         self._time = event.time
-        self._states[event.account_id] = state = state_after(state, event)
-        self._compare(event, state)
+        after = states_after(self._states, event)
+        self._states.update(after)
+        for account_id, state in after.items():
+            self._compare(position, account_id, state)
 
-    def _compare(self, event: RecordedEvent, state: State) -> None:
-        stored = self._stored.get(event.account_id, NO_STATE)
+    def _account(self, account_id: AccountId | None) -> Account | None:
+        return decode_account(self._states.get(account_id, NO_STATE).account) if account_id else None
+
+    def _compare(self, position: Position, account_id: AccountId, state: State) -> None:
+        stored = self._stored.get(account_id, NO_STATE)
         if stored.version == state.version:
             if stored != state:
-                raise CorruptStore(f"position {event.position}: the state of {event.account_id!a} after it is another.")
-            self._met.add(event.account_id)
-        elif stored.version < state.version and event.position <= self._settled:
-            raise CorruptStore(f"position {event.position}: the state of {event.account_id!a} does not have it.")
+                raise CorruptStore(f"position {position}: the state of {account_id!a} after it is another.")
+            self._met.add(account_id)
+        elif stored.version < state.version and position <= self._settled:
+            raise CorruptStore(f"position {position}: the state of {account_id!a} does not have it.")
 
     def end(self) -> None:
         if self._end.position == 0:

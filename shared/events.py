@@ -38,14 +38,28 @@ NO_NUL = {"pattern": r"^[^\x00]*$"}
 
 Name = Annotated[str, Meta(max_length=NAME_CHARS_MAX, examples=["Alice Liddell"], extra_json_schema=NO_NUL)]
 Amount = Annotated[int, Meta(ge=-(2**63), le=INT64_MAX, description="In cents.", examples=[1250])]
+Limit = Annotated[
+    int, Meta(ge=0, le=INT64_MAX, description="In cents: how far below zero the balance may go.", examples=[50000])
+]
 Description = Annotated[str, Meta(max_length=DESCRIPTION_CHARS_MAX, examples=["Salary"], extra_json_schema=NO_NUL)]
+
+Status = Literal["open", "frozen", "closed"]
 
 Reason = Literal[
     "account-already-exists",
+    "account-closed",
+    "account-frozen",
     "account-not-found",
     "amount-not-positive",
     "balance-limit-exceeded",
+    "balance-not-zero",
+    "counterpart-closed",
+    "counterpart-frozen",
+    "counterpart-not-found",
     "insufficient-funds",
+    "limit-in-use",
+    "not-frozen",
+    "same-account",
 ]
 
 
@@ -93,9 +107,121 @@ class WithdrawalRejected(Value, frozen=True):
     reason: Reason
 
 
+class MoneyTransferred(Value, frozen=True):
+    """Out of the account that it is an event of first, into the account `to`: one event in the streams of both."""
+
+    type: ClassVar = "money-transferred"
+    to: AccountId
+    amount: Amount
+    description: Description
+
+
+class TransferRejected(Value, frozen=True):
+    type: ClassVar = "transfer-rejected"
+    to: AccountId
+    amount: Amount
+    description: Description
+    reason: Reason
+
+
+class OverdraftLimitSet(Value, frozen=True):
+    type: ClassVar = "overdraft-limit-set"
+    limit: Limit
+
+
+class OverdraftLimitRejected(Value, frozen=True):
+    type: ClassVar = "overdraft-limit-rejected"
+    limit: Limit
+    reason: Reason
+
+
+class AccountFrozen(Value, frozen=True):
+    type: ClassVar = "account-frozen"
+    description: Description
+
+
+class FreezeRejected(Value, frozen=True):
+    type: ClassVar = "freeze-rejected"
+    description: Description
+    reason: Reason
+
+
+class AccountUnfrozen(Value, frozen=True):
+    type: ClassVar = "account-unfrozen"
+    description: Description
+
+
+class UnfreezeRejected(Value, frozen=True):
+    type: ClassVar = "unfreeze-rejected"
+    description: Description
+    reason: Reason
+
+
+class AccountClosed(Value, frozen=True):
+    """For ever."""
+
+    type: ClassVar = "account-closed"
+    description: Description
+
+
+class CloseRejected(Value, frozen=True):
+    type: ClassVar = "close-rejected"
+    description: Description
+    reason: Reason
+
+
 Event = (
-    AccountCreated | AccountCreationRejected | AmountDeposited | DepositRejected | AmountWithdrawn | WithdrawalRejected
+    AccountCreated
+    | AccountCreationRejected
+    | AmountDeposited
+    | DepositRejected
+    | AmountWithdrawn
+    | WithdrawalRejected
+    | MoneyTransferred
+    | TransferRejected
+    | OverdraftLimitSet
+    | OverdraftLimitRejected
+    | AccountFrozen
+    | FreezeRejected
+    | AccountUnfrozen
+    | UnfreezeRejected
+    | AccountClosed
+    | CloseRejected
 )
+
+
+Entry = tuple[AccountId, int]
+"""An account, and the change of its balance in cents."""
+
+
+def status_after(event: Event) -> Status | None:
+    """What `event` makes of the account that it is of; None when it leaves that as it is."""
+    match event:
+        case AccountFrozen():
+            return "frozen"
+        case AccountCreated() | AccountUnfrozen():
+            return "open"
+        case AccountClosed():
+            return "closed"
+        case _:
+            return None
+
+
+def entries(account_id: AccountId, event: Event) -> tuple[Entry, ...]:
+    """What `event`, which `account_id` is the subject of, moves: the one place that says so.
+
+    The subject comes first; if another account follows, the event is in its stream too.
+    """
+    match event:
+        case AmountDeposited():
+            return ((account_id, event.amount),)
+        case AmountWithdrawn():
+            return ((account_id, -event.amount),)
+        case MoneyTransferred():
+            return (account_id, -event.amount), (event.to, event.amount)
+        case _:
+            return ()
+
 
 EVENT_TYPES: dict[str, type[Event]] = {event.type: event for event in get_args(Event)}
 
@@ -115,6 +241,8 @@ class CloudEvent(Value, frozen=True, kw_only=True):
     datacontenttype: str = "application/json"
     sequence: str
     accountversion: int
+    counterpart: str | UnsetType = UNSET
+    counterpartversion: int | UnsetType = UNSET
     commandid: str
     traceparent: str | UnsetType = UNSET
     data: Event | Raw
@@ -123,7 +251,8 @@ class CloudEvent(Value, frozen=True, kw_only=True):
 class RecordedEvent(Value, frozen=True):
     """An event as a consumer sees it. `time` is RFC 3339 in UTC; `source` names the ledger it belongs to.
 
-    `encoded` is what was written, in place in the batch: the bytes that the ledger's chain goes over.
+    `encoded` is what was written, in place in the batch: the bytes that the ledger's chain goes over. `counterpart` is
+    the other account whose stream it is in too, there with `counterpart_version`.
     """
 
     position: Position
@@ -133,6 +262,14 @@ class RecordedEvent(Value, frozen=True):
     time: str
     event: Event
     encoded: Raw
+    counterpart: AccountId | None = None
+    counterpart_version: Version | None = None
+
+    def streams(self) -> "tuple[tuple[AccountId, Version], ...]":
+        """The accounts in whose streams it is, and its version there."""
+        if self.counterpart is None or self.counterpart_version is None:
+            return ((self.account_id, self.version),)
+        return (self.account_id, self.version), (self.counterpart, self.counterpart_version)
 
 
 class Envelope(Value, frozen=True):
@@ -150,7 +287,10 @@ class UnreadableEvent(ValueError):
 
 
 class _Received(Value, frozen=True, tag_field="type"):
-    """What is read of an envelope; `data` is of the one event type in each of the classes made from this one."""
+    """What is read of an envelope; `data` is of the one event type in each of the classes made from this one.
+
+    Those of events in two streams have a counterpart.
+    """
 
     specversion: Literal["1.0"]
     source: Annotated[str, Meta(max_length=SOURCE_CHARS_MAX)]
@@ -161,8 +301,21 @@ class _Received(Value, frozen=True, tag_field="type"):
     data: Event
 
 
+class _ReceivedByTwo(_Received, frozen=True):
+    counterpart: AccountId
+    counterpartversion: Annotated[Version, Meta(ge=1, le=INT64_MAX)]
+
+
 _RECEIVED = [
-    msgspec.defstruct("_Received", [("data", event)], bases=(_Received,), tag=name, frozen=True, gc=False)
+    msgspec.defstruct(
+        "_Received",
+        [("data", event)],
+        bases=(_ReceivedByTwo if event is MoneyTransferred else _Received,),
+        tag=name,
+        frozen=True,
+        gc=False,
+        kw_only=True,
+    )
     for name, event in EVENT_TYPES.items()
 ]
 _encode = msgspec.json.Encoder().encode
@@ -198,6 +351,8 @@ def decode_events(batch: bytes) -> list[RecordedEvent]:
                 one.time,
                 one.data,
                 encoded,
+                getattr(one, "counterpart", None),
+                getattr(one, "counterpartversion", None),
             )
             for one, encoded in zip(received, _split_batch(batch), strict=True)
         ]
@@ -227,9 +382,14 @@ def _unreadable(error: Exception) -> UnreadableEvent:
 
 def _check(received: list[_Received], events: list[RecordedEvent]) -> None:
     """What would take as long as all the rest of the reading as patterns of msgspec's, event by event."""
-    for account_id in {event.account_id for event in events}:
-        if not is_account_id(account_id):
-            raise UnreadableEvent(f"{account_id[:65]!a} is no account id")
+    in_two_streams = [event for event in events if event.counterpart is not None]
+    for account_id in {event.account_id for event in events} | {event.counterpart for event in in_two_streams}:
+        if account_id is None or not is_account_id(account_id):
+            raise UnreadableEvent(f"{str(account_id)[:65]!a} is no account id")
+    for event in in_two_streams:
+        moved = [account_id for account_id, _ in entries(event.account_id, event.event)]
+        if moved != [event.account_id, event.counterpart] or event.counterpart == event.account_id:
+            raise UnreadableEvent("its counterpart is not the other account that it moves money into")
     if events:
         digits = "".join([one.sequence for one in received])
         positions = [event.position for event in events]

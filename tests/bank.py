@@ -178,15 +178,19 @@ async def read_log(http: aiohttp.ClientSession, command: Service) -> list[dict[s
 def fold(events: Sequence[dict[str, Any]]) -> dict[str, int]:
     """Balances by account, written down again here so that the services are not checked against themselves.
 
-    Asserts that positions and versions have no hole, and that no balance is ever negative.
+    Asserts that positions and versions have no hole, and that no balance is ever below its limit.
     """
     balances: dict[str, int] = {}
+    limits: dict[str, int] = {}
     versions: dict[str, int] = {}
     for position, event in enumerate(events, 1):
         account = event["subject"]
         assert int(event["sequence"]) == position
         assert event["accountversion"] == versions.get(account, 0) + 1
         versions[account] = event["accountversion"]
+        if "counterpart" in event:
+            assert event["counterpartversion"] == versions[event["counterpart"]] + 1
+            versions[event["counterpart"]] = event["counterpartversion"]
         match event["type"]:
             case "account-created":
                 assert account not in balances
@@ -195,7 +199,13 @@ def fold(events: Sequence[dict[str, Any]]) -> dict[str, int]:
                 balances[account] += event["data"]["amount"]
             case "amount-withdrawn":
                 balances[account] -= event["data"]["amount"]
-        assert balances.get(account, 0) >= 0
+            case "money-transferred":
+                assert event["counterpart"] == event["data"]["to"] != account
+                balances[account] -= event["data"]["amount"]
+                balances[event["counterpart"]] += event["data"]["amount"]
+            case "overdraft-limit-set":
+                limits[account] = event["data"]["limit"]
+        assert balances.get(account, 0) >= -limits.get(account, 0)
     return balances
 
 

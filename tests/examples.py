@@ -1,22 +1,35 @@
 """Named examples of accounts, events and commands, for all tests."""
 
-from msgspec import UNSET, Raw, UnsetType
+from collections.abc import Iterable
 
-from command_service.account import Command, CreateAccount, Deposit, Withdraw
+from msgspec import UNSET, UnsetType
+
+from command_service.account import Account, Command, CreateAccount, Deposit, Transfer, Withdraw, evolve
 from shared.events import (
+    AccountClosed,
     AccountCreated,
     AccountCreationRejected,
+    AccountFrozen,
     AccountId,
+    AccountUnfrozen,
     AmountDeposited,
     AmountWithdrawn,
+    CloseRejected,
     CloudEvent,
     DepositRejected,
     Event,
-    Position,
+    FreezeRejected,
+    MoneyTransferred,
+    OverdraftLimitRejected,
+    OverdraftLimitSet,
     RecordedEvent,
-    Version,
+    TransferRejected,
+    UnfreezeRejected,
     WithdrawalRejected,
+    decode_events,
     encode_event,
+    entries,
+    join_events,
 )
 from shared.witness import Signer, new_key
 
@@ -33,6 +46,8 @@ DEPOSITED = AmountDeposited(100, "salary")
 DEPOSIT_REJECTED = DepositRejected(0, "salary", "amount-not-positive")
 WITHDRAWN = AmountWithdrawn(30, "rent")
 WITHDRAWAL_REJECTED = WithdrawalRejected(1000, "rent", "insufficient-funds")
+TRANSFERRED = MoneyTransferred(BOB, 30, "rent")
+TRANSFER_REJECTED = TransferRejected(BOB, 1000, "rent", "insufficient-funds")
 
 EVENTS: list[Event] = [
     CREATED,
@@ -41,6 +56,16 @@ EVENTS: list[Event] = [
     DEPOSIT_REJECTED,
     WITHDRAWN,
     WITHDRAWAL_REJECTED,
+    TRANSFERRED,
+    TRANSFER_REJECTED,
+    OverdraftLimitSet(50),
+    OverdraftLimitRejected(0, "limit-in-use"),
+    AccountFrozen("court order"),
+    FreezeRejected("court order", "account-frozen"),
+    AccountUnfrozen("lifted"),
+    UnfreezeRejected("lifted", "not-frozen"),
+    AccountClosed("moved away"),
+    CloseRejected("moved away", "balance-not-zero"),
 ]
 """One of each type."""
 
@@ -53,6 +78,18 @@ def withdraw(amount: int, account_id: AccountId = ALICE) -> Command:
     return Withdraw(account_id, amount, "rent")
 
 
+def transfer(amount: int, to: AccountId = BOB, account_id: AccountId = ALICE) -> Command:
+    return Transfer(account_id, to, amount, "rent")
+
+
+def folded(events: Iterable[Event], account_id: AccountId = ALICE) -> Account | None:
+    """The account after `events`, which it is the subject of."""
+    account = None
+    for event in events:
+        account = evolve(account, event, dict(entries(account_id, event)).get(account_id, 0))
+    return account
+
+
 def at(second: int) -> str:
     """A time, later for a larger `second`."""
     return f"2026-01-01T00:00:{second:02d}.000000Z"
@@ -60,10 +97,8 @@ def at(second: int) -> str:
 
 def recorded(position: int, event: Event, account_id: AccountId = ALICE, version: int | None = None) -> RecordedEvent:
     """`event` as a consumer sees it: recorded in second `position`, by default as version `position`."""
-    encoded = Raw(logged(position, event, account_id, version))
-    return RecordedEvent(
-        Position(position), account_id, Version(version or position), SOURCE, at(position), event, encoded
-    )
+    (event_read,) = decode_events(join_events([logged(position, event, account_id, version)]))
+    return event_read
 
 
 def cloud_event(
@@ -81,6 +116,8 @@ def cloud_event(
         time=at(position % 60),
         sequence=f"{position:020d}",
         accountversion=version or position,
+        counterpart=event.to if isinstance(event, MoneyTransferred) else UNSET,
+        counterpartversion=position if isinstance(event, MoneyTransferred) else UNSET,
         commandid=f"command-{position}",
         traceparent=traceparent,
         data=event,

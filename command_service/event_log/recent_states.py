@@ -8,7 +8,7 @@ import msgspec
 
 from command_service.event_log.rows import sound
 from command_service.event_log.runs import Run
-from command_service.states import NO_STATE, State, state_after
+from command_service.states import NO_STATE, State, states_after
 from shared.errors import CorruptStore
 from shared.events import AccountId, Position, UnreadableEvent, decode_events, join_events
 from shared.platform.sqlite import GOOD_COPY
@@ -16,8 +16,9 @@ from shared.platform.sqlite import GOOD_COPY
 SWEEP_EVENTS = 25_000
 """Each time that so many more events are in the log, the states that they moved begin to be written.
 
-Two go with each event: a sweep ends well before the next one begins. So memory holds about so many states, and a start
-after a crash reads up to twice as many events again, about 8 µs each; large appends add their own size to both.
+Four go with each event, which moves two at most: a sweep ends well before the next one begins. So memory holds up to
+twice as many states, and a start after a crash reads up to twice as many events again, about 8 µs each; large appends
+add their own size to both.
 """
 
 READ_STATES = """
@@ -77,16 +78,22 @@ class RecentStates:
                 events = decode_events(join_events(run.events))
             except UnreadableEvent as error:
                 raise CorruptStore(f"{self.path}, up to position {run.position}: {error}. {GOOD_COPY}") from error
-            self.states.update(self.read(connection, {event.account_id for event in events}))
+            account_ids = {account_id for event in events for account_id, _ in event.streams()}
+            states = self.read(connection, account_ids)
             for position, event in enumerate(events, self.head + 1):
-                state = self.states.get(event.account_id, NO_STATE)
-                if event.position != position or event.version > state.version + 1:
-                    raise CorruptStore(
-                        f"{self.path}: position {event.position}, version {event.version} of {event.account_id!r}, "
-                        f"comes after position {position - 1}, version {state.version}. {GOOD_COPY}"
-                    )
-                if event.version > state.version:  # else a sweep that came to no end has written it
-                    self.states[event.account_id] = state_after(state, event)
+                if event.position != position:
+                    raise CorruptStore(f"{self.path}: position {event.position} after {position - 1}. {GOOD_COPY}")
+                after = states_after(states, event)
+                for account_id, version in event.streams():
+                    last = states.get(account_id, NO_STATE).version
+                    if version > last + 1:
+                        raise CorruptStore(
+                            f"{self.path}: position {position} is version {version} of {account_id!r}, after version "
+                            f"{last}. {GOOD_COPY}"
+                        )
+                    if version > last:  # else a sweep that came to no end has written it
+                        states[account_id] = after[account_id]
+            self.states.update(states)
             self.head = run.position
 
     def next_to_write(self, states_max: int) -> list[AccountId]:

@@ -306,7 +306,7 @@ def _write(
 ) -> list[AccountId]:
     """The ids of the states that were written to the table."""
     end = runs[-1] if runs else head
-    due = recent.next_to_write(2 * (end.position - head.position))
+    due = recent.next_to_write(4 * (end.position - head.position))
     if not runs:  # a row that stays as it is would not be written, and the commit wait for no disk
         connection.execute(MOVE_HEAD, (head.position + 1, head.chain, time, recent.states_position))
     connection.execute(MOVE_HEAD, (end.position, end.chain, time, recent.position_after(due)))

@@ -1,20 +1,25 @@
 """What a client is told of a command's outcome, alone and in a batch."""
 
-from command_service.ledger_writer import Outcome
-from shared.events import AccountId, Position, Reason, Value, Version
+from command_service.ledger_writer import Counterpart, Outcome
+from shared.events import AccountCreated, AccountId, Position, Reason, Value, Version
 from shared.platform.problems import PROBLEM_TYPE
 
 
-class Receipt(Value, frozen=True):
-    """An accepted command that moved an amount. Amount and balance are in cents."""
+class Receipt(Value, frozen=True, kw_only=True, omit_defaults=True):
+    """An accepted command. Amount, balance and what is available are in cents.
+
+    `amount` is there when the command named one; `counterpart` is the account that a transfer went into, after it.
+    """
 
     type: str
     event_id: str
     account_id: AccountId
-    amount: int
+    amount: int | None = None
     balance: int
+    available: int
     version: Version
     position: Position
+    counterpart: Counterpart | None = None
 
 
 class NewAccount(Value, frozen=True):
@@ -23,6 +28,7 @@ class NewAccount(Value, frozen=True):
     id: AccountId
     name: str
     balance: int
+    available: int
     version: Version
     position: Position
 
@@ -65,7 +71,18 @@ def answer(
             o.position,
         )
     assert o.balance is not None
-    if o.amount is not None:
-        return receipt(o.type, o.event_id, o.account_id, o.amount, o.balance, o.version, o.position)
-    assert o.name is not None
-    return new_account(o.account_id, o.name, o.balance, o.version, o.position)
+    assert o.available is not None
+    if o.type == AccountCreated.type:
+        assert o.name is not None
+        return new_account(o.account_id, o.name, o.balance, o.available, o.version, o.position)
+    return receipt(
+        type=o.type,
+        event_id=o.event_id,
+        account_id=o.account_id,
+        amount=o.amount,
+        balance=o.balance,
+        available=o.available,
+        version=o.version,
+        position=o.position,
+        counterpart=o.counterpart,
+    )

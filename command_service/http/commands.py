@@ -3,12 +3,23 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Struct
 
-from command_service.account import Command, CreateAccount, Deposit, Withdraw
+from command_service.account import (
+    Close,
+    Command,
+    CreateAccount,
+    Deposit,
+    Freeze,
+    SetOverdraftLimit,
+    Transfer,
+    Unfreeze,
+    Withdraw,
+)
 from command_service.http.answers import NewAccount, NewAccountResult, ReceiptResult, Rejection, answer
 from command_service.ledger_writer import LedgerWriter, WriteRequest, fingerprint
 from shared.errors import InvalidRequest
@@ -25,6 +36,11 @@ PATHS: Mapping[str, type[Command]] = {
     "/account/": CreateAccount,
     "/account/deposit/": Deposit,
     "/account/withdraw/": Withdraw,
+    "/account/transfer/": Transfer,
+    "/account/overdraft/": SetOverdraftLimit,
+    "/account/freeze/": Freeze,
+    "/account/unfreeze/": Unfreeze,
+    "/account/close/": Close,
 }
 """The account's id follows. `/account` alone takes it in the body, and `/commands` takes a list of all of them."""
 
@@ -111,8 +127,9 @@ def _reader(command: type[Command], with_id: bool = False) -> ReadOne:
     def read(name: str, body: bytes) -> Command:
         fields = msgspec.structs.astuple(_read(decode, body))
         asked = make(*fields) if with_id else make(*fields[:id_at], name, *fields[id_at:])
-        if asked.account_id is not None and not is_account_id(asked.account_id):
-            raise InvalidRequest([("id" if with_id else "account_id", f"must be {ACCOUNT_ID_RULE}")])
+        for field, account_id in ("id" if with_id else "account_id", asked.account_id), ("to", asked.to):
+            if account_id is not None and not is_account_id(account_id):
+                raise InvalidRequest([(field, f"must be {ACCOUNT_ID_RULE}")])
         return asked
 
     return read
@@ -123,10 +140,11 @@ _decode_batch = msgspec.json.Decoder(Batch).decode
 
 def _read_batch(body: bytes) -> list[Command]:
     commands = _read(_decode_batch, body)
-    account_ids = [VALID_ID if command.account_id is None else command.account_id for command in commands]
-    if not all(map(is_account_id, account_ids)):
-        wrong = next(number for number, account_id in enumerate(account_ids) if not is_account_id(account_id))
-        raise InvalidRequest([(f"{wrong}.account_id", f"must be {ACCOUNT_ID_RULE}")])
+    for field in ("account_id", "to"):
+        account_ids = [VALID_ID if one is None else one for one in map(attrgetter(field), commands)]
+        if not all(map(is_account_id, account_ids)):
+            wrong = next(number for number, account_id in enumerate(account_ids) if not is_account_id(account_id))
+            raise InvalidRequest([(f"{wrong}.{field}", f"must be {ACCOUNT_ID_RULE}")])
     return commands
 
 

@@ -31,7 +31,9 @@ def encoded(position: int, event: Event, account_id: AccountId, version: int, tr
 
 
 OF_ALICE = [encoded(n, event, ALICE, n, "00-trace-01" if n % 2 else UNSET) for n, event in enumerate(EVENTS, 1)]
-OF_BOB = [encoded(len(EVENTS) + 1, DEPOSITED, BOB, 1)]
+LAST = len(EVENTS) + 1
+OF_BOB = [encoded(LAST, DEPOSITED, BOB, LAST)]
+RECEIVED = [event for event in OF_ALICE if b"money-transferred" in event]
 
 
 async def fold(store: ViewStore, *pages: list[bytes]) -> Projection:
@@ -47,17 +49,17 @@ async def apply(projection: Projection, events: list[bytes]) -> None:
 
 async def test_every_type_of_event_is_given_back_byte_for_byte(view_store: ViewStore) -> None:
     await fold(view_store, OF_ALICE[:4], OF_ALICE[4:] + OF_BOB)
-    assert await read_history(view_store.read, ALICE, Version(0), 100, EVER) == (OF_ALICE, 7)
-    assert await read_history(view_store.read, BOB, Version(0), 100, EVER) == (OF_BOB, 7)
+    assert await read_history(view_store.read, ALICE, Version(0), 100, EVER) == (OF_ALICE, LAST)
+    assert await read_history(view_store.read, BOB, Version(0), 100, EVER) == (RECEIVED + OF_BOB, LAST)
 
 
 async def test_it_is_read_from_a_version_on_up_to_a_position(view_store: ViewStore) -> None:
     assert await read_history(view_store.read, ALICE, Version(0), 100, EVER) == ([], 0)
     await fold(view_store, OF_ALICE + OF_BOB)
-    assert await read_history(view_store.read, ALICE, Version(2), 3, EVER) == (OF_ALICE[2:5], 7)
-    assert await read_history(view_store.read, ALICE, Version(2), 100, Position(4)) == (OF_ALICE[2:4], 7)
-    assert await read_history(view_store.read, ALICE, Version(6), 100, EVER) == ([], 7)
-    assert await read_history(view_store.read, AccountId("unknown"), Version(0), 100, EVER) == ([], 7)
+    assert await read_history(view_store.read, ALICE, Version(2), 3, EVER) == (OF_ALICE[2:5], LAST)
+    assert await read_history(view_store.read, ALICE, Version(2), 100, Position(4)) == (OF_ALICE[2:4], LAST)
+    assert await read_history(view_store.read, ALICE, Version(LAST), 100, EVER) == ([], LAST)
+    assert await read_history(view_store.read, AccountId("unknown"), Version(0), 100, EVER) == ([], LAST)
 
 
 async def test_a_person_can_ask_it_in_sql(view_store: ViewStore) -> None:
@@ -66,7 +68,12 @@ async def test_a_person_can_ask_it_in_sql(view_store: ViewStore) -> None:
         SELECT account_id, sum(amount), min(time), max(data ->> 'description') FROM history
         WHERE type = 'amount-deposited' GROUP BY account_id ORDER BY account_id
     """)
-    assert await view_store.read(deposits) == [("alice", 100, at(3), "salary"), ("bob", 100, at(7), "salary")]
+    transfers = Read.in_both("""
+        SELECT account_id, other_account_id, other_is_subject, amount FROM history
+        WHERE type = 'money-transferred' ORDER BY account_id
+    """)
+    assert await view_store.read(transfers) == [("alice", "bob", False, 30), ("bob", "alice", True, 30)]
+    assert await view_store.read(deposits) == [("alice", 100, at(3), "salary"), ("bob", 100, at(LAST), "salary")]
 
 
 @pytest.mark.parametrize(

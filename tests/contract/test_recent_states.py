@@ -12,18 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from command_service.account import Command, CreateAccount
+from command_service.account import Close, Command, CreateAccount, Freeze, SetOverdraftLimit, Unfreeze
 from command_service.event_log import recent_states, runs, sqlite
 from command_service.event_log.sqlite import SqliteEventLog
 from command_service.ledger_writer import WriteRequest
-from command_service.states import NO_STATE, State, state_after
+from command_service.states import State, states_after
 from command_service.verify import verify
 from shared.errors import CorruptStore, OutcomeUnknown
 from shared.events import AccountId, RecordedEvent, decode_events, join_events
 from tests.contract.conftest import closed_at_the_end
 from tests.contract.test_event_log import LOG, STATES, record, state, stored
 from tests.contract.test_ledger import running
-from tests.examples import ALICE, BOB, DEPOSIT_REJECTED, deposit, logged, withdraw
+from tests.examples import ALICE, BOB, DEPOSIT_REJECTED, deposit, logged, transfer, withdraw
 
 IDS = [AccountId(name) for name in "abcdefgh"]
 ids = st.sampled_from(IDS)
@@ -31,6 +31,9 @@ commands = st.one_of(
     st.builds(CreateAccount, st.just("Alice"), ids),
     st.builds(deposit, st.integers(0, 3), ids),
     st.builds(withdraw, st.integers(0, 3), ids),
+    st.builds(transfer, st.integers(0, 3), ids, ids),
+    st.builds(SetOverdraftLimit, ids, st.integers(0, 3)),
+    *(st.builds(command, ids) for command in (Freeze, Unfreeze, Close)),
 )
 
 
@@ -45,7 +48,7 @@ def left_by_a_crash(path: Path, to: Path) -> Path:
 def folded(events: Sequence[RecordedEvent]) -> dict[AccountId, State]:
     states: dict[AccountId, State] = {}
     for event in events:
-        states[event.account_id] = state_after(states.get(event.account_id, NO_STATE), event)
+        states |= states_after(states, event)
     return states
 
 

@@ -19,7 +19,17 @@ import asyncpg
 import msgspec
 import pytest
 
-from command_service.account import Command, CreateAccount, Deposit, Withdraw
+from command_service.account import (
+    Close,
+    Command,
+    CreateAccount,
+    Deposit,
+    Freeze,
+    SetOverdraftLimit,
+    Transfer,
+    Unfreeze,
+    Withdraw,
+)
 from command_service.event_log import EventLog, recent_states, sqlite
 from command_service.event_log.postgres import PostgresEventLog
 from command_service.event_log.sqlite import SqliteEventLog
@@ -27,7 +37,7 @@ from command_service.ledger_writer import WriteRequest
 from command_service.verify import verify
 from shared.chain import START, ChainAt, extend
 from shared.errors import CorruptStore, LedgerError
-from shared.events import AccountId, Position, decode_events, join_events
+from shared.events import EVENT_TYPES, AccountId, Position, decode_events, join_events
 from tests.contract.conftest import OpenEventLog, closed_at_the_end
 from tests.contract.test_event_log import ALL
 from tests.contract.test_ledger import Ledger, running
@@ -41,16 +51,25 @@ MEMORY_MEBIBYTES_MAX = 256
 """More than before, for all of them: a damaged length asks for no gigabytes."""
 
 
+STATUS_COMMANDS: list[Callable[[AccountId, str], Command]] = [Freeze, Unfreeze, Close]
+
+
 def some_command(number: int) -> Command:
     """Often one that is rejected."""
     account_id = IDS[number % 7 % 4]
-    match number % 5:
+    match number % 6:
         case 0:
             return CreateAccount("Alice", account_id)
         case 1:
             return Withdraw(account_id, number % 40)
         case 2:
             return Withdraw(REJECTED_ONLY, number, "rent")
+        case 3:
+            return Transfer(account_id, IDS[(number + 1) % 7 % 4], number % 30, "rent")
+        case 4 if number % 5 < 4:
+            return STATUS_COMMANDS[number // 6 % 3](account_id, "court order")
+        case 4:
+            return SetOverdraftLimit(account_id, number % 70)
         case _:
             return Deposit(account_id, number % 90, f'salary {number} \N{BANK} "\\\n')
 
@@ -94,7 +113,7 @@ async def test_a_log_that_holds_is_passed_and_its_end_is_told(open_event_log: Op
         assert await verify(log) == START
         await write_history(log)
         events = await everything(log)
-        assert len({type(event.event) for event in decode_events(join_events(events))}) == 6
+        assert len({type(event.event) for event in decode_events(join_events(events))}) == len(EVENT_TYPES)
         whole = ChainAt(Position(EVENTS), extend(START.chain, events))
         assert await verify(log) == whole
     async with open_event_log() as log:
@@ -477,7 +496,7 @@ def a_time_that_goes_back(events: Rewritten) -> int:
 
 
 def a_type_that_is_unknown(events: Rewritten) -> int:
-    events[20] = changed(events[20], type="account-closed")
+    events[20] = changed(events[20], type="account-merged")
     return 21
 
 

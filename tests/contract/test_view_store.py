@@ -37,7 +37,7 @@ def put_reserve(amount: int) -> list[Change]:
 
 
 def view(account_id: AccountId, balance: int, version: int = 1, name: str = "Alice") -> AccountView:
-    return AccountView(account_id, name, balance, Version(version), at(version % 60))
+    return AccountView(account_id, name, balance, 0, "open", Version(version), at(version % 60))
 
 
 async def test_new_views_are_at_the_start_and_empty(view_store: ViewStore) -> None:

@@ -5,8 +5,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
-from command_service.account import Account, Command, CreateAccount, Deposit, Withdraw, decide
+from command_service.account import (
+    Account,
+    Close,
+    Command,
+    CreateAccount,
+    Deposit,
+    Freeze,
+    SetOverdraftLimit,
+    Transfer,
+    Unfreeze,
+    Withdraw,
+    decide,
+)
 from shared.events import AccountId
 from tests.faults.history import Body, History, Operation, Read, View
 
@@ -19,7 +32,18 @@ KINDS = {
     "deposit-rejected": "deposit",
     "amount-withdrawn": "withdraw",
     "withdrawal-rejected": "withdraw",
+    "money-transferred": "transfer",
+    "transfer-rejected": "transfer",
+    "overdraft-limit-set": "set-overdraft-limit",
+    "overdraft-limit-rejected": "set-overdraft-limit",
+    "account-frozen": "freeze",
+    "freeze-rejected": "freeze",
+    "account-unfrozen": "unfreeze",
+    "unfreeze-rejected": "unfreeze",
+    "account-closed": "close",
+    "close-rejected": "close",
 }
+STATUSES = {"account-frozen": "frozen", "account-unfrozen": "open", "account-closed": "closed"}
 
 
 def check(history: History, log: Sequence[CloudEvent], views: Sequence[View]) -> list[str]:
@@ -39,26 +63,35 @@ def check_log(log: Sequence[CloudEvent]) -> Iterator[str]:
     accounts: dict[str, Account] = {}
     ids: set[str] = set()
     for expected, event in enumerate(log, 1):
-        where, account_id = f"position {event['sequence']}", event["subject"]
+        where = f"position {event['sequence']}"
         if int(event["sequence"]) != expected:
             yield f"{where}: {expected} belongs there"
-        versions[account_id] += 1
-        if event["accountversion"] != versions[account_id]:
-            yield f"{where}: version {event['accountversion']} of {account_id}, not {versions[account_id]}"
+        for account_id, version in streams(event).items():
+            versions[account_id] += 1
+            if version != versions[account_id]:
+                yield f"{where}: version {version} of {account_id}, not {versions[account_id]}"
         if event["id"] in ids:
             yield f"{where}: the event {event['id']} is there twice"
         ids.add(event["id"])
-        account = accounts.get(account_id)
-        right = decide(account, command_of(event))
+        moved, command = changes(event), command_of(event)
+        if moved.keys() - streams(event):
+            yield f"{where}: it moves {moved}, and is in the streams of {[*streams(event)]} only"
+        account = accounts.get(event["subject"])
+        right = decide(account, command, accounts.get(command.to) if command.to else None)
         if (right.type, msgspec.to_builtins(right)) != (event["type"], event["data"]):
             yield f"{where}: {event['type']} {event['data']} for {account}, and not {right}"
-        balance = (account.balance if account else 0) + change(event)
-        if balance < 0:
-            yield f"{where}: the balance of {account_id} is {balance}"
-        if account is not None:
-            accounts[account_id] = Account(account.name, balance)
-        elif event["type"] == "account-created":
-            accounts[account_id] = Account(event["data"]["name"], 0)
+        if event["type"] == "account-created" and account is None:
+            accounts[event["subject"]] = Account(event["data"]["name"], 0)
+        elif event["type"] == "overdraft-limit-set" and account is not None:
+            accounts[event["subject"]] = replace(account, overdraft_limit=event["data"]["limit"])
+        elif event["type"] in STATUSES and account is not None:
+            accounts[event["subject"]] = replace(account, status=STATUSES[event["type"]])
+        for account_id, change in moved.items():
+            before = accounts.get(account_id, Account("", 0))
+            if before.balance + change < min(0, -before.overdraft_limit):
+                yield f"{where}: the balance of {account_id} is {before.balance + change}"
+            if account_id in accounts:
+                accounts[account_id] = replace(before, balance=before.balance + change)
 
 
 def check_operations(operations: Sequence[Operation], log: Sequence[CloudEvent]) -> Iterator[str]:
@@ -81,8 +114,8 @@ def check_operations(operations: Sequence[Operation], log: Sequence[CloudEvent])
             case ("unknown", number) if number > 1:
                 yield f"{what} is in the log {number} times: {positions}"
         for event in events:
-            asked = (operation.kind, operation.account, operation.amount)
-            done = (KINDS[event["type"]], event["subject"], event["data"].get("amount"))
+            asked = (operation.kind, operation.account, operation.amount, operation.to)
+            done = (KINDS[event["type"]], event["subject"], amount_of(event), event["data"].get("to"))
             if asked != done:
                 yield f"{what} asked for {asked}, the log has {done}"
         for answer in operation.answers:
@@ -92,12 +125,20 @@ def check_operations(operations: Sequence[Operation], log: Sequence[CloudEvent])
                     int(event["sequence"]),
                     event["id"] if "event_id" in answer else None,
                     event["accountversion"] if "version" in answer else None,
-                    balances[int(event["sequence"])] if "balance" in answer else None,
+                    balances[int(event["sequence"])].get(event["subject"]) if "balance" in answer else None,
                 )
                 for event in events
             ]
             if told not in there:
                 yield f"{what} was told (position, event, version, balance) {told}, the log has {there}"
+            counterparts: list[object] = [
+                {"account_id": account_id, "balance": balances[int(event["sequence"])][account_id], "version": version}
+                for event in events
+                for account_id, version in streams(event).items()
+                if account_id != event["subject"]
+            ]
+            if [answer.get("counterpart")] != (counterparts or [None]):
+                yield f"{what} was told {answer.get('counterpart')} of its counterpart, the log has {counterparts}"
             if "reason" in answer and [answer["reason"]] != [event["data"].get("reason") for event in events]:
                 yield f"{what} was told {answer['reason']}, the log has another reason"
     for operation_id_, events in found.items():
@@ -216,41 +257,58 @@ def check_states(log: Sequence[CloudEvent], reads: Sequence[Read], views: Sequen
 
 def fold(accounts: dict[str, Body], reserve: Body, event: CloudEvent) -> Body:
     """Bring `accounts` to where `event` leaves them; the reserve after it."""
-    account_id, moved = event["subject"], change(event)
+    moved, time = changes(event), event["time"]
     if event["type"] == "account-created":
-        name, time = event["data"]["name"], event["time"]
-        accounts[account_id] = {"id": account_id, "name": name, "balance": 0, "version": 1, "last_updated": time}
-    if (account := accounts.get(account_id)) is None:
+        account_id, name = event["subject"], event["data"]["name"]
+        accounts[account_id] = {"id": account_id, "name": name, "balance": 0, "available": 0, "overdraft_limit": 0}
+        accounts[account_id].update(status="open", last_updated=time)
+    for account_id, version in streams(event).items():
+        if account_id in accounts:
+            accounts[account_id] = account = {**accounts[account_id], "version": version}
+            if account_id in moved:
+                account.update(balance=account["balance"] + moved[account_id], last_updated=time)
+            elif event["type"] == "overdraft-limit-set":
+                account.update(overdraft_limit=event["data"]["limit"], last_updated=time)
+            elif event["type"] in STATUSES:
+                account.update(status=STATUSES[event["type"]], last_updated=time)
+            account["available"] = account["balance"] + account["overdraft_limit"]
+    if not sum(moved.values()):
         return reserve
-    accounts[account_id] = account = {**account, "version": event["accountversion"]}
-    if not moved:
-        return reserve
-    account.update(balance=account["balance"] + moved, last_updated=event["time"])
-    return {"amount": reserve["amount"] + moved, "last_updated": event["time"]}
+    return {"amount": reserve["amount"] + sum(moved.values()), "last_updated": time}
 
 
-def balances_after_each(log: Sequence[CloudEvent]) -> dict[int, int | None]:
-    """Of the event's account, by position; None while it does not exist."""
+def balances_after_each(log: Sequence[CloudEvent]) -> dict[int, dict[str, int]]:
+    """Of the accounts in whose streams the event is, by its position; without those that do not exist."""
     balances: dict[str, int] = {}
-    after: dict[int, int | None] = {}
+    after: dict[int, dict[str, int]] = {}
     for event in log:
         if event["type"] == "account-created":
             balances[event["subject"]] = 0
-        if event["subject"] in balances:
-            balances[event["subject"]] += change(event)
-        after[int(event["sequence"])] = balances.get(event["subject"])
+        for account_id, change in changes(event).items():
+            if account_id in balances:
+                balances[account_id] += change
+        after[int(event["sequence"])] = {one: balances[one] for one in streams(event) if one in balances}
     return after
 
 
-def change(event: CloudEvent) -> int:
-    """Of the balance, in cents."""
+def streams(event: CloudEvent) -> dict[str, int]:
+    """The accounts in whose streams it is, and its version there."""
+    of_counterpart = {event["counterpart"]: event["counterpartversion"]} if "counterpart" in event else {}
+    return {event["subject"]: event["accountversion"], **of_counterpart}
+
+
+def changes(event: CloudEvent) -> dict[str, int]:
+    """Of balances, in cents."""
     match event["type"]:
         case "amount-deposited":
-            return int(event["data"]["amount"])
+            return {event["subject"]: int(event["data"]["amount"])}
         case "amount-withdrawn":
-            return -int(event["data"]["amount"])
+            return {event["subject"]: -int(event["data"]["amount"])}
+        case "money-transferred":
+            amount = int(event["data"]["amount"])
+            return {event["subject"]: -amount, event["data"]["to"]: amount}
         case _:
-            return 0
+            return {}
 
 
 def went_back(who: str, before: Moment, after: Moment) -> str:
@@ -267,8 +325,16 @@ def named(what: Operation | Read) -> str:
     return f"the read of {account} in {what.views} by session {what.session}"
 
 
+def amount_of(event: CloudEvent) -> int | None:
+    data: Body = event["data"]
+    amount: int | None = data.get("limit", data.get("amount"))
+    return amount
+
+
 def operation_id(event: CloudEvent) -> str:
     data = event["data"]
+    if "limit" in data:
+        return f"limit-{data['limit']}"
     return str(data["description"] if "description" in data else data["name"])
 
 
@@ -280,5 +346,15 @@ def command_of(event: CloudEvent) -> Command:
             return CreateAccount(data["name"], account_id)
         case "deposit":
             return Deposit(account_id, data["amount"], data["description"])
+        case "transfer":
+            return Transfer(account_id, data["to"], data["amount"], data["description"])
+        case "set-overdraft-limit":
+            return SetOverdraftLimit(account_id, data["limit"])
+        case "freeze":
+            return Freeze(account_id, data["description"])
+        case "unfreeze":
+            return Unfreeze(account_id, data["description"])
+        case "close":
+            return Close(account_id, data["description"])
         case _:
             return Withdraw(account_id, data["amount"], data["description"])

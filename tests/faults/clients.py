@@ -13,6 +13,17 @@ import aiohttp
 from tests.faults.history import Attempt, History, Kind, Operation, Read
 
 CLIENTS = 16
+KINDS: dict[Kind, int] = {
+    "deposit": 20,
+    "withdraw": 10,
+    "transfer": 16,
+    "create-account": 2,
+    "set-overdraft-limit": 2,
+    "freeze": 1,
+    "unfreeze": 4,
+    "close": 1,
+}
+"""How often each is asked for."""
 ACCOUNTS = 12
 BATCH_COMMANDS_MAX = 100
 REQUEST_SECONDS = 6
@@ -24,7 +35,7 @@ FAILURES = (aiohttp.ClientError, TimeoutError, ConnectionError)
 
 
 class Clients:
-    """A load of deposits, withdrawals, new accounts, batches, duplicates, commands without hope, and queries.
+    """A load of all commands, alone and in batches, duplicates, commands without hope, and queries.
 
     Each client is a session: it remembers the highest position that it was told of or has read.
     """
@@ -152,7 +163,7 @@ class Clients:
 
     def _new_operation(self, session: int) -> Operation:
         random, account = self._random, self._random.choice(self.accounts)
-        kind: Kind = random.choices(("deposit", "withdraw", "create-account"), (10, 8, 1))[0]
+        kind: Kind = random.choices(list(KINDS), list(KINDS.values()))[0]
         amount: int | None = random.randint(1, 1_000)
         match random.randrange(20):
             case 0:
@@ -161,9 +172,16 @@ class Clients:
                 account = f"nobody-{random.randrange(1000)}"
             case 2:
                 account, kind = self._new_id("account"), "create-account"
-        if kind == "create-account":
+        name = self._new_id("command")
+        if kind == "set-overdraft-limit":
+            # No two are the same, and some are lower than those before them.
+            amount = self._number if self._number % 2 else 1_000_000 - self._number
+            name = f"limit-{amount}"
+        elif kind not in ("deposit", "withdraw", "transfer"):
             amount = None
-        operation = Operation(self._new_id("command"), kind, account, amount, session)
+        operation = Operation(name, kind, account, amount, session)
+        if kind == "transfer":
+            operation.to = random.choice([*self.accounts, "nobody"])
         self.history.operations.append(operation)
         return operation
 
@@ -182,12 +200,20 @@ def _request(operations: list[Operation]) -> tuple[str, Any]:
     match operation.kind:
         case "create-account":
             return f"/account/{operation.account}", item
+        case "set-overdraft-limit":
+            return f"/account/overdraft/{operation.account}", item
         case kind:
             return f"/account/{kind}/{operation.account}", item
 
 
 def _item(operation: Operation) -> dict[str, object]:
     item: dict[str, object] = {"type": operation.kind, "account_id": operation.account}
-    if operation.kind == "create-account":
-        return {**item, "name": operation.id}
-    return {**item, "amount": operation.amount, "description": operation.id}
+    match operation.kind:
+        case "create-account":
+            return {**item, "name": operation.id}
+        case "set-overdraft-limit":
+            return {**item, "limit": operation.amount}
+        case "transfer":
+            item["to"] = operation.to
+    amount = {} if operation.amount is None else {"amount": operation.amount}
+    return {**item, **amount, "description": operation.id}

@@ -6,7 +6,9 @@ All times are in seconds of one monotonic clock: that of the process that all cl
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["create-account", "deposit", "withdraw"]
+Kind = Literal[
+    "create-account", "deposit", "withdraw", "transfer", "set-overdraft-limit", "freeze", "unfreeze", "close"
+]
 Outcome = Literal["acknowledged", "unknown", "refused"]
 Body = dict[str, Any]
 
@@ -24,7 +26,10 @@ class Attempt:
 
 @dataclass(slots=True)
 class Operation:
-    """One command. `id` is its own: the name in a create-account, the description in the others."""
+    """One command. `id` is its own: the name in a create-account, the limit where one is set, else the description.
+
+    A limit is its `amount`.
+    """
 
     id: str
     kind: Kind
@@ -32,6 +37,8 @@ class Operation:
     amount: int | None
     session: int
     """The client that sent it: each has a number."""
+    to: str | None = None
+    """Where a transfer goes."""
     attempts: list[Attempt] = field(default_factory=list)
     answers: list[Body] = field(default_factory=list)
     """What it came to, as told to the client: by the first request, a retry, or a duplicate."""

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from command_service.account import Account, Command, CreateAccount, Deposit, Withdraw, decide, evolve
-from shared.events import AccountId
-from tests.faults.checker import CloudEvent, Moment, check, contradictions
+from shared.events import AccountId, entries
+from tests.faults.checker import KINDS, CloudEvent, Moment, check, contradictions
 from tests.faults.history import Attempt, Body, History, Kind, Operation, Outcome, Read, View
 
 
@@ -45,7 +45,12 @@ ONE, OTHER = "one-projection", "other-projection"
 
 
 def alice(balance: int, version: int, time: int) -> Body:
-    return {"id": "alice", "name": "create", "balance": balance, "version": version, "last_updated": f"time-{time}"}
+    return {**account_body("alice", "create", balance, version), "last_updated": f"time-{time}"}
+
+
+def account_body(account: str, name: str, balance: int, version: int) -> Body:
+    limit = {"available": balance, "overdraft_limit": 0, "status": "open"}
+    return {"id": account, "name": name, "balance": balance, **limit, "version": version}
 
 
 def reserve(amount: int, time: int) -> Body:
@@ -62,12 +67,12 @@ def sound() -> Case:
         nonlocal account
         sent = float(len(history.operations))
         answered = None if outcome == "unknown" else sent + 0.5
-        operation = Operation(name, kind, "alice", amount, next(sessions), [Attempt(sent, answered, outcome)])
+        operation = Operation(name, kind, "alice", amount, next(sessions), None, [Attempt(sent, answered, outcome)])
         history.operations.append(operation)
         if not recorded:
             return
         event = decide(account, command_for(operation))
-        account = evolve(account, event)
+        account = evolve(account, event, dict(entries(AccountId("alice"), event)).get(AccountId("alice"), 0))
         position = len(log) + 1
         log.append(
             {
@@ -201,8 +206,8 @@ SALARY_IS_3 = "the deposit 'salary' has position 3, but was sent after the answe
         (change_event("yacht", type="amount-withdrawn", data={"amount": 999, "description": "yacht"}), "and not"),
         (change_event("yacht", type="amount-withdrawn", data={"amount": 999, "description": "yacht"}), "is -969"),
         (change_event("rent", type="withdrawal-rejected"), "and not"),
-        (change_data("salary", amount=101), "asked for ('deposit', 'alice', 100), the log has"),
-        (change_event("salary", subject="bob"), "asked for ('deposit', 'alice', 100), the log has"),
+        (change_data("salary", amount=101), "asked for ('deposit', 'alice', 100, None), the log has"),
+        (change_event("salary", subject="bob"), "asked for ('deposit', 'alice', 100, None), the log has"),
         (change_answer("salary", balance=99), "was told (position, event, version, balance)"),
         (change_answer("salary", position=4), "was told (position, event, version, balance)"),
         (change_answer("yacht", event_id="event-1"), "was told (position, event, version, balance)"),
@@ -226,8 +231,14 @@ SALARY_IS_3 = "the deposit 'salary' has position 3, but was sent after the answe
             "but was sent after the answer to the read of alice in other-projection by session 0 told of 5",
         ),
         (set_read(6, body=alice(36, 6, 6)), "at 6, the read of alice in other-projection by session 1 is"),
-        (set_read(1, body=alice(99, 3, 3)), "'create', 'balance': 100, 'version': 3, 'last_updated': 'time-3'}"),
-        (set_read(1, body=alice(100, 2, 3)), "'create', 'balance': 100, 'version': 3, 'last_updated': 'time-3'}"),
+        (
+            set_read(1, body=alice(99, 3, 3)),
+            "the log says {'id': 'alice', 'name': 'create', 'balance': 100, 'avail",
+        ),
+        (
+            set_read(1, body=alice(100, 2, 3)),
+            "the log says {'id': 'alice', 'name': 'create', 'balance': 100, 'avail",
+        ),
         (set_read(1, body=alice(100, 3, 2)), "'last_updated': 'time-2'}, the log says"),
         (set_read(1, body={**alice(100, 3, 3), "name": "bob"}), "the log says {'id': 'alice', 'name': 'create'"),
         (set_read(0, body=alice(0, 1, 1)), "the log says None"),
@@ -289,3 +300,93 @@ def test_contradictions_are_those_that_comparing_each_with_each_finds(told: list
     ]
     found = [(before.position, after.time, after.position) for before, after in contradictions(told, sent)]
     assert sorted(found) == sorted(each)
+
+
+def transferred() -> Case:
+    """Alice has given Bob 30 of her 100."""
+    log: list[CloudEvent] = []
+    operations: list[Operation] = []
+    done: list[tuple[Kind, str, int | None, Body, Body]] = [
+        ("create-account", "alice", None, {"name": "one"}, {"balance": 0, "version": 1}),
+        ("create-account", "bob", None, {"name": "two"}, {"balance": 0, "version": 1}),
+        ("deposit", "alice", 100, {"description": "three"}, {"balance": 100, "version": 2}),
+        (
+            "transfer",
+            "alice",
+            30,
+            {"to": "bob", "description": "four"},
+            {"balance": 70, "version": 3, "counterpart": {"account_id": "bob", "balance": 30, "version": 2}},
+        ),
+    ]
+    types = {kind: event_type for event_type, kind in reversed(KINDS.items())}
+    for position, (kind, account, amount, data, answer) in enumerate(done, 1):
+        name = data.get("description") or data["name"]
+        attempt = Attempt(position, position + 0.5, "acknowledged")
+        operation = Operation(name, kind, account, amount, 0, data.get("to"), [attempt])
+        operation.answers.append({"position": position, **answer})
+        operations.append(operation)
+        other = {"counterpart": "bob", "counterpartversion": 2} if kind == "transfer" else {}
+        log.append(
+            {
+                "id": f"event-{position}",
+                "type": types[kind],
+                "subject": account,
+                "sequence": f"{position:020d}",
+                "accountversion": answer["version"],
+                **other,
+                "time": f"time-{position}",
+                "data": data if amount is None else {"amount": amount, **data},
+            }
+        )
+    accounts = {
+        "alice": {**account_body("alice", "one", 70, 3), "last_updated": "time-4"},
+        "bob": {**account_body("bob", "two", 30, 2), "last_updated": "time-4"},
+    }
+    return Case(History(operations), log, [View(4, accounts, reserve(100, 3))])
+
+
+def test_a_transfer_is_in_the_streams_of_both_accounts() -> None:
+    case = transferred()
+    assert check(case.history, case.log, case.views) == []
+
+
+def half_a_transfer(case: Case) -> None:
+    case.views[0].accounts["bob"].update(balance=0)
+
+
+def a_transfer_that_made_money(case: Case) -> None:
+    case.views[0].reserve.update(amount=130)
+
+
+def a_wrong_version(case: Case) -> None:
+    case.event("four").update(counterpartversion=3)
+
+
+def no_counterpart(case: Case) -> None:
+    del case.event("four")["counterpart"]
+
+
+def another_account(case: Case) -> None:
+    case.operation("four").to = "carol"
+
+
+def a_wrong_answer(case: Case) -> None:
+    case.operation("four").answers[0]["counterpart"]["balance"] = 31
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (half_a_transfer, "has {'id': 'bob', 'name': 'two', 'balance': 0"),
+        (a_transfer_that_made_money, "has the reserve {'amount': 130"),
+        (a_wrong_version, "version 3 of bob, not 2"),
+        (no_counterpart, "is in the streams of ['alice'] only"),
+        (another_account, "asked for ('transfer', 'alice', 30, 'carol')"),
+        (a_wrong_answer, "'balance': 31, 'version': 2} of its counterpart"),
+    ],
+)
+def test_a_damaged_transfer_is_found(damage: Callable[[Case], None], said: str) -> None:
+    case = transferred()
+    damage(case)
+    violations = check(case.history, case.log, case.views)
+    assert any(said in violation for violation in violations), violations

@@ -218,6 +218,9 @@ def draft(random: Random) -> Draft:
     )
 
 
+STATUS_PATHS = ["freeze", "unfreeze", "close"]
+
+
 def _money(random: Random) -> dict[str, Json]:
     body: dict[str, Json] = {"amount": random.choice([1, 5, 100, 10_000, 0, -5, 2**62])}
     if random.random() < 0.7:
@@ -226,14 +229,20 @@ def _money(random: Random) -> dict[str, Json]:
 
 
 def _item(random: Random) -> dict[str, Json]:
-    kind = random.choice(["deposit", "withdraw", "create-account"])
+    kind = random.choice(["deposit", "withdraw", "transfer", "create-account", *STATUS_PATHS, "set-overdraft-limit"])
+    if kind == "set-overdraft-limit":
+        return {"type": kind, "account_id": random.choice(ACCOUNTS), "limit": random.choice([0, 5, 2**63 - 1])}
+    if kind in STATUS_PATHS:
+        return {"type": kind, "account_id": random.choice(ACCOUNTS), "description": MARKER}
     if kind == "create-account":
         return {"type": kind, "account_id": random.choice(ACCOUNTS), "name": "Alice"}
+    if kind == "transfer":
+        return {"type": kind, "account_id": random.choice(ACCOUNTS), "to": random.choice(ACCOUNTS), **_money(random)}
     return {"type": kind, "account_id": random.choice(ACCOUNTS), **_money(random)}
 
 
 def _command(random: Random, account: str) -> Draft:
-    match random.randrange(6):
+    match random.randrange(9):
         case 0:
             path: list[str] = ["account"]
             body: dict[str, Json] = {"name": "Alice", "id": account}
@@ -243,6 +252,12 @@ def _command(random: Random, account: str) -> Draft:
             path, body = ["account", account], {"name": "Zoë"}
         case 3:
             return Draft("command", "POST", ["commands"], [_item(random) for _ in range(random.randint(0, 5))])
+        case 5:
+            path, body = ["account", random.choice(STATUS_PATHS), account], {"description": "Zoë"}
+        case 6:
+            path, body = ["account", "overdraft", account], {"limit": random.choice([0, 5, 2**63 - 1])}
+        case 4:
+            path, body = ["account", "transfer", account], {"to": random.choice(ACCOUNTS), **_money(random)}
         case _:
             path, body = ["account", random.choice(["deposit", "withdraw"]), account], _money(random)
     return Draft("command", "POST", path, body)

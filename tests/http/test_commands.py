@@ -35,6 +35,7 @@ async def test_creating_an_account_answers_201_with_the_account(bank: Bank, acco
         "id": account_id,
         "name": "Alice",
         "balance": 0,
+        "available": 0,
         "version": 1,
         "position": answer["position"],
     }
@@ -101,10 +102,177 @@ async def test_an_accepted_amount_answers_200_with_a_receipt(
         "account_id": account,
         "amount": 30,
         "balance": balance,
+        "available": balance,
         "version": 3,
         "position": int(event["sequence"]),
     }
     assert (event["type"], event["data"]) == (event_type, body)
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+async def test_a_transfer_is_one_event_in_the_streams_of_both_accounts(
+    bank: Bank, account: str, account_id: str, slash: str
+) -> None:
+    other = f"{account_id}-2"
+    await bank.create(other)
+    _, before = await bank.query("/reserve", min_position=await head(bank))
+    body = {"to": other, "amount": 30, "description": "Rent"}
+    status, answer = await bank.post(f"/account/transfer/{account}{slash}", body)
+    event = (await stream(bank, account))[-1]
+    assert status == 200
+    assert answer == {
+        "type": "money-transferred",
+        "event_id": event["id"],
+        "account_id": account,
+        "amount": 30,
+        "balance": 70,
+        "available": 70,
+        "version": 3,
+        "position": int(event["sequence"]),
+        "counterpart": {"account_id": other, "balance": 30, "version": 2},
+    }
+    assert (event["type"], event["data"]) == ("money-transferred", body)
+    assert (event["counterpart"], event["counterpartversion"]) == (other, 2)
+    assert (await stream(bank, other))[-1] == event
+    payer, payee = [(await bank.query(f"/account/{name}"))[1] for name in (account, other)]
+    assert [(view["balance"], view["version"], view["last_updated"]) for view in (payer, payee)] == [
+        (70, 3, event["time"]),
+        (30, 2, event["time"]),
+    ]
+    assert await bank.query("/reserve") == (200, before)
+
+
+async def test_a_rejected_transfer_is_in_the_payers_stream_alone(bank: Bank, account: str, account_id: str) -> None:
+    other = f"{account_id}-2"
+    expected = [
+        (f"{account_id}-3", account, 1, "account-not-found"),
+        (account, other, 0, "amount-not-positive"),
+        (account, other, 1, "counterpart-not-found"),
+        (account, account, 1, "same-account"),
+    ]
+    for payer, payee, amount, reason in expected:
+        status, answer = await bank.post(f"/account/transfer/{payer}", {"to": payee, "amount": amount})
+        assert (status, answer["reason"], answer["account_id"]) == (400, reason, payer)
+        recorded = {"type": "transfer-rejected", "to": payee, "amount": amount, "description": "", "reason": reason}
+        assert await last_event(bank, payer) == recorded
+    await bank.create(other)
+    await bank.deposit(other, INT64_MAX)
+    for amount, reason in (101, "insufficient-funds"), (1, "balance-limit-exceeded"):
+        assert (await bank.post(f"/account/transfer/{account}", {"to": other, "amount": amount}))[1]["reason"] == reason
+    assert len(await stream(bank, other)) == 2
+    assert (await bank.query(f"/account/{account}"))[1]["balance"] == 100
+
+
+async def test_transfers_in_a_batch_see_those_before_them(bank: Bank, account: str, account_id: str) -> None:
+    batch: list[dict[str, Any]] = [
+        {"type": "create-account", "account_id": f"{account_id}-2", "name": "Bob"},
+        {"type": "transfer", "account_id": account, "to": f"{account_id}-2", "amount": 60},
+        {"type": "transfer", "account_id": account, "to": f"{account_id}-2", "amount": 60},
+        {"type": "transfer", "account_id": f"{account_id}-2", "to": account, "amount": 50},
+        {"type": "transfer", "account_id": account, "to": f"{account_id}-2", "amount": 60},
+    ]
+    _, results = await bank.post("/commands", batch)
+    assert [(one["status"], one.get("balance"), one.get("counterpart", {}).get("balance")) for one in results] == [
+        (201, 0, None),
+        (200, 40, 60),
+        (400, None, None),
+        (200, 10, 90),
+        (200, 30, 70),
+    ]
+    assert [event["type"] for event in await stream(bank, f"{account_id}-2")] == [
+        "account-created",
+        *["money-transferred"] * 3,
+    ]
+
+
+async def test_an_overdraft_limit_lets_the_balance_go_below_zero(bank: Bank, account: str) -> None:
+    status, answer = await bank.post(f"/account/overdraft/{account}", {"limit": 50})
+    event = (await stream(bank, account))[-1]
+    assert (status, answer) == (
+        200,
+        {
+            "type": "overdraft-limit-set",
+            "event_id": event["id"],
+            "account_id": account,
+            "balance": 100,
+            "available": 150,
+            "version": 3,
+            "position": int(event["sequence"]),
+        },
+    )
+    assert (event["type"], event["data"]) == ("overdraft-limit-set", {"limit": 50})
+    assert (await bank.withdraw(account, 151))[1]["reason"] == "insufficient-funds"
+    status, answer = await bank.withdraw(account, 140)
+    assert (status, answer["balance"], answer["available"]) == (200, -40, 10)
+    _, view = await bank.query(f"/account/{account}", min_position=answer["position"])
+    assert (view["balance"], view["available"], view["overdraft_limit"]) == (-40, 10, 50)
+    assert (await bank.post(f"/account/overdraft/{account}", {"limit": 39}))[1]["reason"] == "limit-in-use"
+    status, answer = await bank.post(f"/account/overdraft/{account}", {"limit": 40})
+    assert (status, answer["balance"], answer["available"]) == (200, -40, 0)
+
+
+async def test_the_reserve_counts_what_is_below_zero(bank: Bank, account: str) -> None:
+    await bank.post(f"/account/overdraft/{account}", {"limit": INT64_MAX})
+    _, before = await bank.query("/reserve", min_position=await head(bank))
+    _, answer = await bank.withdraw(account, INT64_MAX)
+    _, after = await bank.query("/reserve", min_position=answer["position"])
+    assert (answer["balance"], answer["available"]) == (100 - INT64_MAX, 100)
+    assert after["amount"] == before["amount"] - INT64_MAX
+    _, answer = await bank.deposit(account, INT64_MAX)
+    assert (answer["balance"], answer["available"]) == (100, 100 + INT64_MAX)
+    _, view = await bank.query(f"/account/{account}", min_position=answer["position"])
+    assert (view["balance"], view["available"]) == (100, 100 + INT64_MAX)
+
+
+async def test_a_frozen_account_moves_no_money(bank: Bank, account: str, account_id: str) -> None:
+    other = f"{account_id}-2"
+    await bank.create(other)
+    await bank.deposit(other, 10)
+    status, answer = await bank.post(f"/account/freeze/{account}", {"description": "court order"})
+    assert (status, answer["type"], answer["balance"], "amount" in answer) == (200, "account-frozen", 100, False)
+    refused = [
+        (f"/account/deposit/{account}", {"amount": 1}, "account-frozen"),
+        (f"/account/withdraw/{account}", {"amount": 1}, "account-frozen"),
+        (f"/account/transfer/{account}", {"to": other, "amount": 1}, "account-frozen"),
+        (f"/account/transfer/{other}", {"to": account, "amount": 1}, "counterpart-frozen"),
+        (f"/account/close/{account}", {}, "account-frozen"),
+        (f"/account/freeze/{account}", {}, "account-frozen"),
+        (f"/account/unfreeze/{other}", {}, "not-frozen"),
+    ]
+    for path, body, reason in refused:
+        status, answer = await bank.post(path, body)
+        assert (status, answer["reason"]) == (400, reason)
+    _, view = await bank.query(f"/account/{account}", min_position=await head(bank))
+    assert (view["status"], view["balance"], view["version"]) == ("frozen", 100, 8)
+    assert (await bank.post(f"/account/unfreeze/{account}", {}))[0] == 200
+    status, answer = await bank.post(f"/account/transfer/{other}", {"to": account, "amount": 1})
+    assert (status, answer["counterpart"]["balance"]) == (200, 101)
+
+
+async def test_a_closed_account_stays_closed(bank: Bank, account: str, account_id: str) -> None:
+    other = f"{account_id}-2"
+    await bank.create(other)
+    await bank.deposit(other, 10)
+    assert (await bank.post(f"/account/close/{account}", {}))[1]["reason"] == "balance-not-zero"
+    await bank.withdraw(account, 100)
+    status, answer = await bank.post(f"/account/close/{account}", {"description": "moved away"})
+    assert (status, answer["type"], answer["balance"]) == (200, "account-closed", 0)
+    refused = [
+        (f"/account/{account}", {"name": "Bob"}, "account-already-exists"),
+        (f"/account/deposit/{account}", {"amount": 1}, "account-closed"),
+        (f"/account/withdraw/{account}", {"amount": 1}, "account-closed"),
+        (f"/account/transfer/{account}", {"to": other, "amount": 1}, "account-closed"),
+        (f"/account/transfer/{other}", {"to": account, "amount": 1}, "counterpart-closed"),
+        (f"/account/overdraft/{account}", {"limit": 1}, "account-closed"),
+        (f"/account/freeze/{account}", {}, "account-closed"),
+        (f"/account/unfreeze/{account}", {}, "account-closed"),
+        (f"/account/close/{account}", {}, "account-closed"),
+    ]
+    for path, body, reason in refused:
+        status, answer = await bank.post(path, body)
+        assert (status, answer["reason"]) == (400, reason)
+    _, view = await bank.query(f"/account/{account}", min_position=await head(bank))
+    assert (view["status"], view["balance"]) == ("closed", 0)
 
 
 async def test_a_description_can_be_left_out(bank: Bank, account: str) -> None:

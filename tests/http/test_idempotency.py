@@ -22,6 +22,11 @@ def requests(account_id: str) -> list[Request]:
         (f"/account/deposit/{account_id}", {"amount": 0}),
         (f"/account/withdraw/{account_id}", {"amount": 30}),
         (f"/account/withdraw/{account_id}", {"amount": 1000}),
+        (f"/account/{account_id}-2", {"name": "Bob"}),
+        (f"/account/overdraft/{account_id}", {"limit": 10}),
+        (f"/account/unfreeze/{account_id}", {}),
+        (f"/account/transfer/{account_id}", {"to": f"{account_id}-2", "amount": 20}),
+        (f"/account/transfer/{account_id}", {"to": f"{account_id}-2", "amount": 1000}),
         (
             "/commands",
             [
@@ -74,6 +79,7 @@ async def test_duplicates_at_the_same_moment_are_one_command(bank: Bank, account
         ("/account/deposit/{}", {"amount": 11}),
         ("/account/deposit/{}", {"amount": 10, "description": "x"}),
         ("/account/withdraw/{}", {"amount": 10}),
+        ("/account/transfer/{}", {"to": "other", "amount": 10}),
         ("/account/deposit/other", {"amount": 10}),
         ("/account/{}", {"name": "Alice"}),
         ("/commands", [{"type": "deposit", "account_id": "other", "amount": 10}]),

@@ -48,9 +48,10 @@ def assert_names(answer: tuple[int, dict[str, Any]], field: str) -> None:
 
 
 @pytest.mark.parametrize("amount", NOT_AMOUNTS, ids=repr)
-@pytest.mark.parametrize("command", ["deposit", "withdraw"])
+@pytest.mark.parametrize("command", ["deposit", "withdraw", "transfer"])
 async def test_an_amount_is_an_integer_of_64_bits(bank: Bank, command: str, amount: object) -> None:
-    assert_names(await post(bank, f"/account/{command}/malformed", {"amount": amount}), "amount")
+    to = {"to": "other"} if command == "transfer" else {}
+    assert_names(await post(bank, f"/account/{command}/malformed", {"amount": amount, **to}), "amount")
 
 
 @pytest.mark.parametrize("amount", [b"1e2", b"NaN", b"Infinity", b"-0.0", b"01", b"0x10", b"9" * 5000])
@@ -76,12 +77,21 @@ async def test_an_id_in_a_body_is_of_the_contracts_alphabet(bank: Bank, account_
     assert_names(await post(bank, "/account", {"name": "Alice", "id": account_id}), "id")
     status, problem = await post(bank, "/commands", [{"type": "deposit", "account_id": account_id, "amount": 1}])
     assert (status, problem["errors"][0]["field"]) == (422, "0.account_id")
+    assert_names(await post(bank, "/account/transfer/malformed", {"to": account_id, "amount": 1}), "to")
+    good = {"type": "transfer", "account_id": "malformed", "to": "other", "amount": 1}
+    assert_names(await post(bank, "/commands", [good, {**good, "to": account_id}]), "1.to")
 
 
 @pytest.mark.parametrize("account_id", ["a" * 65, "a b", "ä", "a%25b", "a%00", "a%0A", "a,b", "*"])
-@pytest.mark.parametrize("path", ["/account/{}", "/account/deposit/{}", "/account/withdraw/{}"])
+@pytest.mark.parametrize("path", ["/account/{}", "/account/deposit/{}", "/account/withdraw/{}", "/account/transfer/{}"])
 async def test_an_id_in_a_path_is_of_the_contracts_alphabet(bank: Bank, path: str, account_id: str) -> None:
-    body = {"amount": 1} if path.count("/") == 3 else {"name": "Alice"}
+    body = (
+        {"name": "Alice"}
+        if path == "/account/{}"
+        else {"amount": 1, "to": "bob"}
+        if "transfer" in path
+        else {"amount": 1}
+    )
     assert_names(await post(bank, path.format(account_id), body), "account_id")
 
 
@@ -92,11 +102,22 @@ async def test_an_id_in_a_path_is_of_the_contracts_alphabet(bank: Bank, path: st
         ("/account/malformed", {}, "name"),
         ("/account/deposit/malformed", {"description": "x"}, "amount"),
         ("/account/withdraw/malformed", {}, "amount"),
+        ("/account/transfer/malformed", {"amount": 1}, "to"),
+        ("/account/transfer/malformed", {"to": "bob"}, "amount"),
+        ("/account/deposit/malformed", {"amount": 1, "to": "bob"}, "to"),
+        ("/account/overdraft/malformed", {}, "limit"),
+        ("/account/overdraft/malformed", {"limit": -1}, "limit"),
+        ("/account/overdraft/malformed", {"limit": 2**63}, "limit"),
+        ("/account/overdraft/malformed", {"limit": "5"}, "limit"),
+        ("/account/freeze/malformed", {"description": 5}, "description"),
+        ("/account/unfreeze/malformed", {"reason": "x"}, "reason"),
+        ("/account/close/malformed", {"to": "bob"}, "to"),
         ("/account/malformed", {"name": "Alice", "id": "bob"}, "id"),
         ("/account/deposit/malformed", {"amount": 1, "currency": "EUR"}, "currency"),
         ("/account/deposit/malformed", {"amount": 1, "Description": "x"}, "Description"),
         ("/commands", [{"account_id": "a", "amount": 1}], "0.type"),
-        ("/commands", [{"type": "transfer", "account_id": "a", "amount": 1}], "0.type"),
+        ("/commands", [{"type": "reverse", "account_id": "a", "amount": 1}], "0.type"),
+        ("/commands", [{"type": "transfer", "account_id": "a", "amount": 1}], "0.to"),
         ("/commands", [{"type": "deposit", "amount": 1}], "0.account_id"),
         ("/commands", [{"type": "deposit", "account_id": "a", "amount": 1}, 5], "1"),
         (

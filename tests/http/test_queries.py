@@ -33,6 +33,9 @@ async def test_an_account_is_read_as_its_last_event_left_it(bank: Bank, account:
         "id": account,
         "name": "Alice",
         "balance": 100,
+        "available": 100,
+        "overdraft_limit": 0,
+        "status": "open",
         "version": 2,
         "last_updated": events[-1]["time"],
     }

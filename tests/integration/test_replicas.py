@@ -50,6 +50,33 @@ async def test_the_last_cent_is_paid_out_by_one_replica_only(
         await bank.check_views()
 
 
+async def test_transfers_there_and_back_on_all_replicas_leave_the_sum_as_it_is(
+    amqp_url: str, database_url: str, bank_on: OpenBank
+) -> None:
+    """10,000 of them: neither a deadlock nor a lost update."""
+    async with bank_on(amqp_url, 2, database_url, replicas=2) as bank:
+        for name in ("alice", "bob"):
+            await bank.create(name)
+            await bank.deposit(name, 1000)
+        there = {"type": "transfer", "account_id": "alice", "to": "bob", "amount": 7}
+        back = {"type": "transfer", "account_id": "bob", "to": "alice", "amount": 11}
+        answers = await asyncio.gather(
+            *(
+                bank.post("/commands", [there, back][:: 1 - 2 * (n % 2)] * 50, None, bank.commands[n % 2])
+                for n in range(100)
+            )
+        )
+        results = [result for _, results in answers for result in results]
+        assert len(results) == 10_000
+        for result in results:
+            if result["status"] == 200:
+                assert result["balance"] + result["counterpart"]["balance"] == 2000
+            else:
+                assert result["reason"] == "insufficient-funds"
+        assert min(Counter(result["account_id"] for result in results if result["status"] == 200).values()) > 1000
+        await bank.check_views()
+
+
 async def test_a_replica_decides_on_what_another_has_recorded(
     amqp_url: str, database_url: str, bank_on: OpenBank
 ) -> None:

@@ -1,29 +1,42 @@
 """The domain table of DESIGN.md: given (events) / when (a command) / then (one event)."""
 
-from functools import reduce
-
 import pytest
 
-from command_service.account import Account, Command, decide, evolve
+from command_service.account import Account, Close, Command, Freeze, SetOverdraftLimit, Unfreeze, decide, evolve
 from shared.events import (
+    AccountClosed,
     AccountCreated,
+    AccountFrozen,
+    AccountId,
+    AccountUnfrozen,
     AmountDeposited,
     AmountWithdrawn,
+    CloseRejected,
     DepositRejected,
     Event,
+    FreezeRejected,
+    MoneyTransferred,
+    OverdraftLimitRejected,
+    OverdraftLimitSet,
+    TransferRejected,
+    UnfreezeRejected,
     WithdrawalRejected,
+    entries,
 )
 from tests.examples import (
+    ALICE,
+    BOB,
     CREATE,
     CREATED,
     CREATION_REJECTED,
-    DEPOSIT_REJECTED,
     DEPOSITED,
     EVENTS,
     INT64_MAX,
     WITHDRAWAL_REJECTED,
     WITHDRAWN,
     deposit,
+    folded,
+    transfer,
     withdraw,
 )
 
@@ -31,6 +44,10 @@ NOTHING: list[Event] = []
 EMPTY: list[Event] = [CREATED]
 WITH_100: list[Event] = [CREATED, DEPOSITED]
 WITH_70: list[Event] = [CREATED, DEPOSITED, WITHDRAWN]
+FROZEN: list[Event] = [*WITH_100, AccountFrozen("court order")]
+CLOSED: list[Event] = [CREATED, AccountClosed("moved away")]
+OVERDRAWN: list[Event] = [CREATED, OverdraftLimitSet(50), AmountWithdrawn(40, "rent")]
+ALMOST_FULL: list[Event] = [CREATED, AmountDeposited(INT64_MAX - 99, "salary")]
 FULL: list[Event] = [CREATED, AmountDeposited(INT64_MAX, "salary")]
 REFUSED: list[Event] = [DepositRejected(5, "salary", "account-not-found")]
 
@@ -41,6 +58,19 @@ def deposit_rejected(amount: int, reason: str) -> Event:
 
 def withdrawal_rejected(amount: int, reason: str) -> Event:
     return WithdrawalRejected(amount, "rent", reason)  # type: ignore[arg-type]
+
+
+def limit(cents: int) -> Command:
+    return SetOverdraftLimit(ALICE, cents)
+
+
+FREEZE = Freeze(ALICE, "court order")
+UNFREEZE = Unfreeze(ALICE, "lifted")
+CLOSE = Close(ALICE, "moved away")
+
+
+def transfer_rejected(amount: int, reason: str, to: AccountId = BOB) -> Event:
+    return TransferRejected(to, amount, "rent", reason)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -76,11 +106,87 @@ def withdrawal_rejected(amount: int, reason: str) -> Event:
         (WITH_70, withdraw(71), withdrawal_rejected(71, "insufficient-funds")),
         ([*WITH_100, WITHDRAWAL_REJECTED], withdraw(100), AmountWithdrawn(100, "rent")),
         (FULL, withdraw(INT64_MAX), AmountWithdrawn(INT64_MAX, "rent")),
+        (FROZEN, CREATE, CREATION_REJECTED),
+        (FROZEN, deposit(1), deposit_rejected(1, "account-frozen")),
+        (FROZEN, deposit(0), deposit_rejected(0, "account-frozen")),
+        (FROZEN, withdraw(1), withdrawal_rejected(1, "account-frozen")),
+        (FROZEN, transfer(1), transfer_rejected(1, "account-frozen")),
+        ([*FROZEN, AccountUnfrozen("lifted")], withdraw(100), AmountWithdrawn(100, "rent")),
+        (CLOSED, CREATE, CREATION_REJECTED),
+        (CLOSED, deposit(1), deposit_rejected(1, "account-closed")),
+        (CLOSED, withdraw(1), withdrawal_rejected(1, "account-closed")),
+        (CLOSED, transfer(1), transfer_rejected(1, "account-closed")),
+        (OVERDRAWN, withdraw(10), AmountWithdrawn(10, "rent")),
+        (OVERDRAWN, withdraw(11), withdrawal_rejected(11, "insufficient-funds")),
+        (OVERDRAWN, deposit(100), AmountDeposited(100, "salary")),
+        (NOTHING, limit(1), OverdraftLimitRejected(1, "account-not-found")),
+        (EMPTY, limit(0), OverdraftLimitSet(0)),
+        (EMPTY, limit(INT64_MAX), OverdraftLimitSet(INT64_MAX)),
+        (FROZEN, limit(1), OverdraftLimitSet(1)),
+        (CLOSED, limit(1), OverdraftLimitRejected(1, "account-closed")),
+        (OVERDRAWN, limit(40), OverdraftLimitSet(40)),
+        (OVERDRAWN, limit(39), OverdraftLimitRejected(39, "limit-in-use")),
+        ([*OVERDRAWN, DEPOSITED], limit(0), OverdraftLimitSet(0)),
+        (NOTHING, FREEZE, FreezeRejected("court order", "account-not-found")),
+        (EMPTY, FREEZE, AccountFrozen("court order")),
+        (FROZEN, FREEZE, FreezeRejected("court order", "account-frozen")),
+        (CLOSED, FREEZE, FreezeRejected("court order", "account-closed")),
+        (NOTHING, UNFREEZE, UnfreezeRejected("lifted", "account-not-found")),
+        (EMPTY, UNFREEZE, UnfreezeRejected("lifted", "not-frozen")),
+        (FROZEN, UNFREEZE, AccountUnfrozen("lifted")),
+        (CLOSED, UNFREEZE, UnfreezeRejected("lifted", "account-closed")),
+        (NOTHING, CLOSE, CloseRejected("moved away", "account-not-found")),
+        (EMPTY, CLOSE, AccountClosed("moved away")),
+        (WITH_100, CLOSE, CloseRejected("moved away", "balance-not-zero")),
+        (OVERDRAWN, CLOSE, CloseRejected("moved away", "balance-not-zero")),
+        (FROZEN, CLOSE, CloseRejected("moved away", "account-frozen")),
+        (CLOSED, CLOSE, CloseRejected("moved away", "account-closed")),
     ],
 )
 def test_a_command_leads_to_one_event(given: list[Event], when: Command, then: Event) -> None:
-    account = reduce(evolve, given, None)
-    assert decide(account, when) == then
+    assert decide(folded(given), when) == then
+
+
+@pytest.mark.parametrize(
+    ("given", "counterpart", "when", "then"),
+    [
+        (WITH_100, EMPTY, transfer(1), MoneyTransferred(BOB, 1, "rent")),
+        (WITH_100, EMPTY, transfer(100), MoneyTransferred(BOB, 100, "rent")),
+        (WITH_100, WITH_100, transfer(100), MoneyTransferred(BOB, 100, "rent")),
+        (FULL, EMPTY, transfer(INT64_MAX), MoneyTransferred(BOB, INT64_MAX, "rent")),
+        (NOTHING, EMPTY, transfer(1), transfer_rejected(1, "account-not-found")),
+        (NOTHING, NOTHING, transfer(0), transfer_rejected(0, "account-not-found")),
+        (WITH_100, EMPTY, transfer(0), transfer_rejected(0, "amount-not-positive")),
+        (WITH_100, EMPTY, transfer(-1), transfer_rejected(-1, "amount-not-positive")),
+        (WITH_100, NOTHING, transfer(1), transfer_rejected(1, "counterpart-not-found")),
+        (WITH_100, REFUSED, transfer(1), transfer_rejected(1, "counterpart-not-found")),
+        (WITH_100, WITH_100, transfer(1, ALICE), transfer_rejected(1, "same-account", ALICE)),
+        (WITH_100, EMPTY, transfer(101), transfer_rejected(101, "insufficient-funds")),
+        (
+            WITH_100,
+            [CREATED, AmountDeposited(INT64_MAX - 99, "salary")],
+            transfer(99),
+            MoneyTransferred(BOB, 99, "rent"),
+        ),
+        (WITH_100, FULL, transfer(1), transfer_rejected(1, "balance-limit-exceeded")),
+        (WITH_100, FROZEN, transfer(1), transfer_rejected(1, "counterpart-frozen")),
+        (WITH_100, CLOSED, transfer(1), transfer_rejected(1, "counterpart-closed")),
+        (OVERDRAWN, OVERDRAWN, transfer(10), MoneyTransferred(BOB, 10, "rent")),
+        (OVERDRAWN, OVERDRAWN, transfer(11), transfer_rejected(11, "insufficient-funds")),
+    ],
+)
+def test_a_transfer_looks_at_both_accounts(
+    given: list[Event], counterpart: list[Event], when: Command, then: Event
+) -> None:
+    assert decide(folded(given), when, folded(counterpart)) == then
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_what_goes_from_one_account_to_another_is_neither_made_nor_lost(event: Event) -> None:
+    moved = entries(ALICE, event)
+    if len(moved) > 1:
+        assert [account_id for account_id, _ in moved] == [ALICE, BOB]
+        assert sum(change for _, change in moved) == 0
 
 
 @pytest.mark.parametrize(
@@ -89,20 +195,28 @@ def test_a_command_leads_to_one_event(given: list[Event], when: Command, then: E
         (None, AccountCreated("Alice"), Account("Alice", 0)),
         (Account("Alice", 100), AmountDeposited(5, "salary"), Account("Alice", 105)),
         (Account("Alice", 100), AmountWithdrawn(100, "rent"), Account("Alice", 0)),
+        (Account("Alice", 100), MoneyTransferred(BOB, 30, "rent"), Account("Alice", 70)),
+        (Account("Alice", 10, 50), AmountWithdrawn(30, "rent"), Account("Alice", -20, 50)),
+        (Account("Alice", -20, 50), OverdraftLimitSet(20), Account("Alice", -20, 20)),
+        (Account("Alice", 5, 50), AccountFrozen("court order"), Account("Alice", 5, 50, "frozen")),
+        (Account("Alice", 5, 50, "frozen"), AccountUnfrozen("lifted"), Account("Alice", 5, 50)),
+        (Account("Alice", 0, 50), AccountClosed("moved away"), Account("Alice", 0, 50, "closed")),
         (Account("Alice", INT64_MAX - 1), AmountDeposited(1, "salary"), Account("Alice", INT64_MAX)),
     ],
 )
 def test_an_accepted_event_changes_the_account(before: Account | None, event: Event, after: Account) -> None:
-    assert evolve(before, event) == after
+    assert evolve(before, event, dict(entries(ALICE, event)).get(ALICE, 0)) == after
 
 
 @pytest.mark.parametrize("account", [None, Account("Alice", 100)])
-@pytest.mark.parametrize("rejection", [CREATION_REJECTED, DEPOSIT_REJECTED, WITHDRAWAL_REJECTED])
+@pytest.mark.parametrize("rejection", [event for event in EVENTS if event.type.endswith("-rejected")])
 def test_a_rejection_changes_nothing(account: Account | None, rejection: Event) -> None:
-    assert evolve(account, rejection) == account
+    assert not entries(ALICE, rejection)
+    assert evolve(account, rejection, 0) == account
 
 
 @pytest.mark.parametrize("event", EVENTS)
 @pytest.mark.parametrize("account", [None, Account("Alice", 100)])
 def test_evolve_never_fails(account: Account | None, event: Event) -> None:
-    evolve(account, event)
+    for _, change in entries(ALICE, event) or [(ALICE, 0)]:
+        evolve(account, event, change)

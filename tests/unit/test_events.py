@@ -22,7 +22,7 @@ from shared.events import (
     encode_event,
     join_events,
 )
-from tests.examples import DEPOSITED, EVENTS, INT64_MAX, SOURCE, cloud_event, logged, recorded
+from tests.examples import DEPOSITED, EVENTS, INT64_MAX, SOURCE, TRANSFERRED, cloud_event, logged, recorded
 
 Attributes = dict[str, Any]
 
@@ -33,6 +33,16 @@ DATA: dict[str, Attributes] = {
     "deposit-rejected": {"amount": 0, "description": "salary", "reason": "amount-not-positive"},
     "amount-withdrawn": {"amount": 30, "description": "rent"},
     "withdrawal-rejected": {"amount": 1000, "description": "rent", "reason": "insufficient-funds"},
+    "money-transferred": {"to": "bob", "amount": 30, "description": "rent"},
+    "transfer-rejected": {"to": "bob", "amount": 1000, "description": "rent", "reason": "insufficient-funds"},
+    "overdraft-limit-set": {"limit": 50},
+    "overdraft-limit-rejected": {"limit": 0, "reason": "limit-in-use"},
+    "account-frozen": {"description": "court order"},
+    "freeze-rejected": {"description": "court order", "reason": "account-frozen"},
+    "account-unfrozen": {"description": "lifted"},
+    "unfreeze-rejected": {"description": "lifted", "reason": "not-frozen"},
+    "account-closed": {"description": "moved away"},
+    "close-rejected": {"description": "moved away", "reason": "balance-not-zero"},
 }
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -55,6 +65,7 @@ def test_an_event_is_written_as_a_cloudevent(event: Event) -> None:
         "datacontenttype": "application/json",
         "sequence": "00000000000000000007",
         "accountversion": 3,
+        **({"counterpart": "bob", "counterpartversion": 7} if event == TRANSFERRED else {}),
         "commandid": "command-7",
         "data": DATA[event_type],
     }
@@ -141,7 +152,7 @@ ATTRIBUTES_READ = ["specversion", "source", "type", "subject", "time", "sequence
     [
         *({name: MISSING} for name in ATTRIBUTES_READ),
         {"specversion": "0.3"},
-        {"type": "account-closed"},
+        {"type": "account-merged"},
         {"type": "AmountDeposited"},
         {"type": 1},
         {"type": "account-created"},
@@ -172,7 +183,7 @@ ATTRIBUTES_READ = ["specversion", "source", "type", "subject", "time", "sequence
         {"data": {"amount": -(2**63) - 1, "description": ""}},
         {"data": {"amount": 1, "description": "x" * 1001}},
         {"type": "account-created", "data": {"name": "x" * 201}},
-        {"source": "/ledgers/another", "type": "account-closed"},
+        {"source": "/ledgers/another", "type": "account-merged"},
         {"accountversion": "3"},
         {"accountversion": 3.5},
         {"data": []},
@@ -194,9 +205,33 @@ def test_an_event_outside_the_contract_is_unreadable(spoiled: Attributes) -> Non
         decode_events(json.dumps([written(), event]).encode())
 
 
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        {"counterpart": MISSING},
+        {"counterpartversion": MISSING},
+        {"counterpart": "carol"},
+        {"counterpart": "alice"},
+        {"counterpart": "bob\n"},
+        {"counterpart": 1},
+        {"counterpartversion": 0},
+        {"counterpartversion": 2**63},
+        {"counterpartversion": "7"},
+        {"subject": "bob"},
+        {"data": {"to": "bob\n", "amount": 30, "description": ""}, "counterpart": "bob\n"},
+        {"data": {"amount": 30, "description": ""}},
+    ],
+    ids=str,
+)
+def test_a_transfer_is_into_the_account_whose_stream_it_is_in(spoiled: Attributes) -> None:
+    event = {name: value for name, value in {**written(TRANSFERRED), **spoiled}.items() if value is not MISSING}
+    with pytest.raises(UnreadableEvent):
+        decode_events(json.dumps([written(TRANSFERRED), event]).encode())
+
+
 def test_an_unknown_type_is_named() -> None:
-    with pytest.raises(UnreadableEvent, match="account-closed"):
-        decode_events(json.dumps([{**written(), "type": "account-closed"}]).encode())
+    with pytest.raises(UnreadableEvent, match="account-merged"):
+        decode_events(json.dumps([{**written(), "type": "account-merged"}]).encode())
 
 
 def test_what_an_unreadable_event_says_is_short_and_printable() -> None:

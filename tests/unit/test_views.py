@@ -4,15 +4,24 @@ from functools import reduce
 
 import pytest
 from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
 
 from projection_service.views.accounts.fold import AccountView, project_account
 from projection_service.views.history.fold import encode_row, project_history
 from projection_service.views.reserve.fold import ReserveView, project_reserve
 from shared.events import (
+    AccountClosed,
+    AccountFrozen,
+    AccountUnfrozen,
     AmountDeposited,
+    CloseRejected,
     DepositRejected,
     Event,
+    FreezeRejected,
+    OverdraftLimitRejected,
+    OverdraftLimitSet,
     RecordedEvent,
+    UnfreezeRejected,
     Version,
     decode_events,
     encode_event,
@@ -28,6 +37,7 @@ from tests.examples import (
     EVENTS,
     INT64_MAX,
     SOURCE,
+    TRANSFERRED,
     WITHDRAWAL_REJECTED,
     WITHDRAWN,
     at,
@@ -40,7 +50,7 @@ NOT_FOUND = DepositRejected(5, "salary", "account-not-found")
 
 
 def alice(balance: int, version: int, changed_at: int) -> AccountView:
-    return AccountView(ALICE, "Alice", balance, Version(version), at(changed_at))
+    return AccountView(ALICE, "Alice", balance, 0, "open", Version(version), at(changed_at))
 
 
 @pytest.mark.parametrize(
@@ -61,8 +71,38 @@ def alice(balance: int, version: int, changed_at: int) -> AccountView:
 )
 def test_events_move_the_views(events: list[Event], account: AccountView | None, reserve: ReserveView) -> None:
     stream = [recorded(position, event) for position, event in enumerate(events, 1)]
-    assert reduce(project_account, stream, None) == account
+    assert reduce(lambda view, event: project_account(view, event, ALICE, event.version), stream, None) == account
     assert reduce(project_reserve, stream, ReserveView(0, None)) == reserve
+
+
+@pytest.mark.parametrize(
+    ("event", "after"),
+    [
+        (OverdraftLimitSet(50), {"overdraft_limit": 50, "last_updated": at(9)}),
+        (OverdraftLimitRejected(0, "limit-in-use"), {}),
+        (AccountFrozen("court order"), {"status": "frozen", "last_updated": at(9)}),
+        (FreezeRejected("court order", "account-frozen"), {}),
+        (AccountUnfrozen("lifted"), {"status": "open", "last_updated": at(9)}),
+        (UnfreezeRejected("lifted", "not-frozen"), {}),
+        (AccountClosed("moved away"), {"status": "closed", "last_updated": at(9)}),
+        (CloseRejected("moved away", "balance-not-zero"), {}),
+    ],
+)
+@pytest.mark.parametrize("before", [alice(100, 2, 2), replace(alice(-40, 2, 2), overdraft_limit=70, status="frozen")])
+def test_limits_and_statuses_are_in_the_view(before: AccountView, event: Event, after: dict[str, object]) -> None:
+    expected = replace(before, version=3, **after)
+    assert project_account(before, recorded(9, event), ALICE, Version(3)) == expected
+    assert project_account(None, recorded(9, event), ALICE, Version(3)) is None
+    assert expected.available == expected.balance + expected.overdraft_limit
+    assert project_reserve(ReserveView(5, at(1)), recorded(9, event)) == ReserveView(5, at(1))
+
+
+def test_a_transfer_moves_both_accounts_and_not_the_reserve() -> None:
+    event = recorded(9, TRANSFERRED, ALICE, 3)
+    bob = AccountView(BOB, "Bob", 5, 0, "open", Version(4), at(4))
+    assert project_account(alice(100, 2, 2), event, ALICE, Version(3)) == alice(70, 3, 9)
+    assert project_account(bob, event, BOB, Version(9)) == AccountView(BOB, "Bob", 35, 0, "open", Version(9), at(9))
+    assert project_reserve(ReserveView(105, at(4)), event) == ReserveView(105, at(4))
 
 
 def test_the_reserve_is_the_sum_of_all_accounts_and_can_be_larger_than_64_bits() -> None:
@@ -78,10 +118,12 @@ def test_the_reserve_is_the_sum_of_all_accounts_and_can_be_larger_than_64_bits()
 def test_an_event_comes_out_of_the_history_byte_for_byte(event: Event, traceparent: str | UnsetType) -> None:
     encoded = encode_event(cloud_event(7, event, version=3, traceparent=traceparent))
     (recorded,) = decode_events(join_events([encoded]))
-    row = project_history(recorded)
-    assert encode_row(row, SOURCE) == encoded
-    assert row[:4] == (ALICE, 3, 7, event.type)
-    assert row[-2] == getattr(event, "amount", None)
+    rows = project_history(recorded)
+    assert [encode_row(row, SOURCE) for row in rows] == [encoded] * len(rows)
+    assert [row[:2] for row in rows] == [(ALICE, 3), (BOB, 7)][: len(rows)]
+    assert len(rows) == (2 if event == TRANSFERRED else 1)
+    assert {row[2:4] for row in rows} == {(7, event.type)}
+    assert {row[8] for row in rows} == {getattr(event, "amount", None)}
 
 
 ODD = r'"zo\u00eb \ud83c\udfe6 / \/ \" \\u0000"'
@@ -92,7 +134,8 @@ def test_what_another_encoder_wrote_into_the_data_stays_as_it_is() -> None:
     (first, last) = logged(1, DEPOSITED).split(b'{"amount":100,"description":"salary"}')
     encoded = first + written + last
     (recorded,) = decode_events(join_events([encoded]))
-    assert encode_row(project_history(recorded), SOURCE) == encoded
+    (row,) = project_history(recorded)
+    assert encode_row(row, SOURCE) == encoded
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,10 @@ CREATE TABLE accounts (
     -- Each account as its last event left it.
     id TEXT PRIMARY KEY,
     name TEXT NOT NULL,
-    balance INTEGER NOT NULL CHECK (balance >= 0), -- in cents
+    balance INTEGER NOT NULL, -- in cents
+    overdraft_limit INTEGER NOT NULL CHECK (overdraft_limit >= 0), -- in cents: how far below zero the balance may go
+    status TEXT NOT NULL CHECK (status IN ('open', 'frozen', 'closed')),
     version INTEGER NOT NULL, -- of its last event, rejections included
-    last_updated TEXT NOT NULL -- time of the last event that was no rejection, RFC 3339 in UTC
+    last_updated TEXT NOT NULL, -- time of the last event that was no rejection, RFC 3339 in UTC
+    CHECK (balance >= -overdraft_limit)
 ) STRICT, WITHOUT ROWID;

@@ -1,28 +1,52 @@
 """What each event changes in an account. Pure."""
 
-from shared.events import AccountCreated, AccountId, AmountDeposited, AmountWithdrawn, RecordedEvent, Value, Version
+from msgspec.structs import replace
+
+from shared.events import (
+    AccountCreated,
+    AccountId,
+    OverdraftLimitSet,
+    RecordedEvent,
+    Status,
+    Value,
+    Version,
+    entries,
+    status_after,
+)
 
 
 class AccountView(Value, frozen=True):
-    """An account as queries see it. `balance` is in cents, `last_updated` the time of the last change of it."""
+    """An account as queries see it. Amounts are in cents, `last_updated` is the time of the last change of it."""
 
     id: AccountId
     name: str
     balance: int
+    overdraft_limit: int
+    status: Status
     version: Version
     last_updated: str
 
+    @property
+    def available(self) -> int:
+        """What can go out of it. May be over 64 bits."""
+        return self.balance + self.overdraft_limit
 
-def project_account(account: AccountView | None, recorded: RecordedEvent) -> AccountView | None:
-    """The account after `recorded`. A rejection only counts as a version."""
-    match recorded.event:
-        case AccountCreated(name=name):
-            return AccountView(recorded.account_id, name, 0, recorded.version, recorded.time)
-        case AmountDeposited(amount=amount) if account is not None:
-            return AccountView(account.id, account.name, account.balance + amount, recorded.version, recorded.time)
-        case AmountWithdrawn(amount=amount) if account is not None:
-            return AccountView(account.id, account.name, account.balance - amount, recorded.version, recorded.time)
-        case _ if account is not None:
-            return AccountView(account.id, account.name, account.balance, recorded.version, account.last_updated)
-        case _:
+
+def project_account(
+    account: AccountView | None, recorded: RecordedEvent, account_id: AccountId, version: Version
+) -> AccountView | None:
+    """The account after `recorded`, which is in its stream with `version`. A rejection only counts as a version."""
+    event, time = recorded.event, recorded.time
+    if account is None:
+        if not isinstance(event, AccountCreated):
             return None
+        return AccountView(account_id, event.name, 0, 0, "open", version, time)
+    for moved, change in entries(recorded.account_id, event):
+        if moved == account_id:
+            balance, limit, status = account.balance + change, account.overdraft_limit, account.status
+            return AccountView(account.id, account.name, balance, limit, status, version, time)
+    if isinstance(event, OverdraftLimitSet):
+        return replace(account, overdraft_limit=event.limit, version=version, last_updated=time)
+    if (changed := status_after(event)) is not None:
+        return replace(account, status=changed, version=version, last_updated=time)
+    return replace(account, version=version)

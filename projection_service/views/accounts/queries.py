@@ -4,13 +4,15 @@ from collections.abc import Mapping
 
 import msgspec
 from fastapi import APIRouter, Response
+from msgspec.structs import asdict
 from pydantic import BaseModel
 
 from projection_service.view import Asked, Reach, answer, position_header
 from projection_service.view_store import ViewStore
+from projection_service.views.accounts.fold import AccountView
 from projection_service.views.accounts.tables import read_account
 from shared.errors import NotFound
-from shared.events import AccountId, is_account_id
+from shared.events import AccountId, Status, is_account_id
 from shared.platform.api import AccountIdPath, read_query, route
 from shared.platform.gate import Answer, Endpoint, Request
 
@@ -23,6 +25,9 @@ class AccountAnswer(BaseModel):
     id: str
     name: str
     balance: int
+    available: int
+    overdraft_limit: int
+    status: Status
     version: int
     last_updated: str
 
@@ -33,7 +38,7 @@ def add_queries(queries: APIRouter, store: ViewStore) -> None:
         view, position = await read_account(store.read, AccountId(account_id))
         if view is None:
             raise NotFound(f"there is no account {account_id!r} at position {position}.", position_header(position))
-        return answer(_encode(view), position)
+        return answer(_encode(_told(view)), position)
 
 
 def endpoints(store: ViewStore, reach: Reach) -> Mapping[str, Endpoint]:
@@ -45,6 +50,10 @@ def endpoints(store: ViewStore, reach: Reach) -> Mapping[str, Endpoint]:
         view, position = await read_account(store.read, AccountId(request.name))
         if view is None:
             return None
-        return Answer(200, b"application/json", _encode(view), ((b"ledger-position", b"%d" % position),))
+        return Answer(200, b"application/json", _encode(_told(view)), ((b"ledger-position", b"%d" % position),))
 
     return {"/account/": Endpoint("GET", account)}
+
+
+def _told(view: AccountView) -> dict[str, object]:
+    return {**asdict(view), "available": view.available}

@@ -9,21 +9,27 @@ from projection_service.views.accounts.fold import AccountView, project_account
 from shared.events import INT64_MAX, AccountId, Position, RecordedEvent
 
 READ_ACCOUNT = Read.in_both("""
-    SELECT position, id, name, balance, version, last_updated FROM checkpoint LEFT JOIN accounts ON id = $1
+    SELECT position, id, name, balance, overdraft_limit, status, version, last_updated
+    FROM checkpoint LEFT JOIN accounts ON id = $1
 """)
 READ_ACCOUNTS = Read(
     sqlite="""
-        SELECT id, name, balance, version, last_updated FROM accounts WHERE id IN (SELECT value FROM json_each(?1))
+        SELECT id, name, balance, overdraft_limit, status, version, last_updated
+        FROM accounts WHERE id IN (SELECT value FROM json_each(?1))
     """,
-    postgres="SELECT id, name, balance, version, last_updated FROM accounts WHERE id = ANY($1)",
+    postgres="""
+        SELECT id, name, balance, overdraft_limit, status, version, last_updated
+        FROM accounts WHERE id = ANY($1)
+    """,
 )
 PUT_ACCOUNTS = Write(
-    "id text, name text, balance bigint, version bigint, last_updated text",
+    "id text, name text, balance bigint, overdraft_limit bigint, status text, version bigint, last_updated text",
     """
-    INSERT INTO accounts (id, name, balance, version, last_updated) SELECT * FROM changed WHERE true
+    INSERT INTO accounts (id, name, balance, overdraft_limit, status, version, last_updated)
+    SELECT * FROM changed WHERE true
     ON CONFLICT (id) DO UPDATE SET
-        name = excluded.name, balance = excluded.balance,
-        version = excluded.version, last_updated = excluded.last_updated
+        name = excluded.name, balance = excluded.balance, overdraft_limit = excluded.overdraft_limit,
+        status = excluded.status, version = excluded.version, last_updated = excluded.last_updated
     """,
 )
 
@@ -40,11 +46,12 @@ async def read_accounts(read: ReadRows, ids: Sequence[AccountId]) -> dict[Accoun
 
 
 async def changes(read: ReadRows, events: Sequence[RecordedEvent]) -> list[Change]:
-    accounts = await read_accounts(read, list({event.account_id for event in events}))
+    accounts = await read_accounts(read, list({account_id for event in events for account_id, _ in event.streams()}))
     for event in events:
-        account = project_account(accounts.get(event.account_id), event)
-        if account is not None:
-            accounts[event.account_id] = account
-    if not all(0 <= account.balance <= INT64_MAX for account in accounts.values()):
-        raise ImpossibleEvents("a balance would be below zero, or over 64 bits")
+        for account_id, version in event.streams():
+            account = project_account(accounts.get(account_id), event, account_id, version)
+            if account is not None:
+                accounts[account_id] = account
+    if not all(account.available >= 0 and account.balance <= INT64_MAX for account in accounts.values()):
+        raise ImpossibleEvents("a balance would be below the overdraft limit, or over 64 bits")
     return [Change(PUT_ACCOUNTS, [astuple(account) for account in accounts.values()])]

@@ -9,6 +9,9 @@ CREATE TABLE history (
     traceparent text,
     amount bigint,
     data json NOT NULL, -- and not jsonb, which would not keep its bytes
+    other_account_id text COLLATE "C",
+    other_version bigint,
+    other_is_subject boolean,
     PRIMARY KEY (account_id, version)
 );
 
@@ -22,3 +25,6 @@ COMMENT ON COLUMN history.command_id IS 'Of the command that led to it.';
 COMMENT ON COLUMN history.traceparent IS 'W3C Trace Context of the request, where it had one.';
 COMMENT ON COLUMN history.amount IS 'In cents, where data has one; of a rejection, what was asked for.';
 COMMENT ON COLUMN history.data IS 'As it was written: see it with data ->> ''description''.';
+COMMENT ON COLUMN history.other_account_id IS 'The other account in whose history the event is, where there is one.';
+COMMENT ON COLUMN history.other_version IS 'Its place among that account''s events.';
+COMMENT ON COLUMN history.other_is_subject IS 'Is it the other one that the money comes from?';

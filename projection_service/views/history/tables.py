@@ -10,7 +10,8 @@ from shared.events import AccountId, Position, RecordedEvent, Version
 READ_HISTORY = Read.in_both("""
     SELECT checkpoint.position, source, page.*
     FROM checkpoint LEFT JOIN (
-        SELECT account_id, version, position, type, time, event_id, command_id, traceparent, amount, data
+        SELECT account_id, version, position, type, time, event_id, command_id, traceparent, amount, data,
+            other_account_id, other_version, other_is_subject
         FROM history WHERE account_id = $1 AND version > $2 AND position <= $3
         ORDER BY version LIMIT $4
     ) AS page ON true
@@ -18,10 +19,11 @@ READ_HISTORY = Read.in_both("""
 """)
 ADD_HISTORY = Write(
     "account_id text, version bigint, position bigint, type text, time text, event_id text, command_id text, "
-    "traceparent text, amount bigint, data json",
+    "traceparent text, amount bigint, data json, other_account_id text, other_version bigint, other_is_subject boolean",
     """
     INSERT INTO history (
-        account_id, version, position, type, time, event_id, command_id, traceparent, amount, data
+        account_id, version, position, type, time, event_id, command_id, traceparent, amount, data,
+        other_account_id, other_version, other_is_subject
     ) SELECT * FROM changed WHERE true
     """,
 )
@@ -47,6 +49,6 @@ def _rows(events: Sequence[RecordedEvent]) -> Iterator[HistoryRow]:
     """One by one, as they are written: a page of events makes some megabytes of them."""
     try:
         for event in events:
-            yield project_history(event)
+            yield from project_history(event)
     except ValueError as error:
         raise ImpossibleEvents(f"it can't be kept: {error}") from error

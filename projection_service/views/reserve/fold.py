@@ -1,6 +1,6 @@
 """What each event changes in the reserve. Pure."""
 
-from shared.events import AmountDeposited, AmountWithdrawn, RecordedEvent, Value
+from shared.events import RecordedEvent, Value, entries
 
 
 class ReserveView(Value, frozen=True):
@@ -14,11 +14,6 @@ class ReserveView(Value, frozen=True):
 
 
 def project_reserve(reserve: ReserveView, recorded: RecordedEvent) -> ReserveView:
-    """The reserve after `recorded`. A new account has nothing in it yet, and a rejection moves nothing."""
-    match recorded.event:
-        case AmountDeposited(amount=amount):
-            return ReserveView(reserve.amount + amount, recorded.time)
-        case AmountWithdrawn(amount=amount):
-            return ReserveView(reserve.amount - amount, recorded.time)
-        case _:
-            return reserve
+    """The reserve after `recorded`. What goes from one account to another does not change it."""
+    change = sum([change for _, change in entries(recorded.account_id, recorded.event)])
+    return ReserveView(reserve.amount + change, recorded.time) if change else reserve
