@@ -12,6 +12,7 @@ from msgspec.structs import astuple
 
 from projection_service.view_store import Change, Checkpoint, CheckpointMoved, ImpossibleEvents, Read, Write, one_row
 from projection_service.view_store.kept import READ_KEPT, VIEWS_PACKAGE, check, plan
+from shared.errors import StoreUnavailable
 from shared.events import Position
 from shared.platform.data_files import DataFiles, held_lock, make_file
 from shared.platform.migrations import migration_scripts
@@ -31,6 +32,7 @@ MOVE_CHECKPOINT = """
     UPDATE checkpoint SET position = ?, source = ?, chain = ?, key = ?
     WHERE position = ? AND source IS ? AND chain = ? AND key IS ? AND views = ?
 """
+HAS_CHECKPOINT = "SELECT 1 FROM sqlite_schema WHERE name = 'checkpoint'"
 READ_CHAIN = "SELECT chain FROM checkpoint"
 ALL_CHANGED = "SELECT * FROM changed WHERE true"
 SET_VIEWS = "UPDATE checkpoint SET views = ?"
@@ -72,7 +74,7 @@ class SqliteViewStore:
             return cls(writer, reader, kept, DataFiles(path), resources.pop_all())
 
     async def checkpoint(self) -> Checkpoint:
-        position, source, chain, key, views = one_row(self._reader.run(_rows, READ_CHECKPOINT))
+        position, source, chain, key, views = one_row(self._read(self._reader, _rows, READ_CHECKPOINT))
         check(views, self._views)
         return Checkpoint(Position(position), source, chain, key)
 
@@ -91,14 +93,23 @@ class SqliteViewStore:
     ) -> list[tuple[Any, ...]]:
         try:
             return connection.run(function, *args, **kwargs)
-        except sqlite3.OperationalError:
-            # A bug, unless a process with other views has taken these tables away.
-            _, views = one_row(connection.run(_rows, READ_KEPT))
-            check(views, self._views)
+        except sqlite3.OperationalError as error:
+            self._explain(connection, error)
             raise
 
+    def _explain(self, connection: SqliteConnection, error: sqlite3.OperationalError) -> None:
+        """It is a bug, unless tables are not there: another process has taken them away, or a backup is read back."""
+        if not connection.run(_rows, HAS_CHECKPOINT):
+            raise StoreUnavailable(f"{connection.path}: the views' tables are gone.") from error
+        _, views = one_row(connection.run(_rows, READ_KEPT))
+        check(views, self._views)
+
     async def commit(self, expected: Checkpoint, checkpoint: Checkpoint, changes: Sequence[Change]) -> None:
-        await self._writer.run(_commit, expected, self._views, checkpoint, changes)
+        try:
+            await self._writer.run(_commit, expected, self._views, checkpoint, changes)
+        except sqlite3.OperationalError as error:
+            self._explain(self._writer.connection, error)
+            raise
 
     async def close(self) -> None:
         await self._resources.aclose()
