@@ -28,6 +28,8 @@ BODY_BYTES_MAX = 4 * 1024 * 1024
 CHUNK_BYTES = 64 * 1024
 HEADER_BYTES_MAX = 8 * 1024
 INTERIM_ANSWERS_MAX = 8
+FRAMING_BYTES_MAX = 64 * 1024
+"""What an answer's body may take on its way beyond its own size."""
 
 HEADERS: Mapping[str, Callable[[str], object]] = {
     "Ledger-Position": re.compile(r"[0-9]{1,18}").fullmatch,
@@ -54,12 +56,24 @@ class Page(Value, frozen=True):
 
 
 class _Connection(ResponseHandler):
-    """aiohttp passes over interim answers (1xx), any number of them, and lets nobody else have a turn meanwhile."""
+    """aiohttp passes over interim answers (1xx), any number of them, and lets nobody else have a turn meanwhile; and
+    what chunks of one byte cost is no matter of the body's size."""
 
     _interim = 0
+    _body: StreamReader | None = None
+    _received = 0
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._received += len(data)
+        if self._body is None or self._body.is_eof() or self.transport is None:
+            return
+        if self._received - self._body.total_bytes > FRAMING_BYTES_MAX:
+            self.transport.abort()
 
     async def read(self) -> tuple[RawResponseMessage, StreamReader]:
         message, body = await super().read()
+        self._body, self._received = body, 0
         self._interim = self._interim + 1 if message.code < HTTPStatus.OK else 0
         if self._interim > INTERIM_ANSWERS_MAX:
             raise HttpProcessingError(message="too many interim answers")

@@ -172,6 +172,22 @@ async def test_a_good_page_is_read_and_asked_for_without_compression() -> None:
         assert b"Accept-Encoding: identity" in liar.requests[0]
 
 
+async def test_large_pages_are_read_one_after_the_other() -> None:
+    async with lying(page(b"[" + b" " * (BODY_BYTES_MAX // 2) + EVENT + b"]")) as liar, open_feed(liar.url) as feed:
+        for _ in range(5):
+            assert (await feed.read(Position(0))).head == 1
+
+
+@pytest.mark.parametrize("chunk", [b"1\r\n \r\n" * 8000, b"1;" + b"x" * 60_000], ids=["of one byte", "with extensions"])
+async def test_chunks_that_are_more_framing_than_body_are_given_up_soon(chunk: bytes) -> None:
+    async with feed_of(endless("Transfer-Encoding: chunked\r\n\r\n", chunk)) as feed:
+        began = time.monotonic()
+        for _ in range(2):
+            with pytest.raises(FeedUnavailable):
+                await feed.read(Position(0))
+        assert time.monotonic() - began < 2
+
+
 INTERIM = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
 
 
