@@ -41,10 +41,10 @@ def project_account(
         if not isinstance(event, AccountCreated):
             return None
         return AccountView(account_id, event.name, 0, 0, "open", version, time)
-    for moved, change in entries(recorded.account_id, event):
-        if moved == account_id:
-            balance, limit, status = account.balance + change, account.overdraft_limit, account.status
-            return AccountView(account.id, account.name, balance, limit, status, version, time)
+    if moved := entries(recorded.account_id, event):
+        (_, change) = moved[0] if account_id == recorded.account_id else moved[1]
+        limit, status = account.overdraft_limit, account.status
+        return AccountView(account_id, account.name, account.balance + change, limit, status, version, time)
     if isinstance(event, OverdraftLimitSet):
         return replace(account, overdraft_limit=event.limit, version=version, last_updated=time)
     if (changed := status_after(event)) is not None:

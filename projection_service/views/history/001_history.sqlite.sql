@@ -13,7 +13,7 @@ CREATE TABLE history (
     data TEXT NOT NULL, -- JSON, as it was written: see it with data ->> '$.description'
     other_account_id TEXT, -- the other account in whose history the event is, where there is one
     other_version INTEGER, -- its place among that account's events
-    other_is_subject INTEGER CHECK (other_is_subject IN (0, 1)), -- is it the other one that the money comes from?
+    other_is_subject INTEGER, -- 1 or 0: is it the other one that the money comes from?
     -- Not WITHOUT ROWID: rows that lie where their account's others are take up to three times as long to write, and
     -- three percent less room at most.
     PRIMARY KEY (account_id, version)
