@@ -35,8 +35,8 @@ from shared.platform.watermark import Watermark
 
 COMMANDS_WAITING_MAX = 20_000
 TRANSACTION_COMMANDS_MAX = 10_000
-QUIET_TURNS = 2
-"""One turn of the event loop reads requests, and the next one handles them."""
+QUIET_TURNS = 3
+"""One turn of the event loop writes answers, one reads the requests that follow, and one handles them."""
 GATHER_SECONDS_MAX = 0.1
 """Nobody waits longer for others that come."""
 FAILURE_PAUSE_SECONDS = 0.1
