@@ -372,7 +372,7 @@ ABUSES = (
     Abuse("invalid UTF-8, 1,000 times", "the decoder", bad_bytes),
     Abuse("200 Idempotency-Keys on one request, 10,000 times", "one of each header", repeated),
     Abuse("10,000 long polls, sent and left", "WAITS_MAX", left_polls),
-    Abuse("18,000 waits for a far position", "WAITS_MAX", many_waits, service="projection"),
+    Abuse("18,000 waits for a far position", "WAITS_MAX, CONNECTIONS_MAX", many_waits, service="projection"),
     Abuse("300 clients that send their headers byte by byte", "HEADER_SECONDS", slow_headers, patient=True),
     Abuse("60 clients that never end their 16 MiB body", "BODIES_BYTES_MAX, BODY_SECONDS", slow_bodies),
     Abuse(
