@@ -1,6 +1,7 @@
 """Named examples of accounts, events and commands, for all tests."""
 
 from collections.abc import Iterable
+from functools import reduce
 
 from msgspec import UNSET, UnsetType
 
@@ -82,12 +83,14 @@ def transfer(amount: int, to: AccountId = BOB, account_id: AccountId = ALICE) ->
     return Transfer(account_id, to, amount, "rent")
 
 
-def folded(events: Iterable[Event], account_id: AccountId = ALICE) -> Account | None:
+def evolved(account: Account | None, event: Event, account_id: AccountId = ALICE) -> Account | None:
+    """The account after `event`, which it is the subject of."""
+    return evolve(account, event, dict(entries(account_id, event)).get(account_id, 0))
+
+
+def folded(events: Iterable[Event]) -> Account | None:
     """The account after `events`, which it is the subject of."""
-    account = None
-    for event in events:
-        account = evolve(account, event, dict(entries(account_id, event)).get(account_id, 0))
-    return account
+    return reduce(evolved, events, None)
 
 
 def at(second: int) -> str:

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from command_service.account import Account, Command, CreateAccount, Deposit, Withdraw, decide, evolve
-from shared.events import AccountId, entries
+from command_service.account import Account, Command, CreateAccount, Deposit, Withdraw, decide
+from shared.events import AccountId
+from tests.examples import evolved
 from tests.faults.checker import KINDS, CloudEvent, Moment, check, contradictions
 from tests.faults.history import Attempt, Body, History, Kind, Operation, Outcome, Read, View
 
@@ -72,7 +73,7 @@ def sound() -> Case:
         if not recorded:
             return
         event = decide(account, command_for(operation))
-        account = evolve(account, event, dict(entries(AccountId("alice"), event)).get(AccountId("alice"), 0))
+        account = evolved(account, event)
         position = len(log) + 1
         log.append(
             {

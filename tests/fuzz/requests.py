@@ -252,12 +252,12 @@ def _command(random: Random, account: str) -> Draft:
             path, body = ["account", account], {"name": "Zoë"}
         case 3:
             return Draft("command", "POST", ["commands"], [_item(random) for _ in range(random.randint(0, 5))])
+        case 4:
+            path, body = ["account", "transfer", account], {"to": random.choice(ACCOUNTS), **_money(random)}
         case 5:
             path, body = ["account", random.choice(STATUS_PATHS), account], {"description": "Zoë"}
         case 6:
             path, body = ["account", "overdraft", account], {"limit": random.choice([0, 5, 2**63 - 1])}
-        case 4:
-            path, body = ["account", "transfer", account], {"to": random.choice(ACCOUNTS), **_money(random)}
         case _:
             path, body = ["account", random.choice(["deposit", "withdraw"]), account], _money(random)
     return Draft("command", "POST", path, body)
