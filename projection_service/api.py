@@ -5,10 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from fastapi import APIRouter, Depends, FastAPI, Request
 from prometheus_client import CollectorRegistry
 
+from projection_service.live import Tail, add_stream
 from projection_service.projection import Projection
 from projection_service.subscription import Subscription
 from projection_service.view import Asked, MinPosition, Reach, View, WaitSeconds
 from projection_service.view_store import ViewStore
+from projection_service.views import history
 from shared.errors import NotFound, ProjectionBehind
 from shared.events import Position
 from shared.platform.docs import install_docs
@@ -31,6 +33,7 @@ def create_api(
     views: Mapping[str, View],
     projection: Projection,
     reach: Reach,
+    tail: Tail,
     subscription: Subscription,
     registry: CollectorRegistry,
 ) -> FastAPI:
@@ -53,6 +56,8 @@ def create_api(
             tags=["queries"], dependencies=[*kept, Depends(wait_for)], responses=problem_responses(404, 422, 503)
         )
         view.add_queries(queries, store)
+        if view is history.VIEW:
+            add_stream(queries, store, projection.watermark, tail)
         app.include_router(queries)
 
     @app.get(

@@ -6,6 +6,7 @@ from pydantic import Field, HttpUrl, field_validator
 
 from projection_service.api import create_api, reacher
 from projection_service.feed import open_feed
+from projection_service.live import Tail
 from projection_service.projection import Projection
 from projection_service.subscription import Subscription
 from projection_service.view import View
@@ -93,7 +94,8 @@ async def run(settings: ProjectionSettings) -> None:
         )
         registry = CollectorRegistry()
         key = bytes.fromhex(settings.ledger_key) if settings.ledger_key else None
-        projection = Projection(store, views, await store.checkpoint(), registry, key)
+        tail = Tail()
+        projection = Projection(store, views, await store.checkpoint(), registry, key, tail.add)
         amqp_url = str(settings.amqp_url) if settings.amqp_url else None
         async with open_feed(str(settings.ledger_url)) as feed:
             subscription = Subscription(
@@ -105,7 +107,7 @@ async def run(settings: ProjectionSettings) -> None:
                 registry,
             )
             reach = reacher(projection.watermark)
-            app = create_api(store, VIEWS, projection, reach, subscription, registry)
+            app = create_api(store, VIEWS, projection, reach, tail, subscription, registry)
             # Others move these views on, or put a backup in their place: with SQLite, too, while the file stays.
             background = [subscription.run(), follow(projection.refresh, projection.watermark)]
             if isinstance(store, SqliteViewStore):

@@ -1,7 +1,7 @@
 """Folds a gapless run of events into the views, a transaction for each run."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from prometheus_client import CollectorRegistry, Gauge
@@ -50,8 +50,13 @@ class Projection:
         checkpoint: Checkpoint,
         registry: CollectorRegistry,
         key: bytes | None = None,
+        folded: Callable[[Sequence[RecordedEvent]], None] = lambda _: None,
     ) -> None:
-        """Raises `ForeignLedger` when these views were built under another key."""
+        """`folded` is told of events once they are in the views, before anybody else.
+
+        Raises `ForeignLedger` when these views were built under another key.
+        """
+        self._folded = folded
         self._given_key = key
         self._check_key(checkpoint)
         self._store = store
@@ -147,6 +152,7 @@ class Projection:
                 await self.reload()
             else:
                 self.last_event_time = last.time
+                self._folded(events)
                 self._move(moved)
 
     async def _write(self, checkpoint: Checkpoint, moved: Checkpoint, events: list[RecordedEvent]) -> None:

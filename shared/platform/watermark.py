@@ -64,7 +64,8 @@ class Watermark:
         self.waits = 0
         """How many wait now."""
         self._waits_max = waits_max
-        self._closed = False
+        self.closed = False
+        """Does nobody wait any more, since the process is stopping?"""
         self._order = count()
         # May hold waits that have ended, but never more than half.
         self._waiting: list[tuple[Position, int, asyncio.Future[None]]] = []
@@ -88,7 +89,7 @@ class Watermark:
         False when `wait_seconds` passed, `peer` left or the watermark was closed first. Raises `Overloaded`.
         """
         peer = peer or Peer()
-        if self.position >= position or self._closed or wait_seconds <= 0 or peer.gone:
+        if self.position >= position or self.closed or wait_seconds <= 0 or peer.gone:
             return self.position >= position
         if self.waits >= self._waits_max:
             raise Overloaded(f"{self.waits} requests wait for a position already. Ask without waiting, or later.")
@@ -111,7 +112,7 @@ class Watermark:
 
     def close(self) -> None:
         """Release every waiter, now and from now on: the process is stopping."""
-        self._closed = True
+        self.closed = True
         for _, _, woken in self._waiting:
             self._wake(woken)
         self._waiting.clear()

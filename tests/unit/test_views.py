@@ -120,10 +120,10 @@ def test_an_event_comes_out_of_the_history_byte_for_byte(event: Event, tracepare
     (recorded,) = decode_events(join_events([encoded]))
     rows = project_history(recorded)
     assert [encode_row(row, SOURCE) for row in rows] == [encoded] * len(rows)
-    assert [row[:2] for row in rows] == [(ALICE, 3), (BOB, 7)][: len(rows)]
+    assert [row[:3] for row in rows] == [(14, ALICE, 3), (15, BOB, 7)][: len(rows)]
     assert len(rows) == (2 if event == TRANSFERRED else 1)
-    assert {row[2:4] for row in rows} == {(7, event.type)}
-    assert {row[8] for row in rows} == {getattr(event, "amount", None)}
+    assert {row[3:5] for row in rows} == {(7, event.type)}
+    assert {row[9] for row in rows} == {getattr(event, "amount", None)}
 
 
 ODD = r'"zo\u00eb \ud83c\udfe6 / \/ \" \\u0000"'

@@ -1,4 +1,5 @@
 CREATE TABLE history (
+    entry bigint PRIMARY KEY,
     account_id text COLLATE "C" NOT NULL,
     version bigint NOT NULL,
     position bigint NOT NULL,
@@ -12,11 +13,12 @@ CREATE TABLE history (
     other_account_id text COLLATE "C",
     other_version bigint,
     other_is_subject boolean,
-    PRIMARY KEY (account_id, version)
+    UNIQUE (account_id, version)
 );
 
 COMMENT ON TABLE history IS 'Every event of each account, rejections included: what was once written stays. '
     'The ledger is in checkpoint.source; together these are the whole CloudEvent.';
+COMMENT ON COLUMN history.entry IS 'Twice the position, and one more in the history of the account that is not the subject.';
 COMMENT ON COLUMN history.version IS 'Place among the account''s events: 1, 2, 3 …';
 COMMENT ON COLUMN history.position IS 'Place in the whole log.';
 COMMENT ON COLUMN history.type IS 'As in amount-deposited.';

@@ -1,6 +1,7 @@
 CREATE TABLE history (
     -- Every event of each account, rejections included, in the order of the log: what was once written stays.
     -- The ledger is in `checkpoint.source`; together these are the whole CloudEvent.
+    entry INTEGER PRIMARY KEY, -- twice the position, and one more in the history of the account that is not the subject
     account_id TEXT NOT NULL,
     version INTEGER NOT NULL, -- place among the account's events: 1, 2, 3 …
     position INTEGER NOT NULL, -- place in the whole log
@@ -16,5 +17,5 @@ CREATE TABLE history (
     other_is_subject INTEGER, -- 1 or 0: is it the other one that the money comes from?
     -- Not WITHOUT ROWID: rows that lie where their account's others are take up to three times as long to write, and
     -- three percent less room at most.
-    PRIMARY KEY (account_id, version)
+    UNIQUE (account_id, version)
 ) STRICT;

@@ -6,10 +6,13 @@ from msgspec import UNSET, Raw
 
 from shared.events import CloudEvent, RecordedEvent, encode_event, read_envelope
 
-HistoryRow = tuple[str, int, int, str, str, str, str, str | None, int | None, str, str | None, int | None, bool | None]
-"""An event of one account: account_id, version, position, type, time, event_id, command_id, traceparent; its amount in
-cents, None when its data has none; its data, which is JSON as it was written. In the streams of two accounts, the other
-one and its version, and whether the other one is the subject."""
+HistoryRow = tuple[
+    int, str, int, int, str, str, str, str, str | None, int | None, str, str | None, int | None, bool | None
+]
+"""An event of one account: entry, account_id, version, position, type, time, event_id, command_id, traceparent; its
+amount in cents, None when its data has none; its data, which is JSON as it was written. In the streams of two accounts,
+the other one and its version, and whether the other one is the subject. `entry` is its place among all: twice the
+position, and one more for the account that is not the subject."""
 
 
 def project_history(recorded: RecordedEvent) -> list[HistoryRow]:
@@ -25,15 +28,16 @@ def project_history(recorded: RecordedEvent) -> list[HistoryRow]:
         getattr(recorded.event, "amount", None),
         str(envelope.data, "utf-8"),
     )
+    entry = 2 * recorded.position
     first, *second = recorded.streams()
     if not second:
-        return [(*first, *of_both, None, None, None)]
-    return [(*first, *of_both, *second[0], False), (*second[0], *of_both, *first, True)]
+        return [(entry, *first, *of_both, None, None, None)]
+    return [(entry, *first, *of_both, *second[0], False), (entry + 1, *second[0], *of_both, *first, True)]
 
 
 def encode_row(row: HistoryRow, source: str) -> bytes:
     """The event of the ledger `source` as it lies in the log, byte for byte."""
-    account_id, version, position, type_, time, event_id, command_id, traceparent, _, data, *other = row
+    _, account_id, version, position, type_, time, event_id, command_id, traceparent, _, data, *other = row
     subject: tuple[Any, Any] = account_id, version
     counterpart: tuple[Any, Any] = UNSET, UNSET
     match other:

@@ -1,31 +1,42 @@
 """The history in SQL, and what a run of events adds to it."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from projection_service.view_store import Change, ImpossibleEvents, Read, ReadRows, Write, one_row
 from projection_service.views.history.fold import HistoryRow, encode_row, project_history
-from shared.events import AccountId, Position, RecordedEvent, Version
+from shared.events import INT64_MAX, AccountId, Position, RecordedEvent, Version
 
+ROW = """
+    entry, account_id, version, position, type, time, event_id, command_id, traceparent, amount, data,
+    other_account_id, other_version, other_is_subject
+"""
 # Limited before it is joined: an account may have millions.
-READ_HISTORY = Read.in_both("""
+PAGE = f"""
     SELECT checkpoint.position, source, page.*
-    FROM checkpoint LEFT JOIN (
-        SELECT account_id, version, position, type, time, event_id, command_id, traceparent, amount, data,
-            other_account_id, other_version, other_is_subject
-        FROM history WHERE account_id = $1 AND version > $2 AND position <= $3
-        ORDER BY version LIMIT $4
-    ) AS page ON true
-    ORDER BY page.version
+    FROM checkpoint LEFT JOIN (SELECT {ROW} FROM history WHERE %s) AS page ON true
+    ORDER BY page.entry
+"""
+READ_HISTORY = Read.in_both(PAGE % "account_id = $1 AND version > $2 AND position <= $3 ORDER BY version LIMIT $4")
+READ_ALL = Read.in_both(PAGE % "entry > $1 AND entry % 2 = 0 ORDER BY entry LIMIT $2")
+# Versions have no holes, and grow as positions do.
+READ_VERSION = Read.in_both("""
+    WITH RECURSIVE search (low, high) AS (
+        SELECT CAST(0 AS bigint), coalesce(max(version), 0) FROM history WHERE account_id = $1
+        UNION ALL
+        SELECT
+            CASE WHEN position <= $2 THEN version ELSE low END,
+            CASE WHEN position <= $2 THEN high ELSE version - 1 END
+        FROM search JOIN history ON account_id = $1 AND version = (low + high + 1) / 2
+        WHERE low < high
+    )
+    SELECT max(low) FROM search
 """)
 ADD_HISTORY = Write(
-    "account_id text, version bigint, position bigint, type text, time text, event_id text, command_id text, "
-    "traceparent text, amount bigint, data json, other_account_id text, other_version bigint, other_is_subject boolean",
-    """
-    INSERT INTO history (
-        account_id, version, position, type, time, event_id, command_id, traceparent, amount, data,
-        other_account_id, other_version, other_is_subject
-    ) SELECT * FROM changed WHERE true
-    """,
+    "entry bigint, account_id text, version bigint, position bigint, type text, time text, event_id text, "
+    "command_id text, traceparent text, amount bigint, data json, other_account_id text, other_version bigint, "
+    "other_is_subject boolean",
+    f"INSERT INTO history ({ROW}) SELECT * FROM changed WHERE true",
 )
 
 
@@ -34,11 +45,29 @@ async def read_history(
 ) -> tuple[list[bytes], Position]:
     """The account's events after version `after` and up to position `up_to`, encoded, and the position at which that
     holds, read at one moment."""
-    rows = await read(READ_HISTORY, account_id, after, up_to, events_max)
+    events, position = _page(await read(READ_HISTORY, account_id, after, up_to, events_max))
+    return [encoded for _, encoded in events], position
+
+
+async def read_stream(
+    read: ReadRows, account_id: AccountId | None, after: Position, events_max: int
+) -> tuple[list[tuple[Position, bytes]], Position]:
+    """Events after position `after`, those of the account or all, each with its position; and up to which position
+    there are no others."""
+    if account_id is None:
+        rows = await read(READ_ALL, min(2 * after + 1, INT64_MAX), events_max)
+    else:
+        ((version,),) = await read(READ_VERSION, account_id, after)
+        rows = await read(READ_HISTORY, account_id, version, INT64_MAX, events_max)
+    events, position = _page(rows)
+    return events, events[-1][0] if len(events) == events_max else position
+
+
+def _page(rows: Sequence[Sequence[Any]]) -> tuple[list[tuple[Position, bytes]], Position]:
     position, source, first, *_ = one_row(rows)
     if first is None:
         return [], Position(position)
-    return [encode_row(tuple(row[2:]), source) for row in rows], Position(position)
+    return [(Position(row[5]), encode_row(tuple(row[2:]), source)) for row in rows], Position(position)
 
 
 async def changes(read: ReadRows, events: Sequence[RecordedEvent]) -> list[Change]:
