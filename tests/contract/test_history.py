@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 from projection_service.projection import BrokenLedger, Projection
 from projection_service.view_store import Read, ViewStore
 from projection_service.views import VIEWS
-from projection_service.views.history.tables import read_history
+from projection_service.views.history.tables import read_history, read_stream
 from shared.chain import extend
 from shared.events import (
     AccountId,
@@ -19,7 +19,7 @@ from shared.events import (
     encode_event,
     join_events,
 )
-from tests.examples import ALICE, BOB, DEPOSITED, EVENTS, INT64_MAX, at, cloud_event
+from tests.examples import ALICE, BOB, DEPOSITED, EVENTS, INT64_MAX, TRANSFERRED, at, cloud_event
 
 ODD = "Zoë 🏦 'quoted' \"twice\" \\ \\u0000 \n \x7f"
 EVER = Position(INT64_MAX)
@@ -60,6 +60,27 @@ async def test_it_is_read_from_a_version_on_up_to_a_position(view_store: ViewSto
     assert await read_history(view_store.read, ALICE, Version(2), 100, Position(4)) == (OF_ALICE[2:4], LAST)
     assert await read_history(view_store.read, ALICE, Version(LAST), 100, EVER) == ([], LAST)
     assert await read_history(view_store.read, AccountId("unknown"), Version(0), 100, EVER) == ([], LAST)
+
+
+async def test_it_is_read_in_the_order_of_the_log(view_store: ViewStore) -> None:
+    """Versions without holes, as in a log; a transfer is in both accounts' streams."""
+    assert await read_stream(view_store.read, None, Position(0), 100) == ([], 0)
+    assert await read_stream(view_store.read, ALICE, Position(0), 100) == ([], 0)
+    events: list[bytes] = []
+    for number in range(1, 31):
+        transfer = replace(cloud_event(2 * number - 1, TRANSFERRED, ALICE, number), counterpartversion=2 * number - 1)
+        deposit = cloud_event(2 * number, DEPOSITED, BOB, 2 * number)
+        events += [encode_event(transfer), encode_event(deposit)]
+    everything = list(enumerate(events, 1))
+    await fold(view_store, events)
+    for after in range(len(events) + 2):
+        for account_id, known in ((None, everything), (ALICE, everything[::2]), (BOB, everything)):
+            rest = [(position, event) for position, event in known if position > after]
+            assert await read_stream(view_store.read, account_id, Position(after), 100) == (rest, len(events))
+            if rest:
+                first = rest[:1], rest[0][0]
+                assert await read_stream(view_store.read, account_id, Position(after), 1) == first
+    assert await read_stream(view_store.read, None, EVER, 100) == ([], len(events))
 
 
 async def test_a_person_can_ask_it_in_sql(view_store: ViewStore) -> None:
