@@ -1,17 +1,19 @@
 """The projection service's HTTP face: queries of the views."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
 
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
 
 from projection_service.live import Tail, add_stream
 from projection_service.projection import Projection
 from projection_service.subscription import Subscription
-from projection_service.view import Asked, MinPosition, Reach, View, WaitSeconds
+from projection_service.view import POSITION, Asked, MinPosition, Reach, View, WaitSeconds, check_position
 from projection_service.view_store import ViewStore
 from projection_service.views import history
-from shared.errors import NotFound, ProjectionBehind
+from shared.errors import NotFound
 from shared.events import Position
 from shared.platform.docs import install_docs
 from shared.platform.problems import install_problem_handlers, problem_responses
@@ -21,11 +23,30 @@ from shared.platform.watermark import Peer, Watermark
 
 def reacher(watermark: Watermark) -> Reach:
     async def reach(asked: Asked, peer: Peer) -> None:
-        if not await watermark.reach(Position(asked.min_position), asked.wait, peer):
-            reached = watermark.position
-            raise ProjectionBehind(f"the view is at position {reached}, not yet at {asked.min_position}.", reached)
+        await watermark.reach(Position(asked.min_position), asked.wait, peer)
+        check_position(watermark.position, asked.min_position)
 
     return reach
+
+
+class _QueryRoute(APIRoute):
+    """Answers nothing from before the position that was asked for."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def checked(request: Request) -> Response:
+            min_position = request.query_params.get("min_position", "0")
+            try:
+                response = await handle(request)
+            except NotFound as error:
+                if position := error.headers.get(POSITION):
+                    check_position(int(position), int(min_position))
+                raise
+            check_position(int(response.headers[POSITION]), int(min_position))
+            return response
+
+        return checked
 
 
 def create_api(
@@ -53,7 +74,10 @@ def create_api(
     for view in views.values():
         kept = [] if view in projection.views else [Depends(_refuse(view, projection.views))]
         queries = APIRouter(
-            tags=["queries"], dependencies=[*kept, Depends(wait_for)], responses=problem_responses(404, 422, 503)
+            tags=["queries"],
+            route_class=_QueryRoute,
+            dependencies=[*kept, Depends(wait_for)],
+            responses=problem_responses(404, 422, 503),
         )
         view.add_queries(queries, store)
         if view is history.VIEW:

@@ -24,6 +24,8 @@ class HeadWatch:
         self._seen: float | None = None
         self._level: float | None = None
         """When the views last had everything."""
+        self._level_position = Position(0)
+        """What that was."""
         for name, meaning, value in (
             ("projection_lag_events", "Events behind the head; NaN while the head is out of sight.", self.lag_events),
             (
@@ -60,11 +62,16 @@ class HeadWatch:
         self._head = head
         self._seen = time.monotonic()
         if self._projection.position >= head:
-            self._level = self._seen
+            self._level, self._level_position = self._seen, self._projection.position
 
     def lose(self) -> None:
         """From now on nobody looks at it any more."""
         self._seen = None
+
+    @property
+    def have_gone_back(self) -> bool:
+        """Do the views lack what they once had?"""
+        return self._projection.position < self._level_position
 
     @property
     def is_in_sight(self) -> bool:

@@ -27,7 +27,8 @@ TRANSACTION_EVENTS_MAX = 5_000
 HEAD_CHECK_SECONDS = 5
 MEND_SECONDS = 0.5
 """So long after a message was parked the head is compared, once for all that were parked meanwhile."""
-LONG_POLL_SECONDS = 20
+LONG_POLL_SECONDS = HEAD_CHECK_SECONDS
+"""No longer: views that somebody has put back wait for its end."""
 NO_PROGRESS_SECONDS_MIN = 0.05
 NO_PROGRESS_SECONDS_MAX = 5.0
 STAND_IN_SECONDS = 0.5
@@ -88,11 +89,13 @@ class Subscription:
     def check_ready(self) -> str:
         """What the subscription is doing.
 
-        Raises `NotReady` with the reason: before it has caught up, after it has stopped, and while nobody can tell
-        how far behind it is.
+        Raises `NotReady` with the reason: before it has caught up, after it has stopped, while views that were put back
+        catch up again, and while nobody can tell how far behind it is.
         """
         if self._stopped or not self._caught_up:
             raise NotReady(f"at position {self._projection.position}: {self._status}")
+        if self.head.have_gone_back:
+            raise NotReady(f"at position {self._projection.position}: the views were put back, and catch up again")
         if not self.head.is_in_sight:
             raise NotReady(
                 f"at position {self._projection.position}: the head of the log was last seen "

@@ -7,11 +7,14 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel
 
 from projection_service.view_store import Change, ReadRows, ViewStore
+from shared.errors import ProjectionBehind
 from shared.events import INT64_MAX, Position, RecordedEvent
 from shared.platform.gate import Endpoint
 from shared.platform.watermark import Peer
 
 WAIT_SECONDS_MAX = 60
+POSITION = "Ledger-Position"
+"""The header of an answer that tells at which position it holds."""
 
 MinPosition = Annotated[
     int,
@@ -38,6 +41,15 @@ Reach = Callable[[Asked, Peer], Awaitable[None]]
 """Waits until the views are where a query wants them. Raises `ProjectionBehind`."""
 
 
+def check_position(position: int, min_position: int) -> None:
+    """Of an answer, once it is there: the views may have gone back after they were waited for.
+
+    Raises `ProjectionBehind`.
+    """
+    if position < min_position:
+        raise ProjectionBehind(f"the view is at position {position}, not yet at {min_position}.", position)
+
+
 def no_endpoints(store: ViewStore, reach: Reach) -> Mapping[str, Endpoint]:
     """Most queries are not asked often enough to need an endpoint before FastAPI's."""
     return {}
@@ -60,4 +72,4 @@ def answer(body: bytes, position: Position) -> Response:
 
 
 def position_header(position: Position) -> dict[str, str]:
-    return {"Ledger-Position": str(position)}
+    return {POSITION: str(position)}

@@ -8,11 +8,14 @@ from contextlib import asynccontextmanager
 import pytest
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
+from starlette.types import Message
 
 from projection_service import head_watch
 from projection_service import projection as projection_module
+from projection_service.api import create_api, reacher
 from projection_service.batch import Batch, Unproven
 from projection_service.feed import PAGE_EVENTS_MAX, Feed, FeedUnavailable, Page
+from projection_service.live import Tail
 from projection_service.projection import BrokenLedger, ForeignLedger, Projection
 from projection_service.subscription import Subscription
 from projection_service.view_store import Checkpoint, ViewStore
@@ -20,6 +23,7 @@ from projection_service.views import VIEWS
 from shared.chain import CHAIN_START, ChainAt, extend
 from shared.errors import NotReady, StoreUnavailable
 from shared.events import AmountDeposited, AmountWithdrawn, Event, Position, RecordedEvent
+from shared.platform.gate import Gate
 from shared.witness import Signer, new_key
 from tests.contract.conftest import ChangeViews, OpenViewStore
 from tests.examples import CREATED, DEPOSITED, INT64_MAX, SIGNER, SOURCE, WITHDRAWN, recorded
@@ -305,22 +309,79 @@ async def test_a_stopped_projection_does_not_say_that_it_is_level(view_store: Vi
 RESERVE = [VIEWS["reserve"]]
 
 
+async def put_back(operator: ViewStore) -> None:
+    """To position 3 of `LOG`; without the reserve's amount, which nobody looks at here."""
+    before = end_of(LOG[:3])
+    checkpoint = Checkpoint(before.position, SOURCE, before.chain, SIGNER.public_key)
+    await operator.commit(await operator.checkpoint(), checkpoint, [])
+
+
 async def test_views_that_were_put_back_under_a_running_projection_are_brought_up_to_date(
     open_view_store: OpenViewStore,
 ) -> None:
     """By a restore, or a standby that did not have all of it; and the ledger has nothing new to say."""
     async with open_view_store("reserve") as store, open_view_store("reserve") as operator:
         projection = Projection(store, RESERVE, await store.checkpoint(), CollectorRegistry())
-        async with following(projection, Ledger(LOG[:5])) as subscription:
+        ledger = Ledger(LOG[:5])
+        async with following(projection, ledger) as subscription:
             await reach(projection, 5)
-            before = end_of(LOG[:3])
-            put_back = Checkpoint(before.position, SOURCE, before.chain, SIGNER.public_key)
-            await operator.commit(await operator.checkpoint(), put_back, [])
+            await until_ready(subscription)
+            ledger.answers.clear()
+            await put_back(operator)
             assert await projection.refresh() == 3
             assert projection.watermark.position == 3
+            with pytest.raises(NotReady, match="at position 3: the views were put back"):
+                subscription.check_ready()
+            ledger.answers.set()
             await reach(projection, 5)
             assert (await store.checkpoint()).position == 5
             await until_ready(subscription)
+
+
+async def test_an_answer_is_never_of_a_position_before_the_one_asked_for(open_view_store: OpenViewStore) -> None:
+    """Views that were put back are noticed a little later."""
+    async with open_view_store() as store, open_view_store() as operator:
+        projection = await projection_on(store)
+        await fold(projection, LOG[:5])
+        registry, reach = CollectorRegistry(), reacher(projection.watermark)
+        subscription = Subscription(projection, Ledger(LOG[:5]), None, "", "test", registry)
+        app = create_api(store, VIEWS, projection, reach, Tail(), subscription, registry)
+        gate = Gate(
+            app, {path: one for view in VIEWS.values() for path, one in view.endpoints(store, reach).items()}, "*"
+        )
+        paths = ["/account/alice", "/account/alice/events", "/account/nobody", "/account/nobody/events", "/reserve"]
+        assert {(await ask(gate, path, 5))[1] for path in paths} == {b"5"}
+        await put_back(operator)
+        for path in paths:
+            assert await ask(gate, path, 5) == (503, b"3")
+            assert (await ask(gate, path, 3))[1] == b"3"
+
+
+async def ask(gate: Gate, path: str, min_position: int) -> tuple[int, bytes]:
+    """The answer's status and Ledger-Position, as the server is given them."""
+    answers: list[tuple[int, dict[bytes, bytes]]] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            answers.append((message["status"], dict(message["headers"])))
+
+    async def answer(status: int, head: bytes, body: bytes) -> None:
+        answers.append((status, dict(line.split(b": ", 1) for line in head.splitlines())))
+
+    scope: dict[str, object] = {
+        "type": "http",
+        "method": "GET",
+        "raw_path": path.encode(),
+        "query_string": b"min_position=%d" % min_position,
+        "headers": [(b"host", b"here")],
+        "state": {"answer": answer},
+    }
+    await gate(scope, receive, send)
+    ((status, headers),) = answers
+    return status, headers[b"ledger-position"]
 
 
 async def test_nothing_is_folded_onto_views_of_another_history_at_the_same_position(

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response
 from msgspec.structs import asdict
 from pydantic import BaseModel
 
-from projection_service.view import Asked, Reach, answer, position_header
+from projection_service.view import Asked, Reach, answer, check_position, position_header
 from projection_service.view_store import ViewStore
 from projection_service.views.accounts.fold import AccountView
 from projection_service.views.accounts.tables import read_account
@@ -45,11 +45,14 @@ def endpoints(store: ViewStore, reach: Reach) -> Mapping[str, Endpoint]:
     async def account(request: Request) -> Answer | None:
         if not is_account_id(request.name):
             return None
-        if request.query:
-            await reach(read_query(request.query, Asked), request.peer)
+        asked = read_query(request.query, Asked) if request.query else None
+        if asked:
+            await reach(asked, request.peer)
         view, position = await read_account(store.read, AccountId(request.name))
         if view is None:
             return None
+        if asked:
+            check_position(position, asked.min_position)
         return Answer(200, b"application/json", _encode(_told(view)), ((b"ledger-position", b"%d" % position),))
 
     return {"/account/": Endpoint("GET", account)}

@@ -8,7 +8,7 @@ import structlog
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
-from projection_service.view import position_header
+from projection_service.view import check_position, position_header
 from projection_service.view_store import ViewStore
 from projection_service.views.history.tables import read_history
 from shared.errors import LedgerError, NotFound
@@ -51,7 +51,9 @@ def add_queries(queries: APIRouter, store: ViewStore) -> None:
 
         async def read(count: int, events_max: int) -> list[bytes]:
             # Of the same moment as the first piece, whatever has come in between.
-            return (await read_history(store.read, asked, Version(after + count), events_max, position))[0]
+            events, reached = await read_history(store.read, asked, Version(after + count), events_max, position)
+            check_position(reached, position)
+            return events
 
         return StreamingResponse(
             _page(first, limit, read), headers=position_header(position), media_type=BATCH_CONTENT_TYPE
@@ -63,8 +65,8 @@ async def _page(
 ) -> AsyncIterator[bytes]:
     """A page of encoded events in the CloudEvents JSON batch format, in pieces.
 
-    After `first`, `read` is asked for those that follow so many events, and how many at most. When the store fails,
-    the page ends where it has got to, as at its limits: the next one says why.
+    After `first`, `read` is asked for those that follow so many events, and how many at most. When the store fails, or
+    the views are put back meanwhile, the page ends where it has got to, as at its limits: the next one says why.
     """
     yield b"["
     count, size, piece = 0, 0, first
