@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar, assert_never
 
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 from msgspec.structs import replace
 
 from shared.events import (
@@ -23,17 +23,21 @@ from shared.events import (
     Description,
     Event,
     FreezeRejected,
+    IfVersion,
     Limit,
+    Metadata,
     MoneyTransferred,
     Name,
     OverdraftLimitRejected,
     OverdraftLimitSet,
     Reason,
     RecordedEvent,
+    Rejected,
     Status,
     TransferRejected,
     UnfreezeRejected,
     Value,
+    Version,
     WithdrawalRejected,
     status_after,
 )
@@ -53,7 +57,14 @@ NamedAccount = Annotated[
 NewName = Annotated[Name, Meta(min_length=1)]
 
 
-class OfOneAccount(Value, frozen=True):
+class Asked(Value, frozen=True, kw_only=True):
+    """What every command may carry."""
+
+    if_version: IfVersion | UnsetType = UNSET
+    metadata: Metadata | UnsetType = UNSET
+
+
+class OfOneAccount(Asked, frozen=True):
     """A command that names no second account."""
 
     to: ClassVar[None] = None
@@ -82,7 +93,7 @@ class Withdraw(OfOneAccount, frozen=True, tag="withdraw", forbid_unknown_fields=
     description: Description = ""
 
 
-class Transfer(Value, frozen=True, tag="transfer", forbid_unknown_fields=True):
+class Transfer(Asked, frozen=True, tag="transfer", forbid_unknown_fields=True):
     """Transfer to another account. The amount may be anything, as in a deposit."""
 
     account_id: NamedAccount
@@ -137,44 +148,78 @@ class Account(Value, frozen=True, array_like=True, tag=1):
         return self.balance + self.overdraft_limit
 
 
-def decide(account: Account | None, command: Command, counterpart: Account | None = None) -> Event:
+def decide(account: Account | None, version: Version, command: Command, counterpart: Account | None = None) -> Event:
     """The one event that `command` leads to.
 
-    `account` is the one that it names first, `counterpart` the other one; None while there is no such account.
+    `account` is the one that it names first, at `version`; `counterpart` is the other one. None while there is no such
+    account.
     """
+    if command.if_version is not UNSET and command.if_version != version:
+        return rejected(command, "version-mismatch")
+    metadata = command.metadata or UNSET
     match command:
         case Deposit():
             if reason := _deposit_refusal(account, command.amount):
-                return DepositRejected(command.amount, command.description, reason)
-            return AmountDeposited(command.amount, command.description)
+                return rejected(command, reason)
+            return AmountDeposited(command.amount, command.description, metadata=metadata)
         case Withdraw():
             if reason := _withdrawal_refusal(account, command.amount):
-                return WithdrawalRejected(command.amount, command.description, reason)
-            return AmountWithdrawn(command.amount, command.description)
+                return rejected(command, reason)
+            return AmountWithdrawn(command.amount, command.description, metadata=metadata)
         case Transfer():
             if reason := _transfer_refusal(account, command, counterpart):
-                return TransferRejected(command.to, command.amount, command.description, reason)
-            return MoneyTransferred(command.to, command.amount, command.description)
+                return rejected(command, reason)
+            return MoneyTransferred(command.to, command.amount, command.description, metadata=metadata)
         case CreateAccount():
             if account is not None:
-                return AccountCreationRejected(command.name, "account-already-exists")
-            return AccountCreated(command.name)
+                return rejected(command, "account-already-exists")
+            return AccountCreated(command.name, metadata=metadata)
         case SetOverdraftLimit():
             if reason := _limit_refusal(account, command.limit):
-                return OverdraftLimitRejected(command.limit, reason)
-            return OverdraftLimitSet(command.limit)
+                return rejected(command, reason)
+            return OverdraftLimitSet(command.limit, metadata=metadata)
         case Freeze():
             if reason := _not_open(account):
-                return FreezeRejected(command.description, reason)
-            return AccountFrozen(command.description)
+                return rejected(command, reason)
+            return AccountFrozen(command.description, metadata=metadata)
         case Unfreeze():
             if reason := _unfreeze_refusal(account):
-                return UnfreezeRejected(command.description, reason)
-            return AccountUnfrozen(command.description)
+                return rejected(command, reason)
+            return AccountUnfrozen(command.description, metadata=metadata)
         case Close():
             if reason := _close_refusal(account):
-                return CloseRejected(command.description, reason)
-            return AccountClosed(command.description)
+                return rejected(command, reason)
+            return AccountClosed(command.description, metadata=metadata)
+        case _:
+            assert_never(command)
+
+
+def rejected(command: Command, reason: Reason) -> Event:
+    """The event of `command` when it is rejected: all that was asked, and why it was refused."""
+    if_version, metadata = command.if_version, command.metadata or UNSET
+    match command:
+        case Deposit():
+            return DepositRejected(
+                command.amount, command.description, reason, if_version=if_version, metadata=metadata
+            )
+        case Withdraw():
+            return WithdrawalRejected(
+                command.amount, command.description, reason, if_version=if_version, metadata=metadata
+            )
+        case Transfer():
+            return TransferRejected(
+                command.to, command.amount, command.description, reason, if_version=if_version, metadata=metadata
+            )
+        case CreateAccount():
+            return AccountCreationRejected(command.name, reason, if_version=if_version, metadata=metadata)
+        case SetOverdraftLimit():
+            return OverdraftLimitRejected(command.limit, reason, if_version=if_version, metadata=metadata)
+        case Freeze():
+            return FreezeRejected(command.description, reason, if_version=if_version, metadata=metadata)
+        case Unfreeze():
+            return UnfreezeRejected(command.description, reason, if_version=if_version, metadata=metadata)
+        case Close():
+            return CloseRejected(command.description, reason, if_version=if_version, metadata=metadata)
         case _:
             assert_never(command)
 
@@ -260,24 +305,27 @@ def evolve(account: Account | None, event: Event, change: int) -> Account | None
 
 
 def command_of(recorded: RecordedEvent) -> Command:
-    """The command that led to `recorded`."""
-    account_id = recorded.account_id
+    """The command that led to `recorded`, whose version it named if it was accepted."""
+    account_id, metadata = recorded.account_id, recorded.event.metadata
+    if_version = recorded.event.if_version if isinstance(recorded.event, Rejected) else UNSET
     match recorded.event:
         case AmountDeposited() | DepositRejected() as event:
-            return Deposit(account_id, event.amount, event.description)
+            return Deposit(account_id, event.amount, event.description, if_version=if_version, metadata=metadata)
         case AmountWithdrawn() | WithdrawalRejected() as event:
-            return Withdraw(account_id, event.amount, event.description)
+            return Withdraw(account_id, event.amount, event.description, if_version=if_version, metadata=metadata)
         case MoneyTransferred() | TransferRejected() as event:
-            return Transfer(account_id, event.to, event.amount, event.description)
+            return Transfer(
+                account_id, event.to, event.amount, event.description, if_version=if_version, metadata=metadata
+            )
         case AccountCreated() | AccountCreationRejected() as event:
-            return CreateAccount(event.name, account_id)
+            return CreateAccount(event.name, account_id, if_version=if_version, metadata=metadata)
         case OverdraftLimitSet() | OverdraftLimitRejected() as event:
-            return SetOverdraftLimit(account_id, event.limit)
+            return SetOverdraftLimit(account_id, event.limit, if_version=if_version, metadata=metadata)
         case AccountFrozen() | FreezeRejected() as event:
-            return Freeze(account_id, event.description)
+            return Freeze(account_id, event.description, if_version=if_version, metadata=metadata)
         case AccountUnfrozen() | UnfreezeRejected() as event:
-            return Unfreeze(account_id, event.description)
+            return Unfreeze(account_id, event.description, if_version=if_version, metadata=metadata)
         case AccountClosed() | CloseRejected() as event:
-            return Close(account_id, event.description)
+            return Close(account_id, event.description, if_version=if_version, metadata=metadata)
         case _:
             assert_never(recorded.event)

@@ -15,9 +15,10 @@ from msgspec import UNSET, UnsetType
 from prometheus_client import CollectorRegistry, Gauge, Histogram
 from prometheus_client import Counter as CounterMetric
 
-from command_service.account import Account, Command, decide, evolve
+from command_service.account import Command, decide, evolve
+from command_service.atomic import rejected_together
 from command_service.event_log import Answer, EventLog
-from command_service.states import NO_STATE, State, decode_account, encode_account
+from command_service.states import NO_STREAM, State, Stream, encode_account, stream_of
 from shared.errors import CorruptStore, IdempotencyKeyReused, LedgerError, NotReady, Overloaded
 from shared.events import (
     AccountId,
@@ -75,6 +76,7 @@ class Outcome(Value, frozen=True, omit_defaults=True):
 class WriteRequest(Value, frozen=True):
     """Commands that are recorded together or not at all.
 
+    Those of an `atomic` one are also accepted together or not at all.
     `idempotency_key` with `fingerprint` makes a second request with the same key harmless.
     `traceparent` (W3C Trace Context) is passed on in the events.
     """
@@ -83,11 +85,9 @@ class WriteRequest(Value, frozen=True):
     idempotency_key: str | None = None
     fingerprint: bytes = b""
     traceparent: str | UnsetType = UNSET
+    atomic: bool = False
 
 
-Stream = tuple[Version, Account | None]
-"""Where an account's stream stands: its last version, and the account if it has been created."""
-NO_STREAM: Stream = NO_STATE.version, None
 NO_COUNTERPART = None, UNSET, UNSET
 
 Waiting = tuple[WriteRequest, "asyncio.Future[list[Outcome]]"]
@@ -95,7 +95,7 @@ Waiting = tuple[WriteRequest, "asyncio.Future[list[Outcome]]"]
 
 def fingerprint(request: object) -> bytes:
     """Tells two requests with one key apart."""
-    return hashlib.sha256(msgspec.json.encode(request)).digest()
+    return hashlib.sha256(msgspec.json.encode(request, order="deterministic")).digest()
 
 
 class LedgerWriter:
@@ -288,9 +288,7 @@ class _Decided:
         self._position = head
         self._time = time
         self._new_id = new_id
-        self._streams = {
-            account_id: (state.version, decode_account(state.account)) for account_id, state in states.items()
-        }
+        self._streams = {account_id: stream_of(state) for account_id, state in states.items()}
         self._changed: set[AccountId] = set()
         self.events: list[bytes] = []
         self.types: list[str] = []
@@ -308,6 +306,7 @@ class _Decided:
         # A key may have a slash, and so look as if it were of a batch's command.
         is_numbered = len(request.commands) > 1 or "/" in request_id
         outcomes: list[Outcome] = []
+        rejections = rejected_together(request.commands, self._stream) if request.atomic else None
         # The one loop that every command goes through: no calls in it that can be done without, and no attributes.
         source, time, new_id, streams = self._source, self._time, self._new_id, self._streams
         changed, add_event, add_type = self._changed.add, self.events.append, self.types.append
@@ -316,7 +315,10 @@ class _Decided:
             account_id = AccountId(new_id()) if command.account_id is None else command.account_id
             last_version, account = streams.get(account_id, NO_STREAM)
             to = command.to
-            event = decide(account, command, streams.get(to, NO_STREAM)[1] if to else None)
+            if rejections:
+                event = rejections[number]
+            else:
+                event = decide(account, last_version, command, streams.get(to, NO_STREAM)[1] if to else None)
             moved = entries(account_id, event)
             account = evolve(account, event, moved[0][1] if moved else 0)
             version: Version = last_version + 1  # type: ignore[assignment]
@@ -361,6 +363,9 @@ class _Decided:
             )
         self._position = position
         return outcomes
+
+    def _stream(self, account_id: AccountId) -> Stream:
+        return self._streams.get(account_id, NO_STREAM)
 
     def _move(self, event: Event, entry: Entry) -> tuple[Counterpart, AccountId, Version]:
         """What `event` does to its other account."""

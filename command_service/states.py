@@ -21,6 +21,10 @@ class State(Value, frozen=True):
 
 NO_STATE = State(Version(0), b"")
 
+Stream = tuple[Version, Account | None]
+"""Where an account's stream stands: its last version, and the account if it has been created."""
+NO_STREAM: Stream = NO_STATE.version, None
+
 
 def encode_account(account: Account | None) -> bytes:
     return b"" if account is None else _encode(account)
@@ -34,6 +38,11 @@ def decode_account(encoded: bytes) -> Account | None:
         raise CorruptStore(
             f"an account's state can't be read: {error}. Put a good copy of the log in its place."
         ) from error
+
+
+def stream_of(state: State) -> Stream:
+    """Raises `CorruptStore`."""
+    return state.version, decode_account(state.account)
 
 
 def states_after(states: Mapping[AccountId, State], recorded: RecordedEvent) -> dict[AccountId, State]:

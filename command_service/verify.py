@@ -1,14 +1,26 @@
 """Does a log still say what was written to it? Whatever in it follows from something else is worked out again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from command_service.account import Account, command_of, decide
+from command_service.account import command_of, decide
+from command_service.atomic import rejected_together
 from command_service.event_log import EventLog
 from command_service.event_log.runs import Run
-from command_service.states import NO_STATE, State, decode_account, states_after
+from command_service.states import NO_STATE, State, Stream, states_after, stream_of
 from shared.chain import START, ChainAt, extend
 from shared.errors import CorruptStore
-from shared.events import AccountId, Position, UnreadableEvent, decode_events, join_events
+from shared.events import (
+    AccountId,
+    Event,
+    Position,
+    RecordedEvent,
+    Rejected,
+    UnreadableEvent,
+    decode_events,
+    join_events,
+    read_envelope,
+)
 from shared.witness import Signer
 
 
@@ -27,9 +39,13 @@ async def verify(event_log: EventLog, progress: Callable[[int, int], None] = lam
     states = await _read_states(event_log)
     end, time = await event_log.end()
     walk = _Walk(event_log.source, settled, states, end, time)
-    while walk.at.position < end.position:
+    # What was added meanwhile may have been read up to the middle of a request.
+    while walk.at.position < end.position or walk.request:
         runs = await event_log.runs(walk.at.position)
         if not runs:
+            walk.end_request()
+            if walk.at.position >= end.position:
+                break
             raise CorruptStore(f"position {walk.at.position + 1} is not there, and the log ends at {end.position}.")
         for run in runs:
             walk.take(run)
@@ -62,6 +78,23 @@ async def _read_states(event_log: EventLog) -> dict[AccountId, State]:
     return states
 
 
+class _Place(NamedTuple):
+    """Of a command in its request."""
+
+    request_id: str
+    number: int
+
+
+def _place(event: RecordedEvent) -> _Place | None:
+    """None when the command was alone. Raises `UnreadableEvent`."""
+    request_id, _, number = read_envelope(event).commandid.rpartition("/")
+    return _Place(request_id, int(number)) if number.isdecimal() and len(number) < 10 else None
+
+
+def _is_linked(event: RecordedEvent) -> bool:
+    return isinstance(event.event, Rejected) and event.event.reason == "linked-command-rejected"
+
+
 class _Walk:
     """Goes through the log once, from its beginning, and folds it as the writer did."""
 
@@ -79,8 +112,18 @@ class _Walk:
         self._met: set[AccountId] = set()
         self._states: dict[AccountId, State] = {}
         self._time = ""
+        self.request: list[tuple[Position, RecordedEvent]] = []
+        """The last events, while they may be of an atomic request that was rejected: only its end tells."""
+        self._request_id = ""
 
     def take(self, run: Run) -> None:
+        try:
+            self._take(run)
+        except CorruptStore:
+            self.end_request()  # which is before that, and may not hold either
+            raise
+
+    def _take(self, run: Run) -> None:
         first = self.at.position + 1
         if run.position != self.at.position + len(run.events):
             raise CorruptStore(f"position {first}: {len(run.events)} events from there on end at {run.position}.")
@@ -96,6 +139,7 @@ class _Walk:
             self._check_end()
 
     def _check_end(self) -> None:
+        self.end_request()
         if (self.at, self._time) != (self._end, self._end_time):
             raise CorruptStore(
                 f"position {self._end.position}: the log ends there at {self._end_time!a}, as its head says, and its "
@@ -105,8 +149,36 @@ class _Walk:
     def _take_event(self, position: Position, encoded: bytes) -> None:
         try:
             (event,) = decode_events(join_events([encoded]))
+            is_rejected = isinstance(event.event, Rejected)
+            place = _place(event) if is_rejected or self.request else None
         except (UnreadableEvent, ValueError) as error:
             raise CorruptStore(f"position {position}: {error}.") from error
+        if self.request and place == (self._request_id, len(self.request)):
+            self.request.append((position, event))
+            return
+        self.end_request()
+        if is_rejected and place is not None and place.number == 0:
+            self.request, self._request_id = [(position, event)], place.request_id
+        else:
+            self._fold(position, event, self._decide(event))
+
+    def end_request(self) -> None:
+        request, self.request = self.request, []
+        rejections: Sequence[Event] = ()
+        if any(_is_linked(event) for _, event in request):
+            rejections = rejected_together([command_of(event) for _, event in request], self._stream)
+        for number, (position, event) in enumerate(request):
+            self._fold(position, event, rejections[number] if rejections else self._decide(event))
+
+    def _decide(self, event: RecordedEvent) -> Event:
+        command = command_of(event)
+        version, account = self._stream(event.account_id)
+        return decide(account, version, command, self._stream(command.to)[1] if command.to else None)
+
+    def _stream(self, account_id: AccountId) -> Stream:
+        return stream_of(self._states.get(account_id, NO_STATE))
+
+    def _fold(self, position: Position, event: RecordedEvent, decided: Event) -> None:
         if event.position != position or event.source != self._source:
             raise CorruptStore(f"position {position}: an event of {event.source!a} with position {event.position}.")
         if event.time < self._time:
@@ -115,17 +187,13 @@ class _Walk:
             last = self._states.get(account_id, NO_STATE).version
             if version != last + 1:
                 raise CorruptStore(f"position {position}: version {version} of {account_id!a} after version {last}.")
-        command = command_of(event)
-        if decide(self._account(command.account_id), command, self._account(command.to)) != event.event:
+        if decided != event.event:
             raise CorruptStore(f"position {position}: not what was to be decided: {type(event.event).__name__}.")
         self._time = event.time
         after = states_after(self._states, event)
         self._states.update(after)
         for account_id, state in after.items():
             self._compare(position, account_id, state)
-
-    def _account(self, account_id: AccountId | None) -> Account | None:
-        return decode_account(self._states.get(account_id, NO_STATE).account) if account_id else None
 
     def _compare(self, position: Position, account_id: AccountId, state: State) -> None:
         stored = self._stored.get(account_id, NO_STATE)

@@ -15,6 +15,9 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 INT64_MAX = 2**63 - 1
 NAME_CHARS_MAX = 200
 DESCRIPTION_CHARS_MAX = 1000
+METADATA_PAIRS_MAX = 20
+METADATA_KEY_CHARS_MAX = 64
+METADATA_VALUE_CHARS_MAX = 200
 SOURCE_CHARS_MAX = 200
 TIME_CHARS_MAX = 40
 REASON_CHARS_MAX = 200
@@ -42,6 +45,25 @@ Limit = Annotated[
     int, Meta(ge=0, le=INT64_MAX, description="In cents: how far below zero the balance may go.", examples=[50000])
 ]
 Description = Annotated[str, Meta(max_length=DESCRIPTION_CHARS_MAX, examples=["Salary"], extra_json_schema=NO_NUL)]
+MetadataKey = Annotated[str, Meta(max_length=METADATA_KEY_CHARS_MAX, extra_json_schema=NO_NUL)]
+MetadataValue = Annotated[str, Meta(max_length=METADATA_VALUE_CHARS_MAX, extra_json_schema=NO_NUL)]
+Metadata = Annotated[
+    dict[MetadataKey, MetadataValue],
+    Meta(
+        max_length=METADATA_PAIRS_MAX,
+        description="The client's own, kept in the event.",
+        examples=[{"invoice": "2026-117"}],
+    ),
+]
+IfVersion = Annotated[
+    int,
+    Meta(
+        ge=0,
+        le=INT64_MAX,
+        description="Rejected when the account named first has another version; 0 is that of one without events.",
+        examples=[7],
+    ),
+]
 
 Status = Literal["open", "frozen", "closed"]
 
@@ -58,8 +80,10 @@ Reason = Literal[
     "counterpart-not-found",
     "insufficient-funds",
     "limit-in-use",
+    "linked-command-rejected",
     "not-frozen",
     "same-account",
+    "version-mismatch",
 ]
 
 
@@ -70,44 +94,57 @@ class Value(Struct, frozen=True, gc=False):
     """
 
 
-class AccountCreated(Value, frozen=True):
+class Accepted(Value, frozen=True, kw_only=True):
+    """An event of a command that took effect. What only some commands ask for comes last in it, or is not there."""
+
+    metadata: Metadata | UnsetType = UNSET
+
+
+class Rejected(Value, frozen=True, kw_only=True):
+    """An event that changes nothing: what was asked for, and why not."""
+
+    if_version: IfVersion | UnsetType = UNSET
+    metadata: Metadata | UnsetType = UNSET
+
+
+class AccountCreated(Accepted, frozen=True):
     type: ClassVar = "account-created"
     name: Name
 
 
-class AccountCreationRejected(Value, frozen=True):
+class AccountCreationRejected(Rejected, frozen=True):
     type: ClassVar = "account-creation-rejected"
     name: Name
     reason: Reason
 
 
-class AmountDeposited(Value, frozen=True):
+class AmountDeposited(Accepted, frozen=True):
     type: ClassVar = "amount-deposited"
     amount: Amount
     description: Description
 
 
-class DepositRejected(Value, frozen=True):
+class DepositRejected(Rejected, frozen=True):
     type: ClassVar = "deposit-rejected"
     amount: Amount
     description: Description
     reason: Reason
 
 
-class AmountWithdrawn(Value, frozen=True):
+class AmountWithdrawn(Accepted, frozen=True):
     type: ClassVar = "amount-withdrawn"
     amount: Amount
     description: Description
 
 
-class WithdrawalRejected(Value, frozen=True):
+class WithdrawalRejected(Rejected, frozen=True):
     type: ClassVar = "withdrawal-rejected"
     amount: Amount
     description: Description
     reason: Reason
 
 
-class MoneyTransferred(Value, frozen=True):
+class MoneyTransferred(Accepted, frozen=True):
     """Out of the account that it is an event of first, into the account `to`: one event in the streams of both."""
 
     type: ClassVar = "money-transferred"
@@ -116,7 +153,7 @@ class MoneyTransferred(Value, frozen=True):
     description: Description
 
 
-class TransferRejected(Value, frozen=True):
+class TransferRejected(Rejected, frozen=True):
     type: ClassVar = "transfer-rejected"
     to: AccountId
     amount: Amount
@@ -124,47 +161,47 @@ class TransferRejected(Value, frozen=True):
     reason: Reason
 
 
-class OverdraftLimitSet(Value, frozen=True):
+class OverdraftLimitSet(Accepted, frozen=True):
     type: ClassVar = "overdraft-limit-set"
     limit: Limit
 
 
-class OverdraftLimitRejected(Value, frozen=True):
+class OverdraftLimitRejected(Rejected, frozen=True):
     type: ClassVar = "overdraft-limit-rejected"
     limit: Limit
     reason: Reason
 
 
-class AccountFrozen(Value, frozen=True):
+class AccountFrozen(Accepted, frozen=True):
     type: ClassVar = "account-frozen"
     description: Description
 
 
-class FreezeRejected(Value, frozen=True):
+class FreezeRejected(Rejected, frozen=True):
     type: ClassVar = "freeze-rejected"
     description: Description
     reason: Reason
 
 
-class AccountUnfrozen(Value, frozen=True):
+class AccountUnfrozen(Accepted, frozen=True):
     type: ClassVar = "account-unfrozen"
     description: Description
 
 
-class UnfreezeRejected(Value, frozen=True):
+class UnfreezeRejected(Rejected, frozen=True):
     type: ClassVar = "unfreeze-rejected"
     description: Description
     reason: Reason
 
 
-class AccountClosed(Value, frozen=True):
+class AccountClosed(Accepted, frozen=True):
     """For ever."""
 
     type: ClassVar = "account-closed"
     description: Description
 
 
-class CloseRejected(Value, frozen=True):
+class CloseRejected(Rejected, frozen=True):
     type: ClassVar = "close-rejected"
     description: Description
     reason: Reason
@@ -398,5 +435,6 @@ def _check(received: list[_Received], events: list[RecordedEvent]) -> None:
 
 
 def _has_nul(recorded: RecordedEvent) -> bool:
-    values = (recorded.source, recorded.time, *msgspec.structs.astuple(recorded.event))
+    metadata = recorded.event.metadata or {}
+    values = (recorded.source, recorded.time, *msgspec.structs.astuple(recorded.event), *metadata, *metadata.values())
     return any(isinstance(value, str) and "\0" in value for value in values)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 from typing import Annotated, Any, TypeVar
+from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import UNSET, Meta, Struct
@@ -69,7 +70,7 @@ _encode = msgspec.json.Encoder().encode
 def command_endpoints(writer: LedgerWriter, query_url: str) -> dict[str, Endpoint]:
     """`query_url` is where accounts are read: the base of `Location`."""
 
-    def to_write(headers: Headers, commands: Sequence[Command], asked: object) -> WriteRequest:
+    def to_write(headers: Headers, commands: Sequence[Command], asked: object, atomic: bool = False) -> WriteRequest:
         key, trace = headers.get(b"idempotency-key"), headers.get(b"traceparent")
         if key is not None and not _is_key(key):
             raise InvalidRequest([("Idempotency-Key", "must be 1 to 255 visible ASCII characters, quoted or bare")])
@@ -78,6 +79,7 @@ def command_endpoints(writer: LedgerWriter, query_url: str) -> dict[str, Endpoin
             key.decode().strip('"') if key else None,
             fingerprint(asked) if key else b"",
             trace.decode() if trace and TRACEPARENT.fullmatch(trace) else UNSET,
+            atomic,
         )
 
     async def one(request: Request, read: ReadOne) -> Answer:
@@ -94,7 +96,9 @@ def command_endpoints(writer: LedgerWriter, query_url: str) -> dict[str, Endpoin
 
     async def batch(request: Request) -> Answer:
         commands = _read_batch(await request.body(BATCH_BYTES_MAX))
-        outcomes = await writer.write(to_write(request.headers, commands, commands))
+        atomic = _is_atomic(request.query)
+        asked = {"atomic": commands} if atomic else commands
+        outcomes = await writer.write(to_write(request.headers, commands, asked, atomic))
         return Answer(200, b"application/json", _encode([answer(o, ReceiptResult, NewAccountResult) for o in outcomes]))
 
     def single(read: ReadOne) -> Endpoint:
@@ -125,8 +129,10 @@ def _reader(command: type[Command], with_id: bool = False) -> ReadOne:
     id_at = command.__struct_fields__.index("account_id")
 
     def read(name: str, body: bytes) -> Command:
-        fields = msgspec.structs.astuple(_read(decode, body))
-        asked = make(*fields) if with_id else make(*fields[:id_at], name, *fields[id_at:])
+        *fields, if_version, metadata = msgspec.structs.astuple(_read(decode, body))
+        if not with_id:
+            fields.insert(id_at, name)
+        asked = make(*fields, if_version=if_version, metadata=metadata)
         for field, account_id in ("id" if with_id else "account_id", asked.account_id), ("to", asked.to):
             if account_id is not None and not is_account_id(account_id):
                 raise InvalidRequest([(field, f"must be {ACCOUNT_ID_RULE}")])
@@ -148,6 +154,14 @@ def _read_batch(body: bytes) -> list[Command]:
     return commands
 
 
+def _is_atomic(query: bytes) -> bool:
+    """Raises `InvalidRequest`."""
+    asked = [value for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True) if name == "atomic"]
+    if asked not in ([], ["true"], ["false"]):
+        raise InvalidRequest([("atomic", "must be true or false, and there once")])
+    return asked == ["true"]
+
+
 def _read(decode: Callable[[bytes], T], body: bytes) -> T:
     """Raises `InvalidRequest`, whatever the bytes are."""
     try:
@@ -165,8 +179,12 @@ def _fault(error: Exception) -> tuple[str, str]:
     """The field that is at fault, as `0.amount`, and what is wrong with it."""
     if not isinstance(error, msgspec.ValidationError):
         return "body", f"is no JSON: {error}"
-    detail, _, place = str(error).partition(" - at `$")
-    field = place.rstrip("`").replace("[", ".").replace("]", "").lstrip(".")
+    detail, in_key, place = str(error).partition(" - at `key` in `$")
+    if in_key:
+        detail += " as key"
+    else:
+        detail, _, place = detail.partition(" - at `$")
+    field = place.rstrip("`").removesuffix("[...]").replace("[", ".").replace("]", "").lstrip(".")
     if named := FIELD_NAMED.fullmatch(detail):
         detail, field = f"{named[1]} field", f"{field}.{named[2]}".lstrip(".")
     return field[:FAULT_CHARS_MAX] or "body", detail[:FAULT_CHARS_MAX]
@@ -185,4 +203,5 @@ def _refuse_nul(asked: Any, field: str) -> None:
                 _refuse_nul(item, f"{field}.{number}")
         case dict():
             for name, value in asked.items():
+                _refuse_nul(name, field)
                 _refuse_nul(value, f"{field}.{name}")

@@ -20,7 +20,7 @@ from command_service.account import (
     Withdraw,
     decide,
 )
-from shared.events import AccountId
+from shared.events import AccountId, Version
 from tests.faults.history import Body, History, Operation, Read, View
 
 CloudEvent = dict[str, Any]
@@ -77,7 +77,8 @@ def check_log(log: Sequence[CloudEvent]) -> Iterator[str]:
         if moved.keys() - streams(event):
             yield f"{where}: it moves {moved}, and is in the streams of {[*streams(event)]} only"
         account = accounts.get(event["subject"])
-        right = decide(account, command, accounts.get(command.to) if command.to else None)
+        version = Version(versions[event["subject"]] - 1)
+        right = decide(account, version, command, accounts.get(command.to) if command.to else None)
         if (right.type, msgspec.to_builtins(right)) != (event["type"], event["data"]):
             yield f"{where}: {event['type']} {event['data']} for {account}, and not {right}"
         if event["type"] == "account-created" and account is None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from command_service.account import Account, Command, CreateAccount, Deposit, Withdraw, decide
-from shared.events import AccountId
+from shared.events import AccountId, Version
 from tests.examples import evolved
 from tests.faults.checker import KINDS, CloudEvent, Moment, check, contradictions
 from tests.faults.history import Attempt, Body, History, Kind, Operation, Outcome, Read, View
@@ -72,7 +72,7 @@ def sound() -> Case:
         history.operations.append(operation)
         if not recorded:
             return
-        event = decide(account, command_for(operation))
+        event = decide(account, Version(len(log)), command_for(operation))
         account = evolved(account, event)
         position = len(log) + 1
         log.append(

@@ -20,6 +20,7 @@ from shared.events import (
     OverdraftLimitSet,
     TransferRejected,
     UnfreezeRejected,
+    Version,
     WithdrawalRejected,
     entries,
 )
@@ -145,7 +146,7 @@ def transfer_rejected(amount: int, reason: str, to: AccountId = BOB) -> Event:
     ],
 )
 def test_a_command_leads_to_one_event(given: list[Event], when: Command, then: Event) -> None:
-    assert decide(folded(given), when) == then
+    assert decide(folded(given), Version(len(given)), when) == then
 
 
 @pytest.mark.parametrize(
@@ -179,7 +180,7 @@ def test_a_command_leads_to_one_event(given: list[Event], when: Command, then: E
 def test_a_transfer_looks_at_both_accounts(
     given: list[Event], counterpart: list[Event], when: Command, then: Event
 ) -> None:
-    assert decide(folded(given), when, folded(counterpart)) == then
+    assert decide(folded(given), Version(len(given)), when, folded(counterpart)) == then
 
 
 @pytest.mark.parametrize("event", EVENTS)
