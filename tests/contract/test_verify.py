@@ -140,7 +140,8 @@ async def test_a_log_is_passed_while_it_is_written_to(event_log: EventLog, monke
     async def write(ledger: Ledger) -> None:
         for number in range(150):
             commands = some_commands(chance.choice([0, 1, 2, 3, 30]), chance.randrange(100))
-            await ledger.writer.write(WriteRequest(commands, chance.choice([None, f"key-{number}"])))
+            key, atomic = chance.choice([None, f"key-{number}"]), chance.random() < 0.3
+            await ledger.writer.write(WriteRequest(commands, key, atomic=atomic))
             await asyncio.sleep(0)
 
     async with running(event_log) as ledger:

@@ -1,11 +1,24 @@
 """The domain table of DESIGN.md: given (events) / when (a command) / then (one event)."""
 
 import pytest
+from msgspec.structs import replace
 
-from command_service.account import Account, Close, Command, Freeze, SetOverdraftLimit, Unfreeze, decide, evolve
+from command_service.account import (
+    Account,
+    Close,
+    Command,
+    Freeze,
+    SetOverdraftLimit,
+    Unfreeze,
+    command_of,
+    decide,
+    evolve,
+    rejected,
+)
 from shared.events import (
     AccountClosed,
     AccountCreated,
+    AccountCreationRejected,
     AccountFrozen,
     AccountId,
     AccountUnfrozen,
@@ -18,6 +31,7 @@ from shared.events import (
     MoneyTransferred,
     OverdraftLimitRejected,
     OverdraftLimitSet,
+    Rejected,
     TransferRejected,
     UnfreezeRejected,
     Version,
@@ -38,6 +52,7 @@ from tests.examples import (
     deposit,
     evolved,
     folded,
+    recorded,
     transfer,
     withdraw,
 )
@@ -183,6 +198,85 @@ def test_a_transfer_looks_at_both_accounts(
     assert decide(folded(given), Version(len(given)), when, folded(counterpart)) == then
 
 
+COMMANDS: list[Command] = [CREATE, deposit(1), withdraw(1), transfer(1), limit(1), FREEZE, UNFREEZE, CLOSE]
+"""One of each type."""
+INVOICE = {"invoice": "2026-117"}
+
+
+def at_version(version: int, command: Command) -> Command:
+    return replace(command, if_version=version)
+
+
+@pytest.mark.parametrize(
+    ("given", "when", "then"),
+    [
+        (NOTHING, at_version(0, CREATE), CREATED),
+        (NOTHING, at_version(1, CREATE), AccountCreationRejected("Alice", "version-mismatch", if_version=1)),
+        (REFUSED, at_version(0, CREATE), AccountCreationRejected("Alice", "version-mismatch", if_version=0)),
+        (REFUSED, at_version(1, CREATE), CREATED),
+        (WITH_70, at_version(3, deposit(1)), AmountDeposited(1, "salary")),
+        (WITH_70, at_version(2, deposit(1)), DepositRejected(1, "salary", "version-mismatch", if_version=2)),
+        (WITH_70, at_version(4, deposit(0)), DepositRejected(0, "salary", "version-mismatch", if_version=4)),
+        (WITH_70, at_version(3, deposit(0)), DepositRejected(0, "salary", "amount-not-positive", if_version=3)),
+        (NOTHING, at_version(0, deposit(1)), DepositRejected(1, "salary", "account-not-found", if_version=0)),
+        (WITH_70, at_version(3, withdraw(1)), AmountWithdrawn(1, "rent")),
+        (WITH_70, at_version(0, withdraw(1)), WithdrawalRejected(1, "rent", "version-mismatch", if_version=0)),
+        (WITH_70, at_version(3, transfer(1)), MoneyTransferred(BOB, 1, "rent")),
+        (WITH_70, at_version(1, transfer(1)), TransferRejected(BOB, 1, "rent", "version-mismatch", if_version=1)),
+        (WITH_70, at_version(3, limit(5)), OverdraftLimitSet(5)),
+        (WITH_70, at_version(9, limit(5)), OverdraftLimitRejected(5, "version-mismatch", if_version=9)),
+        (WITH_70, at_version(3, FREEZE), AccountFrozen("court order")),
+        (WITH_70, at_version(2, FREEZE), FreezeRejected("court order", "version-mismatch", if_version=2)),
+        (FROZEN, at_version(3, UNFREEZE), AccountUnfrozen("lifted")),
+        (FROZEN, at_version(2, UNFREEZE), UnfreezeRejected("lifted", "version-mismatch", if_version=2)),
+        (EMPTY, at_version(1, CLOSE), AccountClosed("moved away")),
+        (EMPTY, at_version(0, CLOSE), CloseRejected("moved away", "version-mismatch", if_version=0)),
+        (EMPTY, replace(deposit(1), metadata=INVOICE), AmountDeposited(1, "salary", metadata=INVOICE)),
+        (EMPTY, replace(deposit(1), metadata={}), AmountDeposited(1, "salary")),
+        (EMPTY, replace(deposit(0), metadata={}), DepositRejected(0, "salary", "amount-not-positive")),
+        (
+            EMPTY,
+            replace(deposit(0), metadata=INVOICE),
+            DepositRejected(0, "salary", "amount-not-positive", metadata=INVOICE),
+        ),
+    ],
+)
+def test_what_a_command_names_beside_is_looked_at_and_kept(given: list[Event], when: Command, then: Event) -> None:
+    assert decide(folded(given), Version(len(given)), when, folded(EMPTY)) == then
+
+
+@pytest.mark.parametrize("given", [NOTHING, REFUSED, EMPTY, WITH_70, FROZEN, CLOSED, FULL], ids=len)
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: type(command).__name__)
+def test_another_version_is_a_reason_before_all_others_and_the_right_one_is_none(
+    given: list[Event], command: Command
+) -> None:
+    account, version = folded(given), Version(len(given))
+    for other in {0, 1, version - 1, version + 1, INT64_MAX} - {-1, version}:
+        event = decide(account, version, at_version(other, command), folded(EMPTY))
+        assert event == replace(rejected(command, "version-mismatch"), if_version=other)
+    plain = decide(account, version, command, folded(EMPTY))
+    asked = {"if_version": version} if isinstance(plain, Rejected) else {}
+    assert decide(account, version, at_version(version, command), folded(EMPTY)) == replace(plain, **asked)
+
+
+@pytest.mark.parametrize("given", [NOTHING, WITH_70, FROZEN])
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: type(command).__name__)
+def test_metadata_change_no_decision_and_are_kept_in_its_event(given: list[Event], command: Command) -> None:
+    account, version = folded(given), Version(len(given))
+    plain = decide(account, version, command, folded(EMPTY))
+    event = decide(account, version, replace(command, metadata=INVOICE), folded(EMPTY))
+    assert event == replace(plain, metadata=INVOICE) != plain
+
+
+REJECTIONS = [event for event in EVENTS if isinstance(event, Rejected)]
+
+
+@pytest.mark.parametrize("rejection", REJECTIONS)
+def test_a_rejection_holds_all_that_was_asked(rejection: Rejected) -> None:
+    asked = replace(rejection, if_version=7, metadata=INVOICE)
+    assert rejected(command_of(recorded(7, asked)), asked.reason) == asked  # type: ignore[arg-type, attr-defined]
+
+
 @pytest.mark.parametrize("event", EVENTS)
 def test_what_goes_from_one_account_to_another_is_neither_made_nor_lost(event: Event) -> None:
     moved = entries(ALICE, event)
@@ -211,7 +305,7 @@ def test_an_accepted_event_changes_the_account(before: Account | None, event: Ev
 
 
 @pytest.mark.parametrize("account", [None, Account("Alice", 100)])
-@pytest.mark.parametrize("rejection", [event for event in EVENTS if event.type.endswith("-rejected")])
+@pytest.mark.parametrize("rejection", REJECTIONS)
 def test_a_rejection_changes_nothing(account: Account | None, rejection: Event) -> None:
     assert not entries(ALICE, rejection)
     assert evolve(account, rejection, 0) == account

@@ -17,12 +17,23 @@ from shared.events import (
     AmountDeposited,
     DepositRejected,
     Event,
+    Rejected,
     UnreadableEvent,
     decode_events,
     encode_event,
     join_events,
 )
-from tests.examples import DEPOSITED, EVENTS, INT64_MAX, SOURCE, TRANSFERRED, cloud_event, logged, recorded
+from tests.examples import (
+    DEPOSIT_REJECTED,
+    DEPOSITED,
+    EVENTS,
+    INT64_MAX,
+    SOURCE,
+    TRANSFERRED,
+    cloud_event,
+    logged,
+    recorded,
+)
 
 Attributes = dict[str, Any]
 
@@ -85,6 +96,42 @@ def test_what_is_written_is_read_back(event: Event) -> None:
     assert decode_events(join_events([encode_event(cloud_event(7, event, version=3))])) == [
         recorded(7, event, version=3)
     ]
+
+
+METADATA = {f"key-{number}" + "k" * (64 - len(f"key-{number}")): "\U0001f3e6" * 200 for number in range(20)}
+"""As much as there may be."""
+NOT_METADATA: list[object] = [None, [], "x", 5, {"a": 1}, {"a": None}, {"a": {}}, {"a": "b\0"}]
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_what_only_some_commands_ask_for_comes_last_and_else_is_not_there(event: Event) -> None:
+    plain, read = encode_event(cloud_event(7, event)), recorded(7, event)
+    named = {"if_version": INT64_MAX} if isinstance(event, Rejected) else {}
+    asked = replace(event, metadata=METADATA, **named)
+    whole = encode_event(cloud_event(7, asked))
+    assert whole.startswith(plain.removesuffix(b"}}"))
+    assert json.loads(b"{" + whole.removeprefix(plain.removesuffix(b"}}"))[1:-1]) == {**named, "metadata": METADATA}
+    assert list(json.loads(whole)["data"]) == [*DATA[event.type], *named, "metadata"]
+    assert decode_events(join_events([whole])) == [replace(read, event=asked, encoded=Raw(whole))]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        *({"metadata": value} for value in NOT_METADATA),
+        {"metadata": {"a\0": "b"}},
+        {"metadata": {"k" * 65: ""}},
+        {"metadata": {"": "v" * 201}},
+        {"metadata": {str(number): "" for number in range(21)}},
+        *({"if_version": value} for value in (-1, 2**63, 1.5, "1", None, True)),
+    ],
+    ids=lambda asked: str(asked)[:40],
+)
+def test_what_a_command_could_not_have_asked_for_is_unreadable(asked: Attributes) -> None:
+    attributes = written(DEPOSIT_REJECTED)
+    attributes["data"].update(asked)
+    with pytest.raises(UnreadableEvent):
+        decode_events(json.dumps([written(), attributes]).encode())
 
 
 def test_a_batch_is_read_in_the_order_in_which_it_was_written() -> None:
