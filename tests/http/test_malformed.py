@@ -72,6 +72,75 @@ async def test_a_description_is_text_of_at_most_1000_characters(bank: Bank, desc
     assert_names(await post(bank, "/account/deposit/malformed", body), "description")
 
 
+NOT_METADATA = [
+    *(None, [], "x", 5, True, [["a", "b"]], {"a": 1}, {"a": None}, {"a": ["b"]}, {"a": {"b": "c"}}),
+    *({"k" * 65: "v"}, {"k": "v" * 201}, {"a": "b", "c": "v" * 201}, {"\0": "v"}, {str(n): "v" for n in range(21)}),
+]
+NOT_VERSIONS = [-1, 2**63, 10**30, 1.0, 1.5, "1", "", None, True, [], {}]
+COMMANDS: list[tuple[str, str, dict[str, object]]] = [
+    ("create-account", "/account/malformed", {"name": "Alice"}),
+    ("create-account", "/account", {"name": "Alice"}),
+    ("deposit", "/account/deposit/malformed", {"amount": 1}),
+    ("withdraw", "/account/withdraw/malformed", {"amount": 1}),
+    ("transfer", "/account/transfer/malformed", {"amount": 1, "to": "other"}),
+    ("set-overdraft-limit", "/account/overdraft/malformed", {"limit": 1}),
+    ("freeze", "/account/freeze/malformed", {}),
+    ("unfreeze", "/account/unfreeze/malformed", {}),
+    ("close", "/account/close/malformed", {}),
+]
+
+
+@pytest.mark.parametrize("metadata", NOT_METADATA, ids=lambda metadata: repr(metadata)[:20])
+async def test_metadata_are_up_to_20_short_texts_by_short_keys(bank: Bank, metadata: object) -> None:
+    for command, path, body in COMMANDS:
+        asked = {**body, "metadata": metadata}
+        assert_names(await post(bank, path, asked), "metadata")
+        items = [{"type": command, "account_id": "malformed", **one} for one in (body, asked)]
+        assert_names(await post(bank, "/commands", items), "1.metadata")
+
+
+async def test_metadata_with_the_character_u_0000_are_named_by_their_key(bank: Bank) -> None:
+    body = {"amount": 1, "metadata": {"a": "b", "c": "\0"}}
+    assert_names(await post(bank, "/account/deposit/malformed", body), "metadata.c")
+
+
+@pytest.mark.parametrize(
+    "pair", [b'"\\ud800": "v"', b'"k": "\\ud800"', b'"k": "\\udc00x"', b'"k\xff": "v"', b'1: "v"', b'"k"']
+)
+async def test_metadata_that_are_no_text_are_refused(bank: Bank, pair: bytes) -> None:
+    body = b'{"amount": 1, "metadata": {%s}}' % pair
+    assert_names(await post(bank, "/account/deposit/malformed", body), "body")
+
+
+@pytest.mark.parametrize("version", NOT_VERSIONS, ids=repr)
+async def test_a_version_is_an_integer_of_0_or_more(bank: Bank, version: object) -> None:
+    for command, path, body in COMMANDS:
+        asked = {**body, "if_version": version}
+        assert_names(await post(bank, path, asked), "if_version")
+        items = [{"type": command, "account_id": "malformed", **one} for one in (body, asked)]
+        assert_names(await post(bank, "/commands", items), "1.if_version")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *(
+            "atomic",
+            "atomic=",
+            "atomic=maybe",
+            "atomic=True",
+            "atomic=1",
+            "atomic=true%00",
+            "atomic=null",
+            "%61tomic=yes",
+        ),
+        *("atomic=true&atomic=true", "atomic=true&atomic=false", "atomic=false&atomic", "x=1&atomic=truefalse"),
+    ],
+)
+async def test_atomic_is_true_or_false_and_there_once(bank: Bank, query: str) -> None:
+    assert_names(await post(bank, f"/commands?{query}", [{"type": "create-account", "name": "Alice"}]), "atomic")
+
+
 @pytest.mark.parametrize("account_id", NOT_IDS, ids=repr)
 async def test_an_id_in_a_body_is_of_the_contracts_alphabet(bank: Bank, account_id: object) -> None:
     assert_names(await post(bank, "/account", {"name": "Alice", "id": account_id}), "id")
