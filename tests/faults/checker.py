@@ -1,7 +1,8 @@
 """Decides from the clients' history, the log and the views whether the bank kept its promises."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import msgspec
@@ -19,8 +20,9 @@ from command_service.account import (
     Unfreeze,
     Withdraw,
     decide,
+    rejected,
 )
-from shared.events import AccountId, Version
+from shared.events import AccountId, Event, Reason, Version
 from tests.faults.history import Body, History, Operation, Read, View
 
 CloudEvent = dict[str, Any]
@@ -43,6 +45,7 @@ KINDS = {
     "account-closed": "close",
     "close-rejected": "close",
 }
+LINKED: Reason = "linked-command-rejected"
 STATUSES = {"account-frozen": "frozen", "account-unfrozen": "open", "account-closed": "closed"}
 
 
@@ -51,6 +54,7 @@ def check(history: History, log: Sequence[CloudEvent], views: Sequence[View]) ->
     return [
         *check_log(log),
         *check_operations(history.operations, log),
+        *check_atomic(history.operations, log),
         *check_order(history, log),
         *check_reads(history),
         *check_states(log, history.reads, views),
@@ -62,37 +66,91 @@ def check_log(log: Sequence[CloudEvent]) -> Iterator[str]:
     versions: dict[str, int] = defaultdict(int)
     accounts: dict[str, Account] = {}
     ids: set[str] = set()
-    for expected, event in enumerate(log, 1):
-        where = f"position {event['sequence']}"
-        if int(event["sequence"]) != expected:
-            yield f"{where}: {expected} belongs there"
-        for account_id, version in streams(event).items():
-            versions[account_id] += 1
-            if version != versions[account_id]:
-                yield f"{where}: version {version} of {account_id}, not {versions[account_id]}"
-        if event["id"] in ids:
-            yield f"{where}: the event {event['id']} is there twice"
-        ids.add(event["id"])
-        moved, command = changes(event), command_of(event)
-        if moved.keys() - streams(event):
-            yield f"{where}: it moves {moved}, and is in the streams of {[*streams(event)]} only"
-        account = accounts.get(event["subject"])
-        version = Version(versions[event["subject"]] - 1)
-        right = decide(account, version, command, accounts.get(command.to) if command.to else None)
-        if (right.type, msgspec.to_builtins(right)) != (event["type"], event["data"]):
-            yield f"{where}: {event['type']} {event['data']} for {account}, and not {right}"
-        if event["type"] == "account-created" and account is None:
-            accounts[event["subject"]] = Account(event["data"]["name"], 0)
-        elif event["type"] == "overdraft-limit-set" and account is not None:
-            accounts[event["subject"]] = replace(account, overdraft_limit=event["data"]["limit"])
-        elif event["type"] in STATUSES and account is not None:
-            accounts[event["subject"]] = replace(account, status=STATUSES[event["type"]])
-        for account_id, change in moved.items():
-            before = accounts.get(account_id, Account("", 0))
-            if before.balance + change < min(0, -before.overdraft_limit):
-                yield f"{where}: the balance of {account_id} is {before.balance + change}"
-            if account_id in accounts:
-                accounts[account_id] = replace(before, balance=before.balance + change)
+    expected = 0
+    for _, group in groupby(log, request_id):
+        request = list(group)
+        together = decided_together(request, accounts, versions) if any(map(is_linked, request)) else None
+        for number, event in enumerate(request):
+            expected += 1
+            where = f"position {event['sequence']}"
+            if int(event["sequence"]) != expected:
+                yield f"{where}: {expected} belongs there"
+            before = Version(versions[event["subject"]])
+            for account_id, version in streams(event).items():
+                versions[account_id] += 1
+                if version != versions[account_id]:
+                    yield f"{where}: version {version} of {account_id}, not {versions[account_id]}"
+            if event["id"] in ids:
+                yield f"{where}: the event {event['id']} is there twice"
+            ids.add(event["id"])
+            moved, command = changes(event), command_of(event)
+            if moved.keys() - streams(event):
+                yield f"{where}: it moves {moved}, and is in the streams of {[*streams(event)]} only"
+            account = accounts.get(event["subject"])
+            other = accounts.get(command.to) if command.to else None
+            right = together[number] if together else decide(account, before, command, other)
+            if (right.type, msgspec.to_builtins(right)) != (event["type"], event["data"]):
+                yield f"{where}: {event['type']} {event['data']} for {account}, and not {right}"
+            settle(accounts, event)
+            for account_id, change in moved.items():
+                after = accounts.get(account_id, Account("", change))
+                if after.balance < min(0, -after.overdraft_limit):
+                    yield f"{where}: the balance of {account_id} is {after.balance}"
+
+
+def settle(accounts: MutableMapping[str, Account], event: CloudEvent) -> None:
+    """Bring `accounts` to where `event` leaves them."""
+    account, data = accounts.get(event["subject"]), event["data"]
+    if event["type"] == "account-created" and account is None:
+        accounts[event["subject"]] = Account(data["name"], 0)
+    elif event["type"] == "overdraft-limit-set" and account is not None:
+        accounts[event["subject"]] = replace(account, overdraft_limit=data["limit"])
+    elif event["type"] in STATUSES and account is not None:
+        accounts[event["subject"]] = replace(account, status=STATUSES[event["type"]])
+    for account_id, change in changes(event).items():
+        if account_id in accounts:
+            before = accounts[account_id]
+            accounts[account_id] = replace(before, balance=before.balance + change)
+
+
+def decided_together(
+    request: Sequence[CloudEvent], accounts: Mapping[str, Account], versions: Mapping[str, int]
+) -> list[Event]:
+    """What the commands of an atomic request that was rejected come to: they are tried in order, on a copy."""
+    tried, tried_versions = dict(accounts), defaultdict(int, versions)
+    commands, accepted = [command_of(event) for event in request], list[Event]()
+    for number, (event, command) in enumerate(zip(request, commands, strict=True)):
+        subject, version = event["subject"], Version(tried_versions[event["subject"]])
+        right = decide(tried.get(subject), version, command, tried.get(command.to) if command.to else None)
+        data = msgspec.to_builtins(right)
+        if "reason" in data:
+            return [right if n == number else rejected(one, LINKED) for n, one in enumerate(commands)]
+        accepted.append(right)
+        settle(tried, {"subject": subject, "type": right.type, "data": data})
+        for account_id in {subject, data.get("to", subject)}:
+            tried_versions[account_id] += 1
+    return accepted
+
+
+def check_atomic(operations: Sequence[Operation], log: Sequence[CloudEvent]) -> Iterator[str]:
+    """All or nothing: of an atomic request all is accepted or nothing, and one event follows another."""
+    events = {operation_id(event): event for event in log}
+    atomic = [operation for operation in operations if operation.atomic is not None]
+    for name, group in groupby(atomic, lambda operation: operation.atomic):
+        asked = list(group)
+        done = [events[operation.id] for operation in asked if operation.id in events]
+        positions = [int(event["sequence"]) for event in done]
+        if done and len(done) < len(asked):
+            yield f"of the {len(asked)} commands of {name} only {len(done)} are in the log: {positions}"
+        if positions and positions != list(range(positions[0], positions[0] + len(positions))):
+            yield f"the commands of {name} are not one after the other, in order: {positions}"
+        reasons = [event["data"].get("reason") for event in done]
+        if any(reasons) and (None in reasons or len(reasons) - reasons.count(LINKED) != 1):
+            yield f"{name} is neither accepted nor rejected as a whole: {reasons}"
+    alone = {operation.id for operation in operations if operation.atomic is None}
+    for event in log:
+        if is_linked(event) and operation_id(event) in alone:
+            yield f"{operation_id(event)!r} is not of an atomic request, and is rejected as one of it"
 
 
 def check_operations(operations: Sequence[Operation], log: Sequence[CloudEvent]) -> Iterator[str]:
@@ -119,6 +177,12 @@ def check_operations(operations: Sequence[Operation], log: Sequence[CloudEvent])
             done = (KINDS[event["type"]], event["subject"], amount_of(event), event["data"].get("to"))
             if asked != done:
                 yield f"{what} asked for {asked}, the log has {done}"
+            if operation.metadata != event["data"].get("metadata"):
+                yield f"{what} has the metadata {operation.metadata}, the log {event['data'].get('metadata')}"
+            is_rejected = "reason" in event["data"]
+            version = event["data"].get("if_version") if is_rejected else event["accountversion"] - 1
+            if operation.if_version != version and (is_rejected or operation.if_version is not None):
+                yield f"{what} was for version {operation.if_version}, the log has {version}"
         for answer in operation.answers:
             told = (answer["position"], answer.get("event_id"), answer.get("version"), answer.get("balance"))
             there = [
@@ -332,6 +396,16 @@ def amount_of(event: CloudEvent) -> int | None:
     return amount
 
 
+def request_id(event: CloudEvent) -> str:
+    """Alike for all events of one request, and for no others."""
+    request, slash, _ = str(event["commandid"]).rpartition("/")
+    return request if slash else f"{event['commandid']} alone"
+
+
+def is_linked(event: CloudEvent) -> bool:
+    return bool(event["data"].get("reason") == LINKED)
+
+
 def operation_id(event: CloudEvent) -> str:
     data = event["data"]
     if "limit" in data:
@@ -341,6 +415,12 @@ def operation_id(event: CloudEvent) -> str:
 
 def command_of(event: CloudEvent) -> Command:
     """The command that led to `event`."""
+    asked = {name: value for name, value in event["data"].items() if name in ("metadata", "if_version")}
+    return replace(plain_command_of(event), **asked)
+
+
+def plain_command_of(event: CloudEvent) -> Command:
+    """Without what any command may carry."""
     account_id, data = AccountId(event["subject"]), event["data"]
     match KINDS[event["type"]]:
         case "create-account":

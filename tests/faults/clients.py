@@ -26,6 +26,8 @@ KINDS: dict[Kind, int] = {
 """How often each is asked for."""
 ACCOUNTS = 12
 BATCH_COMMANDS_MAX = 100
+ATOMIC_COMMANDS_MAX = 6
+"""Few enough that some are accepted."""
 REQUEST_SECONDS = 6
 ATTEMPTS_MAX = 60
 PAUSE_SECONDS_MAX = 0.03
@@ -35,7 +37,7 @@ FAILURES = (aiohttp.ClientError, TimeoutError, ConnectionError)
 
 
 class Clients:
-    """A load of all commands, alone and in batches, duplicates, commands without hope, and queries.
+    """A load of all commands, alone and in batches, atomic ones too, duplicates, commands without hope, and queries.
 
     Each client is a session: it remembers the highest position that it was told of or has read.
     """
@@ -51,6 +53,8 @@ class Clients:
         self._stopping = False
         self._number = 0
         self._seen = [0] * CLIENTS
+        self._versions: dict[str, int] = {}
+        """Of accounts, as far as anybody was told."""
         self.history = History()
         self.acknowledged = 0
         self.duplicates = 0
@@ -70,9 +74,10 @@ class Clients:
 
     async def _client(self, session: int) -> None:
         while not self._stopping:
-            what = self._random.choices(("single", "batch", "twins"), (10, 3, 1))[0]
-            number = self._random.randint(1, BATCH_COMMANDS_MAX) if what == "batch" else 1
-            operations = [self._new_operation(session) for _ in range(number)]
+            what = self._random.choices(("single", "batch", "atomic", "twins"), (10, 3, 3, 1))[0]
+            number = self._random.randint(1, {"batch": BATCH_COMMANDS_MAX, "atomic": ATOMIC_COMMANDS_MAX}.get(what, 1))
+            atomic = self._new_id("atomic") if what == "atomic" else None
+            operations = [self._new_operation(session, atomic) for _ in range(number)]
             if what == "twins":
                 key = self._new_id("key")
                 await asyncio.gather(self._until_told(operations, key), self._until_told(operations, key))
@@ -127,6 +132,7 @@ class Clients:
             if told not in operation.answers:
                 operation.answers.append(told)
             self._see(operation.session, told["position"])
+            self._versions[operation.account] = max(self._versions.get(operation.account, 0), told.get("version", 0))
         return True
 
     async def _look(self, session: int, account: str) -> None:
@@ -161,7 +167,7 @@ class Clients:
     def _see(self, session: int, position: int) -> None:
         self._seen[session] = max(self._seen[session], position)
 
-    def _new_operation(self, session: int) -> Operation:
+    def _new_operation(self, session: int, atomic: str | None = None) -> Operation:
         random, account = self._random, self._random.choice(self.accounts)
         kind: Kind = random.choices(list(KINDS), list(KINDS.values()))[0]
         amount: int | None = random.randint(1, 1_000)
@@ -179,7 +185,11 @@ class Clients:
             name = f"limit-{amount}"
         elif kind not in ("deposit", "withdraw", "transfer"):
             amount = None
-        operation = Operation(name, kind, account, amount, session)
+        operation = Operation(name, kind, account, amount, session, atomic=atomic)
+        if random.random() < 0.1:
+            operation.if_version = self._versions.get(account, 0)
+        if random.random() < 0.2:
+            operation.metadata = {"sent as": name}
         if kind == "transfer":
             operation.to = random.choice([*self.accounts, "nobody"])
         self.history.operations.append(operation)
@@ -193,6 +203,8 @@ class Clients:
 def _request(operations: list[Operation]) -> tuple[str, Any]:
     """A path and a body: a single command goes where single commands go."""
     items = [_item(operation) for operation in operations]
+    if operations[0].atomic is not None:
+        return "/commands?atomic=true", items
     if len(items) > 1:
         return "/commands", items
     (operation,), (item,) = operations, items
@@ -208,6 +220,10 @@ def _request(operations: list[Operation]) -> tuple[str, Any]:
 
 def _item(operation: Operation) -> dict[str, object]:
     item: dict[str, object] = {"type": operation.kind, "account_id": operation.account}
+    if operation.if_version is not None:
+        item["if_version"] = operation.if_version
+    if operation.metadata is not None:
+        item["metadata"] = operation.metadata
     match operation.kind:
         case "create-account":
             return {**item, "name": operation.id}

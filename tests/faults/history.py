@@ -42,6 +42,10 @@ class Operation:
     attempts: list[Attempt] = field(default_factory=list)
     answers: list[Body] = field(default_factory=list)
     """What it came to, as told to the client: by the first request, a retry, or a duplicate."""
+    if_version: int | None = None
+    metadata: Body | None = None
+    atomic: str | None = None
+    """The atomic request that it is of: all in it have this."""
 
     @property
     def outcome(self) -> Outcome:

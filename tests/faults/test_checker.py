@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,11 +10,12 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import UNSET
 
-from command_service.account import Account, Command, CreateAccount, Deposit, Withdraw, decide
-from shared.events import AccountId, Version
-from tests.examples import evolved
-from tests.faults.checker import KINDS, CloudEvent, Moment, check, contradictions
+from command_service.account import Account, Command, CreateAccount, Deposit, Transfer, Withdraw, decide, rejected
+from shared.events import AccountId, Event, Reason, Version
+from tests.examples import ALICE, BOB, evolved
+from tests.faults.checker import KINDS, LINKED, CloudEvent, Moment, check, contradictions
 from tests.faults.history import Attempt, Body, History, Kind, Operation, Outcome, Read, View
 
 
@@ -78,6 +80,7 @@ def sound() -> Case:
         log.append(
             {
                 "id": f"event-{position}",
+                "commandid": f"command-{position}",
                 "type": event.type,
                 "subject": "alice",
                 "sequence": f"{position:020d}",
@@ -330,6 +333,7 @@ def transferred() -> Case:
         log.append(
             {
                 "id": f"event-{position}",
+                "commandid": f"command-{position}",
                 "type": types[kind],
                 "subject": account,
                 "sequence": f"{position:020d}",
@@ -388,6 +392,136 @@ def a_wrong_answer(case: Case) -> None:
 )
 def test_a_damaged_transfer_is_found(damage: Callable[[Case], None], said: str) -> None:
     case = transferred()
+    damage(case)
+    violations = check(case.history, case.log, case.views)
+    assert any(said in violation for violation in violations), violations
+
+
+ACCEPTED, REFUSED = "atomic-1", "atomic-2"
+
+
+def all_or_nothing() -> Case:
+    """One request that creates Alice and Bob and pays them, and one in which Alice pays more than she has."""
+    requests: list[tuple[str, list[tuple[str, Command, Kind, Reason | None]]]] = [
+        (
+            ACCEPTED,
+            [
+                ("one", CreateAccount("one", ALICE, if_version=0), "create-account", None),
+                ("two", CreateAccount("two", BOB, metadata={"sent as": "two"}), "create-account", None),
+                ("three", Deposit(ALICE, 100, "three", if_version=1), "deposit", None),
+                ("four", Transfer(ALICE, BOB, 30, "four"), "transfer", None),
+            ],
+        ),
+        (
+            REFUSED,
+            [
+                ("five", Transfer(ALICE, BOB, 60, "five", metadata={"sent as": "five"}), "transfer", LINKED),
+                ("six", Transfer(ALICE, BOB, 20, "six"), "transfer", "insufficient-funds"),
+                ("seven", Withdraw(BOB, 1000, "seven", if_version=2), "withdraw", LINKED),
+            ],
+        ),
+    ]
+    log: list[CloudEvent] = []
+    operations: list[Operation] = []
+    versions: Counter[str] = Counter()
+    for request, commands in requests:
+        for number, (name, command, kind, reason) in enumerate(commands):
+            position, account_id = len(log) + 1, command.account_id
+            assert account_id is not None
+            event = rejected(command, reason) if reason else accepted(command)
+            versions.update({account_id, command.to} if command.to and not reason else {account_id})
+            other = {"counterpart": BOB, "counterpartversion": versions[BOB]} if command.to and not reason else {}
+            told: Body = {"position": position, "event_id": f"event-{position}"}
+            operations.append(
+                Operation(
+                    *(name, kind, account_id, getattr(command, "amount", None), 0, command.to),
+                    [at(position, position + 0.5)],
+                    [{**told, "reason": reason} if reason else {**told, "version": versions[account_id]}],
+                    None if command.if_version is UNSET else command.if_version,
+                    None if command.metadata is UNSET else command.metadata,
+                    request,
+                )
+            )
+            if other:
+                operations[-1].answers[0]["counterpart"] = {"account_id": BOB, "balance": 30, "version": versions[BOB]}
+            log.append(
+                {
+                    "id": f"event-{position}",
+                    "commandid": f"{request}/{number}",
+                    "type": event.type,
+                    "subject": account_id,
+                    "sequence": f"{position:020d}",
+                    "accountversion": versions[account_id],
+                    **other,
+                    "time": f"time-{position}",
+                    "data": msgspec.to_builtins(event),
+                }
+            )
+    accounts = {
+        "alice": {**account_body("alice", "one", 70, 5), "last_updated": "time-4"},
+        "bob": {**account_body("bob", "two", 30, 3), "last_updated": "time-4"},
+    }
+    return Case(History(operations), log, [View(7, accounts, reserve(100, 3))])
+
+
+def accepted(command: Command) -> Event:
+    account = Account("any", 10**6)
+    is_new = isinstance(command, CreateAccount)
+    version = Version(command.if_version or 0)
+    return decide(None if is_new else account, version, command, account)
+
+
+def test_an_atomic_request_is_accepted_or_rejected_as_a_whole() -> None:
+    case = all_or_nothing()
+    assert check(case.history, case.log, case.views) == []
+
+
+def forget_last(case: Case) -> None:
+    del case.log[-1]
+
+
+def take_effect(case: Case) -> None:
+    """The first command of the rejected request."""
+    event = case.event("five")
+    del event["data"]["reason"]
+    event.update(type="money-transferred", counterpart="bob", counterpartversion=3)
+
+
+def swap(case: Case) -> None:
+    five, six = case.operation("five"), case.operation("six")
+    five.id, six.id = "six", "five"
+
+
+def as_an_ordinary_one(case: Case) -> None:
+    for operation in case.history.operations:
+        operation.atomic = None
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (forget_last, "of the 3 commands of atomic-2 only 2 are in the log: [5, 6]"),
+        (take_effect, "atomic-2 is neither accepted nor rejected as a whole: [None, 'insufficient-funds'"),
+        (take_effect, "position 00000000000000000005: money-transferred {"),
+        (change_data("seven", reason="insufficient-funds"), "neither accepted nor rejected as a whole: ['linked-"),
+        (change_data("seven", reason="insufficient-funds"), "position 00000000000000000007: withdrawal-rejected {"),
+        (change_data("six", reason="linked-command-rejected"), "neither accepted nor rejected as a whole: ['linked-"),
+        (change_data("six", reason="linked-command-rejected"), "position 00000000000000000006: transfer-rejected {"),
+        (change_data("six", reason="account-frozen"), "position 00000000000000000006: transfer-rejected {"),
+        (change_data("six", amount=10), "position 00000000000000000006: transfer-rejected {"),
+        (change_data("five", amount=71), "position 00000000000000000005: transfer-rejected {"),
+        (change_event("seven", commandid="another"), "position 00000000000000000007: withdrawal-rejected {"),
+        (swap, "the commands of atomic-2 are not one after the other, in order: [6, 5, 7]"),
+        (as_an_ordinary_one, "'five' is not of an atomic request, and is rejected as one of it"),
+        (change_data("five", metadata={"sent as": "six"}), "has the metadata {'sent as': 'five'}, the log {'sent as'"),
+        (lambda case: case.event("two")["data"].pop("metadata"), "has the metadata {'sent as': 'two'}, the log None"),
+        (change_data("seven", if_version=3), "'seven' was for version 2, the log has 3"),
+        (lambda case: setattr(case.operation("three"), "if_version", 0), "'three' was for version 0, the log has 1"),
+        (change_data("six", if_version=0), "'six' was for version None, the log has 0"),
+    ],
+)
+def test_a_damaged_atomic_request_is_found(damage: Callable[[Case], None], said: str) -> None:
+    case = all_or_nothing()
     damage(case)
     violations = check(case.history, case.log, case.views)
     assert any(said in violation for violation in violations), violations

@@ -228,7 +228,22 @@ def _money(random: Random) -> dict[str, Json]:
     return body
 
 
+def _beside(random: Random) -> dict[str, Json]:
+    """What any command may carry; most carry nothing."""
+    body: dict[str, Json] = {}
+    if random.random() < 0.1:
+        body["if_version"] = random.choice([0, 1, 5, 2**63 - 1])
+    if random.random() < 0.2:
+        key = random.choice(["invoice", "", "Zoë 🏦", MARKER, "k" * 64])
+        body["metadata"] = {key: random.choice(["2026-117", "", MARKER, "🏦" * 200])}
+    return body
+
+
 def _item(random: Random) -> dict[str, Json]:
+    return {**_plain_item(random), **_beside(random)}
+
+
+def _plain_item(random: Random) -> dict[str, Json]:
     kind = random.choice(["deposit", "withdraw", "transfer", "create-account", *STATUS_PATHS, "set-overdraft-limit"])
     if kind == "set-overdraft-limit":
         return {"type": kind, "account_id": random.choice(ACCOUNTS), "limit": random.choice([0, 5, 2**63 - 1])}
@@ -251,7 +266,8 @@ def _command(random: Random, account: str) -> Draft:
         case 2:
             path, body = ["account", account], {"name": "Zoë"}
         case 3:
-            return Draft("command", "POST", ["commands"], [_item(random) for _ in range(random.randint(0, 5))])
+            query = random.choice([{}, {}, {"atomic": "true"}, {"atomic": "false"}])
+            return Draft("command", "POST", ["commands"], [_item(random) for _ in range(random.randint(0, 5))], query)
         case 4:
             path, body = ["account", "transfer", account], {"to": random.choice(ACCOUNTS), **_money(random)}
         case 5:
@@ -260,7 +276,7 @@ def _command(random: Random, account: str) -> Draft:
             path, body = ["account", "overdraft", account], {"limit": random.choice([0, 5, 2**63 - 1])}
         case _:
             path, body = ["account", random.choice(["deposit", "withdraw"]), account], _money(random)
-    return Draft("command", "POST", path, body)
+    return Draft("command", "POST", path, {**body, **_beside(random)})
 
 
 def make(seed: int, number: int) -> Request:
