@@ -305,7 +305,7 @@ def evolve(account: Account | None, event: Event, change: int) -> Account | None
 
 
 def command_of(recorded: RecordedEvent) -> Command:
-    """The command that led to `recorded`, whose version it named if it was accepted."""
+    """The command that led to `recorded`; of an accepted one, without the version that it may have named."""
     account_id, metadata = recorded.account_id, recorded.event.metadata
     if_version = recorded.event.if_version if isinstance(recorded.event, Rejected) else UNSET
     match recorded.event:
