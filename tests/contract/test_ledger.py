@@ -265,6 +265,19 @@ async def test_of_an_atomic_request_nothing_takes_effect_when_one_command_is_rej
     assert (await verify(ledger.log)).position == 11
 
 
+async def test_commands_of_an_atomic_request_see_what_those_before_them_did(ledger: Ledger) -> None:
+    commands = [
+        replace(CREATE, if_version=0),
+        replace(deposit(10), if_version=1),
+        CreateAccount("Bob", BOB),
+        replace(transfer(4), if_version=2),
+        replace(deposit(1, BOB), if_version=2),
+        replace(withdraw(5, BOB), if_version=3),
+    ]
+    told = await ledger.writer.write(WriteRequest(commands, atomic=True))
+    assert [(one.reason, one.balance) for one in told] == [(None, n) for n in (0, 10, 0, 6, 5, 0)]
+
+
 async def test_an_atomic_request_whose_first_or_only_command_is_rejected_says_why(ledger: Ledger) -> None:
     carol = CreateAccount("Carol")
     assert results(await ledger.writer.write(WriteRequest([], atomic=True))) == []

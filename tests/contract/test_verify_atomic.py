@@ -4,20 +4,21 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from command_service.account import Close, CreateAccount, Deposit, Transfer, Withdraw
+from command_service import ledger_writer
+from command_service.account import Close, Command, CreateAccount, Deposit, Transfer, Withdraw, rejected
 from command_service.event_log import EventLog, runs
 from command_service.event_log.runs import Run
 from command_service.ledger_writer import WriteRequest
 from command_service.verify import verify
 from shared.chain import ChainAt
 from shared.errors import CorruptStore
-from shared.events import Position
+from shared.events import Event, Position, Reason
 from tests.contract.conftest import OpenEventLog
 from tests.contract.test_ledger import running
 from tests.contract.test_verify import Rewritten, attributes, changed, everything, rewrite, write_history
 from tests.examples import ALICE, BOB
 
-LINKED = "linked-command-rejected"
+LINKED: Reason = "linked-command-rejected"
 NOTED = {"invoice": "2026-117"}
 HISTORY = [
     WriteRequest([CreateAccount("Alice", ALICE), CreateAccount("Bob", BOB), Deposit(ALICE, 100)]),
@@ -63,9 +64,17 @@ async def test_atomic_requests_are_passed_wherever_their_runs_are_cut(open_event
         assert (await verify(log)).position == len(REASONS)
 
 
+def all_linked(commands: Sequence[Command], _: object) -> list[Event]:
+    """What no writer writes."""
+    return [rejected(command, LINKED) for command in commands]
+
+
+@pytest.mark.parametrize("is_right", [True, False])
 async def test_an_atomic_request_that_is_added_meanwhile_is_read_to_its_end(
-    event_log: EventLog, monkeypatch: pytest.MonkeyPatch
+    event_log: EventLog, is_right: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if not is_right:
+        monkeypatch.setattr(ledger_writer, "rejected_together", all_linked)
     monkeypatch.setattr(runs, "RUN_EVENTS_MAX", 2)
     read_end, read_runs = event_log.end, event_log.runs
     async with running(event_log) as ledger:
@@ -82,7 +91,11 @@ async def test_an_atomic_request_that_is_added_meanwhile_is_read_to_its_end(
 
         monkeypatch.setattr(event_log, "end", end_before_more)
         monkeypatch.setattr(event_log, "runs", two_runs)
-        assert (await verify(event_log)).position == 6
+        if is_right:
+            assert (await verify(event_log)).position == 6
+        else:
+            with pytest.raises(CorruptStore, match=r"^position 6: not what was to be decided"):
+                await verify(event_log)
 
 
 Forgery = Callable[[Rewritten], None]
