@@ -9,6 +9,7 @@ from shared.events import (
     ACCOUNT_ID_PATTERN,
     ACCOUNT_ID_RULE,
     INT64_MAX,
+    USD,
     AccountClosed,
     AccountCreated,
     AccountCreationRejected,
@@ -18,6 +19,7 @@ from shared.events import (
     Amount,
     AmountDeposited,
     AmountWithdrawn,
+    Asset,
     CloseRejected,
     DepositRejected,
     Description,
@@ -60,10 +62,12 @@ class OfOneAccount(Value, frozen=True):
 
 
 class CreateAccount(OfOneAccount, frozen=True, tag="create-account", forbid_unknown_fields=True):
-    """Create an account. Without `account_id` it is given a UUIDv7."""
+    """Create an account. Without `account_id` it is given a UUIDv7, without `asset` the one of DEFAULT_ASSET."""
 
     name: NewName
     account_id: NamedAccount | None = None
+    asset: Asset | None = None
+    """The default is put in where commands come in; to `decide`, None is USD/2."""
 
 
 class Deposit(OfOneAccount, frozen=True, tag="deposit", forbid_unknown_fields=True):
@@ -130,6 +134,8 @@ class Account(Value, frozen=True, array_like=True, tag=1):
     """In cents, never below `-overdraft_limit`, never over `BALANCE_MAX`."""
     overdraft_limit: int = 0
     status: Status = "open"
+    asset: Asset | None = None
+    """None is USD/2: most states are smaller by its name."""
 
     @property
     def available(self) -> int:
@@ -156,9 +162,10 @@ def decide(account: Account | None, command: Command, counterpart: Account | Non
                 return TransferRejected(command.to, command.amount, command.description, reason)
             return MoneyTransferred(command.to, command.amount, command.description)
         case CreateAccount():
+            asset = USD if command.asset in (None, USD) else command.asset
             if account is not None:
-                return AccountCreationRejected(command.name, "account-already-exists")
-            return AccountCreated(command.name)
+                return AccountCreationRejected(command.name, "account-already-exists", asset)
+            return AccountCreated(command.name, asset)
         case SetOverdraftLimit():
             if reason := _limit_refusal(account, command.limit):
                 return OverdraftLimitRejected(command.limit, reason)
@@ -218,6 +225,8 @@ def _transfer_refusal(account: Account | None, command: Transfer, counterpart: A
         return "counterpart-closed"
     if counterpart.status == "frozen":
         return "counterpart-frozen"
+    if account is None or account.asset != counterpart.asset:
+        return "asset-mismatch"
     if counterpart.balance + command.amount > BALANCE_MAX:
         return "balance-limit-exceeded"
     return None
@@ -247,10 +256,10 @@ def _close_refusal(account: Account | None) -> Reason | None:
 def evolve(account: Account | None, event: Event, change: int) -> Account | None:
     """The account after `event`, which changes its balance by so many cents: see `entries`. A rejection by none."""
     if change and account is not None:
-        return Account(account.name, account.balance + change, account.overdraft_limit, account.status)
+        return Account(account.name, account.balance + change, account.overdraft_limit, account.status, account.asset)
     match event:
         case AccountCreated():
-            return Account(event.name)
+            return Account(event.name, asset=None if event.asset == USD else event.asset)
         case OverdraftLimitSet() if account is not None:
             return replace(account, overdraft_limit=event.limit)
         case AccountFrozen() | AccountUnfrozen() | AccountClosed() if account is not None:
@@ -270,7 +279,7 @@ def command_of(recorded: RecordedEvent) -> Command:
         case MoneyTransferred() | TransferRejected() as event:
             return Transfer(account_id, event.to, event.amount, event.description)
         case AccountCreated() | AccountCreationRejected() as event:
-            return CreateAccount(event.name, account_id)
+            return CreateAccount(event.name, account_id, event.asset)
         case OverdraftLimitSet() | OverdraftLimitRejected() as event:
             return SetOverdraftLimit(account_id, event.limit)
         case AccountFrozen() | FreezeRejected() as event:

@@ -20,6 +20,7 @@ from command_service.event_log import Answer, EventLog
 from command_service.states import NO_STATE, State, decode_account, encode_account
 from shared.errors import CorruptStore, IdempotencyKeyReused, LedgerError, NotReady, Overloaded
 from shared.events import (
+    AccountCreated,
     AccountId,
     CloudEvent,
     Entry,
@@ -63,7 +64,7 @@ class Outcome(Value, frozen=True, omit_defaults=True):
     account_id: AccountId
     position: Position
     version: Version
-    name: str | None = None
+    created: AccountCreated | None = None
     balance: int | None = None
     """Of the account after the command, in cents; None while there is no such account."""
     available: int | None = None
@@ -351,7 +352,7 @@ class _Decided:
                     account_id,
                     position,
                     version,
-                    account.name if account else None,
+                    event if type(event) is AccountCreated else None,
                     account.balance if account else None,
                     account.available if account else None,
                     getattr(command, "amount", None),

@@ -23,7 +23,7 @@ from projection_service.projection import Projection
 from projection_service.view_store.postgres import PostgresViewStore
 from projection_service.views import VIEWS
 from projection_service.views.accounts.tables import read_account, read_accounts
-from projection_service.views.reserve.tables import read_reserve
+from projection_service.views.reserve.tables import read_reserves
 from scripts.ports import free_ports
 from scripts.postgres import PostgresCluster
 from shared.errors import (
@@ -34,7 +34,7 @@ from shared.errors import (
     OutcomeUnknown,
     StoreUnavailable,
 )
-from shared.events import AccountId, AmountDeposited, Position, RecordedEvent, decode_events, join_events
+from shared.events import USD, AccountId, AmountDeposited, Position, RecordedEvent, decode_events, join_events
 from shared.platform import postgres
 from shared.platform.watermark import follow
 from tests.conftest import running_cluster
@@ -665,8 +665,8 @@ async def apply_all(projection: Projection, page: int) -> None:
 
 async def assert_folded_once(views: PostgresViewStore, events: Sequence[RecordedEvent]) -> None:
     balances = fold(events)
-    (reserve, position), accounts = await read_reserve(views.read), await read_accounts(views.read, [ALICE, BOB])
-    assert (position, reserve.amount) == (len(events), sum(balances.values()))
+    reserves, accounts = await read_reserves(views.read, []), await read_accounts(views.read, [ALICE, BOB])
+    assert (reserves.position, reserves.by_asset[USD].amount) == (len(events), sum(balances.values()))
     assert {account.id: account.balance for account in accounts.values()} == balances
     assert {id_: account.version for id_, account in accounts.items()} == Counter(event.account_id for event in events)
 
