@@ -162,6 +162,7 @@ def decide(account: Account | None, command: Command, counterpart: Account | Non
                 return TransferRejected(command.to, command.amount, command.description, reason)
             return MoneyTransferred(command.to, command.amount, command.description)
         case CreateAccount():
+            # The constant itself: it is left out where the event is written.
             asset = USD if command.asset in (None, USD) else command.asset
             if account is not None:
                 return AccountCreationRejected(command.name, "account-already-exists", asset)
@@ -225,7 +226,8 @@ def _transfer_refusal(account: Account | None, command: Transfer, counterpart: A
         return "counterpart-closed"
     if counterpart.status == "frozen":
         return "counterpart-frozen"
-    if account is None or account.asset != counterpart.asset:
+    assert account is not None
+    if account.asset != counterpart.asset:
         return "asset-mismatch"
     if counterpart.balance + command.amount > BALANCE_MAX:
         return "balance-limit-exceeded"

@@ -25,7 +25,7 @@ ACCOUNT_ID_PATTERN = (
 )
 ACCOUNT_ID_RULE = "1 to 64 characters of A-Z a-z 0-9 . _ : -, but not . or .. alone"
 ASSET_PATTERN = r"^[A-Z][A-Z0-9]{0,15}/[0-9]{1,2}$"
-ASSET_RULE = "a code and its decimal places, as in EUR/2: A-Z and then A-Z 0-9, 16 at most; one or two digits"
+ASSET_RULE = "a code and its decimal places, as in EUR/2: A-Z, then up to 15 of A-Z 0-9, a slash, and one or two digits"
 USD = "USD/2"
 """The asset of whatever names none: it is left out where it is written."""
 HAS_NUL = "a text has the character U+0000"
@@ -88,7 +88,7 @@ class Value(Struct, frozen=True, gc=False):
 
 
 class AccountCreated(Value, frozen=True, omit_defaults=True):
-    """Only the constant itself is left out."""
+    """`asset` is left out when it is `USD` itself, and not a text that is equal."""
 
     type: ClassVar = "account-created"
     name: Name

@@ -22,6 +22,7 @@ READ_ACCOUNTS = Read(
         FROM accounts WHERE id = ANY($1)
     """,
 )
+# Name and asset are for ever.
 PUT_ACCOUNTS = Write(
     "id text, name text, asset text, balance bigint, overdraft_limit bigint, status text, version bigint, "
     "last_updated text",

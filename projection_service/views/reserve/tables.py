@@ -4,17 +4,16 @@ from collections.abc import Collection, Iterable, Sequence
 
 from projection_service.view_store import Change, Read, ReadRows, Write, one_row
 from projection_service.views.reserve.fold import EMPTY, ReserveView, other_assets, project_reserves
-from shared.events import AccountId, Asset, Position, RecordedEvent, Value, entries
+from shared.events import USD, AccountId, Asset, Position, RecordedEvent, Value, entries
 
-# That of USD/2 in any case: a table without it is one that somebody reads back.
 READ_RESERVES = Read(
     sqlite="""
-        SELECT position, EXISTS (SELECT 1 FROM reserve_assets), asset, amount, last_updated FROM checkpoint, reserve
-        WHERE asset = 'USD/2' OR asset IN (SELECT value FROM json_each(?1))
+        SELECT position, EXISTS (SELECT 1 FROM reserve_assets), asset, amount, last_updated
+        FROM checkpoint, reserve WHERE asset IN (SELECT value FROM json_each(?1))
     """,
     postgres="""
-        SELECT position, EXISTS (SELECT 1 FROM reserve_assets), asset, amount, last_updated FROM checkpoint, reserve
-        WHERE asset = 'USD/2' OR asset = ANY($1)
+        SELECT position, EXISTS (SELECT 1 FROM reserve_assets), asset, amount, last_updated
+        FROM checkpoint, reserve WHERE asset = ANY($1)
     """,
 )
 READ_PAGE = Read.in_both("""
@@ -41,7 +40,7 @@ ADD_ASSETS = Write(
 
 
 class Reserves(Value, frozen=True):
-    """At one moment: those of USD/2 and of the assets that were asked for and are there."""
+    """At one moment: that of USD/2, and those of the assets that were asked for and are there."""
 
     position: Position
     has_others: bool
@@ -50,7 +49,8 @@ class Reserves(Value, frozen=True):
 
 
 async def read_reserves(read: ReadRows, assets: Collection[Asset]) -> Reserves:
-    rows = await read(READ_RESERVES, list(assets))
+    # That of USD/2 is there, or somebody is reading the table back.
+    rows = await read(READ_RESERVES, list({USD, *assets}))
     position, has_others, *_ = one_row(rows)
     by_asset = {asset: ReserveView(int(amount), last_updated) for _, _, asset, amount, last_updated in rows}
     return Reserves(Position(position), bool(has_others), by_asset)
