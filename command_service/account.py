@@ -9,6 +9,7 @@ from shared.events import (
     ACCOUNT_ID_PATTERN,
     ACCOUNT_ID_RULE,
     INT64_MAX,
+    USD,
     AccountClosed,
     AccountCreated,
     AccountCreationRejected,
@@ -18,6 +19,7 @@ from shared.events import (
     Amount,
     AmountDeposited,
     AmountWithdrawn,
+    Asset,
     CloseRejected,
     DepositRejected,
     Description,
@@ -71,10 +73,12 @@ class OfOneAccount(Asked, frozen=True):
 
 
 class CreateAccount(OfOneAccount, frozen=True, tag="create-account", forbid_unknown_fields=True):
-    """Create an account. Without `account_id` it is given a UUIDv7."""
+    """Create an account. Without `account_id` it is given a UUIDv7, without `asset` the one of DEFAULT_ASSET."""
 
     name: NewName
     account_id: NamedAccount | None = None
+    asset: Asset | None = None
+    """The default is put in where commands come in; to `decide`, None is USD/2."""
 
 
 class Deposit(OfOneAccount, frozen=True, tag="deposit", forbid_unknown_fields=True):
@@ -141,6 +145,8 @@ class Account(Value, frozen=True, array_like=True, tag=1):
     """In cents, never below `-overdraft_limit`, never over `BALANCE_MAX`."""
     overdraft_limit: int = 0
     status: Status = "open"
+    asset: Asset | None = None
+    """None is USD/2: most states are smaller by its name."""
 
     @property
     def available(self) -> int:
@@ -173,7 +179,7 @@ def decide(account: Account | None, version: Version, command: Command, counterp
         case CreateAccount():
             if account is not None:
                 return rejected(command, "account-already-exists")
-            return AccountCreated(command.name, metadata=metadata)
+            return AccountCreated(command.name, _asset(command), metadata=metadata)
         case SetOverdraftLimit():
             if reason := _limit_refusal(account, command.limit):
                 return rejected(command, reason)
@@ -211,7 +217,9 @@ def rejected(command: Command, reason: Reason) -> Event:
                 command.to, command.amount, command.description, reason, if_version=if_version, metadata=metadata
             )
         case CreateAccount():
-            return AccountCreationRejected(command.name, reason, if_version=if_version, metadata=metadata)
+            return AccountCreationRejected(
+                command.name, reason, _asset(command), if_version=if_version, metadata=metadata
+            )
         case SetOverdraftLimit():
             return OverdraftLimitRejected(command.limit, reason, if_version=if_version, metadata=metadata)
         case Freeze():
@@ -222,6 +230,11 @@ def rejected(command: Command, reason: Reason) -> Event:
             return CloseRejected(command.description, reason, if_version=if_version, metadata=metadata)
         case _:
             assert_never(command)
+
+
+def _asset(command: CreateAccount) -> Asset:
+    """`USD` is the constant itself: it is left out where the event is written."""
+    return USD if command.asset in (None, USD) else command.asset
 
 
 def _not_open(account: Account | None) -> Reason | None:
@@ -263,6 +276,9 @@ def _transfer_refusal(account: Account | None, command: Transfer, counterpart: A
         return "counterpart-closed"
     if counterpart.status == "frozen":
         return "counterpart-frozen"
+    assert account is not None
+    if account.asset != counterpart.asset:
+        return "asset-mismatch"
     if counterpart.balance + command.amount > BALANCE_MAX:
         return "balance-limit-exceeded"
     return None
@@ -292,10 +308,10 @@ def _close_refusal(account: Account | None) -> Reason | None:
 def evolve(account: Account | None, event: Event, change: int) -> Account | None:
     """The account after `event`, which changes its balance by so many cents: see `entries`. A rejection by none."""
     if change and account is not None:
-        return Account(account.name, account.balance + change, account.overdraft_limit, account.status)
+        return Account(account.name, account.balance + change, account.overdraft_limit, account.status, account.asset)
     match event:
         case AccountCreated():
-            return Account(event.name)
+            return Account(event.name, asset=None if event.asset == USD else event.asset)
         case OverdraftLimitSet() if account is not None:
             return replace(account, overdraft_limit=event.limit)
         case AccountFrozen() | AccountUnfrozen() | AccountClosed() if account is not None:
@@ -318,7 +334,7 @@ def command_of(recorded: RecordedEvent) -> Command:
                 account_id, event.to, event.amount, event.description, if_version=if_version, metadata=metadata
             )
         case AccountCreated() | AccountCreationRejected() as event:
-            return CreateAccount(event.name, account_id, if_version=if_version, metadata=metadata)
+            return CreateAccount(event.name, account_id, event.asset, if_version=if_version, metadata=metadata)
         case OverdraftLimitSet() | OverdraftLimitRejected() as event:
             return SetOverdraftLimit(account_id, event.limit, if_version=if_version, metadata=metadata)
         case AccountFrozen() | FreezeRejected() as event:

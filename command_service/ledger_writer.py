@@ -21,6 +21,7 @@ from command_service.event_log import Answer, EventLog
 from command_service.states import NO_STREAM, State, Stream, encode_account, stream_of
 from shared.errors import CorruptStore, IdempotencyKeyReused, LedgerError, NotReady, Overloaded
 from shared.events import (
+    AccountCreated,
     AccountId,
     CloudEvent,
     Entry,
@@ -64,7 +65,7 @@ class Outcome(Value, frozen=True, omit_defaults=True):
     account_id: AccountId
     position: Position
     version: Version
-    name: str | None = None
+    created: AccountCreated | None = None
     balance: int | None = None
     """Of the account after the command, in cents; None while there is no such account."""
     available: int | None = None
@@ -353,7 +354,7 @@ class _Decided:
                     account_id,
                     position,
                     version,
-                    account.name if account else None,
+                    event if type(event) is AccountCreated else None,
                     account.balance if account else None,
                     account.available if account else None,
                     getattr(command, "amount", None),

@@ -27,8 +27,13 @@ ACCOUNT_ID_PATTERN = (
     r"^([A-Za-z0-9_:-][A-Za-z0-9._:-]{0,63}|\.[A-Za-z0-9_:-][A-Za-z0-9._:-]{0,62}|\.\.[A-Za-z0-9._:-]{1,62})$"
 )
 ACCOUNT_ID_RULE = "1 to 64 characters of A-Z a-z 0-9 . _ : -, but not . or .. alone"
+ASSET_PATTERN = r"^[A-Z][A-Z0-9]{0,15}/[0-9]{1,2}$"
+ASSET_RULE = "a code and its decimal places, as in EUR/2: A-Z, then up to 15 of A-Z 0-9, a slash, and one or two digits"
+USD = "USD/2"
+"""The asset of whatever names none: it is left out where it is written."""
 HAS_NUL = "a text has the character U+0000"
 is_account_id = re.compile(ACCOUNT_ID_PATTERN).fullmatch
+is_asset = re.compile(ASSET_PATTERN).fullmatch
 
 AccountId = NewType("AccountId", str)
 Position = NewType("Position", int)
@@ -41,6 +46,17 @@ NO_NUL = {"pattern": r"^[^\x00]*$"}
 
 Name = Annotated[str, Meta(max_length=NAME_CHARS_MAX, examples=["Alice Liddell"], extra_json_schema=NO_NUL)]
 Amount = Annotated[int, Meta(ge=-(2**63), le=INT64_MAX, description="In cents.", examples=[1250])]
+Asset = Annotated[
+    str,
+    Meta(
+        # In Python, $ is before a line break at the end, too.
+        pattern=ASSET_PATTERN.replace("$", r"\Z"),
+        description=ASSET_RULE,
+        examples=["EUR/2"],
+        extra_json_schema={"pattern": ASSET_PATTERN},
+    ),
+]
+"""What an account is in, for ever. An amount of it is in its smallest unit, which is called a cent everywhere here."""
 Limit = Annotated[
     int, Meta(ge=0, le=INT64_MAX, description="In cents: how far below zero the balance may go.", examples=[50000])
 ]
@@ -73,6 +89,7 @@ Reason = Literal[
     "account-frozen",
     "account-not-found",
     "amount-not-positive",
+    "asset-mismatch",
     "balance-limit-exceeded",
     "balance-not-zero",
     "counterpart-closed",
@@ -107,15 +124,19 @@ class Rejected(Value, frozen=True, kw_only=True):
     metadata: Metadata | UnsetType = UNSET
 
 
-class AccountCreated(Accepted, frozen=True):
+class AccountCreated(Accepted, frozen=True, omit_defaults=True):
+    """`asset` is left out when it is `USD` itself, and not a text that is equal."""
+
     type: ClassVar = "account-created"
     name: Name
+    asset: Asset = USD
 
 
-class AccountCreationRejected(Rejected, frozen=True):
+class AccountCreationRejected(Rejected, frozen=True, omit_defaults=True):
     type: ClassVar = "account-creation-rejected"
     name: Name
     reason: Reason
+    asset: Asset = USD
 
 
 class AmountDeposited(Accepted, frozen=True):

@@ -156,8 +156,9 @@ class Bank:
         balances = fold(events)
         for projection in self.projections:
             wait = {"min_position": len(events), "wait": VISIBLE_SECONDS}
-            status, reserve = await self.query("/reserve", projection, **wait)
-            assert (status, reserve["amount"]) == (200, sum(balances.values())), projection.log.read_text()
+            status, found = await self.query("/reserves", projection, **wait)
+            assert status == 200, projection.log.read_text()
+            assert {reserve["asset"]: reserve["amount"] for reserve in found} == reserves(events)
             for account_id, balance in balances.items():
                 status, account = await self.query(f"/account/{account_id}", projection)
                 assert (status, account["balance"]) == (200, balance)
@@ -207,6 +208,16 @@ def fold(events: Sequence[dict[str, Any]]) -> dict[str, int]:
                 limits[account] = event["data"]["limit"]
         assert balances.get(account, 0) >= -limits.get(account, 0)
     return balances
+
+
+def reserves(events: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """The sum of all balances of each asset."""
+    balances, sums = fold(events), {"USD/2": 0}
+    for event in events:
+        if event["type"] == "account-created":
+            asset = event["data"].get("asset", "USD/2")
+            sums[asset] = sums.get(asset, 0) + balances[event["subject"]]
+    return sums
 
 
 @asynccontextmanager

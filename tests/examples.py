@@ -42,6 +42,7 @@ SIGNER = Signer(SOURCE, new_key())
 
 CREATE = CreateAccount("Alice", ALICE)
 CREATED = AccountCreated("Alice")
+CREATED_IN_EUR = AccountCreated("Alice", "EUR/2")
 CREATION_REJECTED = AccountCreationRejected("Alice", "account-already-exists")
 DEPOSITED = AmountDeposited(100, "salary")
 DEPOSIT_REJECTED = DepositRejected(0, "salary", "amount-not-positive")

@@ -1,7 +1,7 @@
 """What a client is told of a command's outcome, alone and in a batch."""
 
 from command_service.ledger_writer import Counterpart, Outcome
-from shared.events import AccountCreated, AccountId, Position, Reason, Value, Version
+from shared.events import AccountId, Asset, Position, Reason, Value, Version
 from shared.platform.problems import PROBLEM_TYPE
 
 
@@ -27,6 +27,7 @@ class NewAccount(Value, frozen=True):
 
     id: AccountId
     name: str
+    asset: Asset
     balance: int
     available: int
     version: Version
@@ -72,9 +73,8 @@ def answer(
         )
     assert o.balance is not None
     assert o.available is not None
-    if o.type == AccountCreated.type:
-        assert o.name is not None
-        return new_account(o.account_id, o.name, o.balance, o.available, o.version, o.position)
+    if created := o.created:
+        return new_account(o.account_id, created.name, created.asset, o.balance, o.available, o.version, o.position)
     return receipt(
         type=o.type,
         event_id=o.event_id,

@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import UNSET, Meta, Struct
+from msgspec.structs import replace
 
 from command_service.account import (
     Close,
@@ -24,7 +25,7 @@ from command_service.account import (
 from command_service.http.answers import NewAccount, NewAccountResult, ReceiptResult, Rejection, answer
 from command_service.ledger_writer import LedgerWriter, WriteRequest, fingerprint
 from shared.errors import InvalidRequest
-from shared.events import ACCOUNT_ID_RULE, is_account_id
+from shared.events import ACCOUNT_ID_RULE, Asset, is_account_id
 from shared.platform.gate import Answer, Endpoint, Headers, Request
 
 BODY_BYTES_MAX = 64 * 1024
@@ -67,15 +68,17 @@ _is_key = re.compile(IDEMPOTENCY_KEY_PATTERN.encode()).fullmatch
 _encode = msgspec.json.Encoder().encode
 
 
-def command_endpoints(writer: LedgerWriter, query_url: str) -> dict[str, Endpoint]:
-    """`query_url` is where accounts are read: the base of `Location`."""
+def command_endpoints(writer: LedgerWriter, query_url: str, default_asset: Asset) -> dict[str, Endpoint]:
+    """`query_url` is where accounts are read: the base of `Location`. `default_asset` is that of accounts for which
+    none is asked."""
 
     def to_write(headers: Headers, commands: Sequence[Command], asked: object, atomic: bool = False) -> WriteRequest:
         key, trace = headers.get(b"idempotency-key"), headers.get(b"traceparent")
         if key is not None and not _is_key(key):
             raise InvalidRequest([("Idempotency-Key", "must be 1 to 255 visible ASCII characters, quoted or bare")])
         return WriteRequest(
-            commands,
+            # From here on nothing hangs on the setting, nor does a retry's fingerprint.
+            [_in_asset(command, default_asset) if type(command) is CreateAccount else command for command in commands],
             key.decode().strip('"') if key else None,
             fingerprint(asked) if key else b"",
             trace.decode() if trace and TRACEPARENT.fullmatch(trace) else UNSET,
@@ -109,6 +112,10 @@ def command_endpoints(writer: LedgerWriter, query_url: str) -> dict[str, Endpoin
         "/commands": Endpoint("POST", batch),
         **{path: single(_reader(command)) for path, command in PATHS.items()},
     }
+
+
+def _in_asset(command: CreateAccount, default_asset: Asset) -> CreateAccount:
+    return command if command.asset else replace(command, asset=default_asset)
 
 
 def body_of(command: type[Command], with_id: bool = False) -> type[Struct]:

@@ -26,10 +26,10 @@ from projection_service.projection import Projection
 from projection_service.view_store.sqlite import SqliteViewStore
 from projection_service.views import VIEWS
 from projection_service.views.accounts.tables import read_accounts
-from projection_service.views.reserve.tables import read_reserve
+from projection_service.views.reserve.tables import read_page
 from shared.chain import extend
 from shared.errors import IdempotencyKeyReused, LedgerError, NotReady, Overloaded, StoreUnavailable
-from shared.events import AccountId, Position, RecordedEvent, decode_events, join_events
+from shared.events import AccountCreated, AccountId, Position, RecordedEvent, decode_events, entries, join_events
 from shared.platform.watermark import Watermark
 from tests.contract.conftest import OpenEventLog, closed_at_the_end
 from tests.examples import ALICE, BOB, CREATE, INT64_MAX, deposit, transfer, withdraw
@@ -79,9 +79,15 @@ amounts = st.one_of(
     st.integers(-(2**63), INT64_MAX),
 )
 commands = st.one_of(
-    st.builds(CreateAccount, st.text(texts, min_size=1, max_size=5), accounts),
+    st.builds(
+        CreateAccount,
+        st.text(texts, min_size=1, max_size=5),
+        accounts,
+        st.sampled_from([None, "USD/2", "EUR/2", "EUR/2", "BTC/8"]),
+    ),
     st.builds(Deposit, accounts, amounts, st.text(texts, max_size=5)),
     st.builds(Withdraw, accounts, amounts, st.text(texts, max_size=5)),
+    st.builds(Transfer, accounts, accounts, st.integers(-1, 300)),
 )
 
 
@@ -175,7 +181,17 @@ async def check_that_it_adds_up(requests: list[list[Command]], page: int) -> Non
                 await apply(projection, events[first : first + page])
             stored = await read_accounts(views.read, [AccountId(name) for name in ("alice", "bob", "carol")])
             assert {account.id: account.balance for account in stored.values()} == balances
-            assert (await read_reserve(views.read))[0].amount == sum(balances.values())
+            assets = {
+                event.account_id: event.event.asset for event in events if isinstance(event.event, AccountCreated)
+            }
+            assert {account.id: account.asset for account in stored.values()} == assets
+            reserves = {asset: reserve.amount for asset, reserve in (await read_page(views.read, "", 10))[0]}
+            moved = [entry for event in events for entry in entries(event.account_id, event.event)]
+            for amounts in (balances.items(), moved):
+                sums = dict.fromkeys(["USD/2", *assets.values()], 0)
+                for account_id, amount in amounts:
+                    sums[assets[account_id]] += amount
+                assert reserves == sums
 
 
 async def apply(projection: Projection, events: list[RecordedEvent]) -> None:

@@ -59,7 +59,7 @@ def some_command(number: int) -> Command:
     account_id = IDS[number % 7 % 4]
     match number % 6:
         case 0:
-            return CreateAccount("Alice", account_id)
+            return CreateAccount("Alice", account_id, "EUR/2")
         case 1:
             return Withdraw(account_id, number % 40)
         case 2:
@@ -82,7 +82,7 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 HISTORY = [
     WriteRequest([CreateAccount("Alice", IDS[0])]),
     WriteRequest([Deposit(IDS[0], 100, "salary")], "short", b"fingerprint"),
-    WriteRequest([CreateAccount("Bob", IDS[1]), CreateAccount("Carol", IDS[2])]),
+    WriteRequest([CreateAccount("Bob", IDS[1]), CreateAccount("Carol", IDS[2], "EUR/2")]),
     WriteRequest([], "nothing", b"fingerprint"),
     WriteRequest(some_commands(40), "long", b"another fingerprint"),
     *(WriteRequest([command], traceparent=TRACE) for command in some_commands(10, 40)),

@@ -1,6 +1,6 @@
 """Decides from the clients' history, the log and the views whether the bank kept its promises."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from command_service.account import (
     decide,
     rejected,
 )
-from shared.events import AccountId, Event, Reason, Version
+from shared.events import USD, AccountId, Event, Reason, Version
 from tests.faults.history import Body, History, Operation, Read, View
 
 CloudEvent = dict[str, Any]
@@ -102,7 +102,7 @@ def settle(accounts: MutableMapping[str, Account], event: CloudEvent) -> None:
     """Bring `accounts` to where `event` leaves them."""
     account, data = accounts.get(event["subject"]), event["data"]
     if event["type"] == "account-created" and account is None:
-        accounts[event["subject"]] = Account(data["name"], 0)
+        accounts[event["subject"]] = Account(data["name"], 0, asset=data.get("asset"))
     elif event["type"] == "overdraft-limit-set" and account is not None:
         accounts[event["subject"]] = replace(account, overdraft_limit=data["limit"])
     elif event["type"] in STATUSES and account is not None:
@@ -173,8 +173,9 @@ def check_operations(operations: Sequence[Operation], log: Sequence[CloudEvent])
             case ("unknown", number) if number > 1:
                 yield f"{what} is in the log {number} times: {positions}"
         for event in events:
-            asked = (operation.kind, operation.account, operation.amount, operation.to)
-            done = (KINDS[event["type"]], event["subject"], amount_of(event), event["data"].get("to"))
+            data = event["data"]
+            asked = (operation.kind, operation.account, operation.amount, operation.to, operation.asset)
+            done = (KINDS[event["type"]], event["subject"], amount_of(event), data.get("to"), data.get("asset"))
             if asked != done:
                 yield f"{what} asked for {asked}, the log has {done}"
             if operation.metadata != event["data"].get("metadata"):
@@ -206,6 +207,8 @@ def check_operations(operations: Sequence[Operation], log: Sequence[CloudEvent])
                 yield f"{what} was told {answer.get('counterpart')} of its counterpart, the log has {counterparts}"
             if "reason" in answer and [answer["reason"]] != [event["data"].get("reason") for event in events]:
                 yield f"{what} was told {answer['reason']}, the log has another reason"
+            if "asset" in answer and [answer["asset"]] != [event["data"].get("asset", USD) for event in events]:
+                yield f"{what} was told {answer['asset']}, the log has another asset"
     for operation_id_, events in found.items():
         yield f"{operation_id_!r} at {[event['sequence'] for event in events]} was sent by nobody"
 
@@ -291,15 +294,15 @@ def contradictions(told: Iterable[Moment], sent: Iterable[Moment]) -> Iterator[t
 def check_states(log: Sequence[CloudEvent], reads: Sequence[Read], views: Sequence[View]) -> Iterator[str]:
     """Each answer to a query, and each whole view, is the fold of the log up to the position it names."""
     accounts: dict[str, Body] = {}
-    reserve: Body = {"amount": 0, "last_updated": None}
+    reserves: list[Body] = [{"asset": USD, "amount": 0, "last_updated": None}]
     asked: dict[int, list[Read]] = defaultdict(list)
     for read in reads:
         asked[read.position].append(read)
     for position in range(len(log) + 1):
         if position:
-            reserve = fold(accounts, reserve, log[position - 1])
+            reserves = fold(accounts, reserves, log[position - 1])
         for read in asked.pop(position, []):
-            state = reserve if read.account is None else accounts.get(read.account)
+            state = reserves if read.account is None else accounts.get(read.account)
             if read.body != state:
                 yield f"{named(read)} at {position} is {read.body}, the log says {state}"
         for view in views:
@@ -310,8 +313,8 @@ def check_states(log: Sequence[CloudEvent], reads: Sequence[Read], views: Sequen
                             f"a view at {position} has {view.accounts.get(account)} for {account}, "
                             f"the log says {accounts.get(account)}"
                         )
-                if view.reserve != reserve:
-                    yield f"a view at {position} has the reserve {view.reserve}, the log says {reserve}"
+                if view.reserves != reserves:
+                    yield f"a view at {position} has the reserves {view.reserves}, the log says {reserves}"
     for position in [*asked, *(view.position for view in views if view.position > len(log))]:
         yield f"a view was at {position}, the log ends at {len(log)}"
     for one in views:
@@ -320,13 +323,15 @@ def check_states(log: Sequence[CloudEvent], reads: Sequence[Read], views: Sequen
                 yield f"two views at {one.position} differ"
 
 
-def fold(accounts: dict[str, Body], reserve: Body, event: CloudEvent) -> Body:
-    """Bring `accounts` to where `event` leaves them; the reserve after it."""
+def fold(accounts: dict[str, Body], reserves: Iterable[Body], event: CloudEvent) -> list[Body]:
+    """Bring `accounts` to where `event` leaves them; the reserves after it, in the order of their assets."""
     moved, time = changes(event), event["time"]
+    by_asset, sums = {reserve["asset"]: reserve for reserve in reserves}, Counter[str]()
     if event["type"] == "account-created":
-        account_id, name = event["subject"], event["data"]["name"]
-        accounts[account_id] = {"id": account_id, "name": name, "balance": 0, "available": 0, "overdraft_limit": 0}
-        accounts[account_id].update(status="open", last_updated=time)
+        account_id, name, asset = event["subject"], event["data"]["name"], event["data"].get("asset", USD)
+        accounts[account_id] = {"id": account_id, "name": name, "asset": asset, "balance": 0, "available": 0}
+        accounts[account_id].update(overdraft_limit=0, status="open", last_updated=time)
+        by_asset.setdefault(asset, {"asset": asset, "amount": 0, "last_updated": None})
     for account_id, version in streams(event).items():
         if account_id in accounts:
             accounts[account_id] = account = {**accounts[account_id], "version": version}
@@ -337,9 +342,12 @@ def fold(accounts: dict[str, Body], reserve: Body, event: CloudEvent) -> Body:
             elif event["type"] in STATUSES:
                 account.update(status=STATUSES[event["type"]], last_updated=time)
             account["available"] = account["balance"] + account["overdraft_limit"]
-    if not sum(moved.values()):
-        return reserve
-    return {"amount": reserve["amount"] + sum(moved.values()), "last_updated": time}
+    for account_id, change in moved.items():
+        sums[accounts[account_id]["asset"] if account_id in accounts else USD] += change
+    for asset, change in sums.items():
+        if change:
+            by_asset[asset] = {"asset": asset, "amount": by_asset[asset]["amount"] + change, "last_updated": time}
+    return [by_asset[asset] for asset in sorted(by_asset)]
 
 
 def balances_after_each(log: Sequence[CloudEvent]) -> dict[int, dict[str, int]]:
@@ -386,7 +394,7 @@ def went_back(who: str, before: Moment, after: Moment) -> str:
 def named(what: Operation | Read) -> str:
     if isinstance(what, Operation):
         return f"the {what.kind} {what.id!r}"
-    account = "the reserve" if what.account is None else what.account
+    account = "the reserves" if what.account is None else what.account
     return f"the read of {account} in {what.views} by session {what.session}"
 
 
@@ -424,7 +432,7 @@ def plain_command_of(event: CloudEvent) -> Command:
     account_id, data = AccountId(event["subject"]), event["data"]
     match KINDS[event["type"]]:
         case "create-account":
-            return CreateAccount(data["name"], account_id)
+            return CreateAccount(data["name"], account_id, data.get("asset"))
         case "deposit":
             return Deposit(account_id, data["amount"], data["description"])
         case "transfer":

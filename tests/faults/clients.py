@@ -25,6 +25,8 @@ KINDS: dict[Kind, int] = {
 }
 """How often each is asked for."""
 ACCOUNTS = 12
+OTHER_ASSET, OTHER_ASSET_SHARE = "EUR/2", 0.3
+"""So many of the accounts are not in the default one: most transfers stay within an asset."""
 BATCH_COMMANDS_MAX = 100
 ATOMIC_COMMANDS_MAX = 6
 """Few enough that some are accepted."""
@@ -136,7 +138,7 @@ class Clients:
         return True
 
     async def _look(self, session: int, account: str) -> None:
-        """Read the account or the reserve in any projection, or in all at once: they may be at the same position."""
+        """Read the account or the reserves in any projection, or in all at once: they may be at the same position."""
         asked = account if self._random.random() < 0.8 else None
         everywhere = self._random.random() < 0.3
         where = self._projections if everywhere else [self._random.choice(self._projections)]
@@ -145,7 +147,7 @@ class Clients:
     async def _read(self, session: int, account: str | None, url: str, views: str) -> None:
         """As far as the session has seen, or however far the views are."""
         random = self._random
-        url += "/reserve" if account is None else f"/account/{account}"
+        url += "/reserves" if account is None else f"/account/{account}"
         min_position = self._seen[session] if random.random() < 0.6 else None
         parameters = {} if min_position is None else {"min_position": str(min_position)}
         if random.random() < 0.5:
@@ -186,6 +188,8 @@ class Clients:
         elif kind not in ("deposit", "withdraw", "transfer"):
             amount = None
         operation = Operation(name, kind, account, amount, session, atomic=atomic)
+        if kind == "create-account" and random.random() < OTHER_ASSET_SHARE:
+            operation.asset = OTHER_ASSET
         if random.random() < 0.1:
             operation.if_version = self._versions.get(account, 0)
         if random.random() < 0.2:
@@ -226,7 +230,7 @@ def _item(operation: Operation) -> dict[str, object]:
         item["metadata"] = operation.metadata
     match operation.kind:
         case "create-account":
-            return {**item, "name": operation.id}
+            return {**item, "name": operation.id, "asset": operation.asset}
         case "set-overdraft-limit":
             return {**item, "limit": operation.amount}
         case "transfer":

@@ -40,6 +40,8 @@ class Operation:
     to: str | None = None
     """Where a transfer goes."""
     attempts: list[Attempt] = field(default_factory=list)
+    asset: str | None = None
+    """That an account is asked for in; None when none is named."""
     answers: list[Body] = field(default_factory=list)
     """What it came to, as told to the client: by the first request, a retry, or a duplicate."""
     if_version: int | None = None
@@ -77,23 +79,23 @@ class Read:
     views: str
     """The name of the projection: replicas of one share its views."""
     account: str | None
-    """None when the reserve was asked for."""
+    """None when the reserves were asked for."""
     min_position: int | None
     """The highest position that the session had seen, when it passed that on."""
     sent: float
     answered: float
     position: int
-    body: Body | None
+    body: Body | list[Body] | None
     """None when there was no such account."""
 
 
 @dataclass(slots=True)
 class View:
-    """Everything that a projection holds, at one position: its answers, by account and for the reserve."""
+    """Everything that a projection holds, at one position: its answers, by account and for the reserves."""
 
     position: int
     accounts: dict[str, Body]
-    reserve: Body
+    reserves: list[Body]
 
 
 @dataclass

@@ -109,10 +109,10 @@ async def read_view(url: str, log: list[dict[str, Any]], http: aiohttp.ClientSes
     query = {"min_position": str(len(log)), "wait": "2"}
     async with asyncio.timeout(HEAL_SECONDS):
         while True:
-            async with http.get(f"{url}/reserve", params=query) as response:
+            async with http.get(f"{url}/reserves", params=query) as response:
                 if response.status == 200:
                     position = int(response.headers["Ledger-Position"])
-                    reserve = await response.json(content_type=None)
+                    reserves = await response.json(content_type=None)
                     break
     accounts: dict[str, Body] = {}
     for account in {event["subject"] for event in log}:
@@ -122,4 +122,4 @@ async def read_view(url: str, log: list[dict[str, Any]], http: aiohttp.ClientSes
                 accounts[account] = answer
             elif response.status != 404:
                 raise AssertionError(f"{url}/account/{account} answered {response.status}: {answer}")
-    return View(position, accounts, reserve)
+    return View(position, accounts, reserves)

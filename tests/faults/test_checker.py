@@ -53,11 +53,11 @@ def alice(balance: int, version: int, time: int) -> Body:
 
 def account_body(account: str, name: str, balance: int, version: int) -> Body:
     limit = {"available": balance, "overdraft_limit": 0, "status": "open"}
-    return {"id": account, "name": name, "balance": balance, **limit, "version": version}
+    return {"id": account, "name": name, "asset": "USD/2", "balance": balance, **limit, "version": version}
 
 
-def reserve(amount: int, time: int) -> Body:
-    return {"amount": amount, "last_updated": f"time-{time}"}
+def reserves(amount: int, time: int) -> list[Body]:
+    return [{"asset": "USD/2", "amount": amount, "last_updated": f"time-{time}"}]
 
 
 def sound() -> Case:
@@ -106,13 +106,13 @@ def sound() -> Case:
     history.reads = [
         Read(0, ONE, "alice", 1, 0.6, 0.8, 1, None),
         Read(1, ONE, "alice", 2, 3.2, 3.4, 3, alice(100, 3, 3)),
-        Read(1, OTHER, None, None, 4.6, 4.8, 3, reserve(100, 3)),
+        Read(1, OTHER, None, None, 4.6, 4.8, 3, reserves(100, 3)),
         Read(1, OTHER, "alice", 4, 4.9, 5.0, 5, alice(30, 5, 4)),
-        Read(2, ONE, None, None, 7.6, 7.8, 6, reserve(35, 6)),
+        Read(2, ONE, None, None, 7.6, 7.8, 6, reserves(35, 6)),
         Read(1, OTHER, "alice", 5, 8.6, 8.8, 6, alice(35, 6, 6)),
         Read(0, ONE, "alice", 1, 8.7, 8.9, 6, alice(35, 6, 6)),
     ]
-    views = [View(6, {"alice": alice(35, 6, 6)}, reserve(35, 6)) for _ in range(2)]
+    views = [View(6, {"alice": alice(35, 6, 6)}, reserves(35, 6)) for _ in range(2)]
     return Case(history, log, views)
 
 
@@ -210,8 +210,8 @@ SALARY_IS_3 = "the deposit 'salary' has position 3, but was sent after the answe
         (change_event("yacht", type="amount-withdrawn", data={"amount": 999, "description": "yacht"}), "and not"),
         (change_event("yacht", type="amount-withdrawn", data={"amount": 999, "description": "yacht"}), "is -969"),
         (change_event("rent", type="withdrawal-rejected"), "and not"),
-        (change_data("salary", amount=101), "asked for ('deposit', 'alice', 100, None), the log has"),
-        (change_event("salary", subject="bob"), "asked for ('deposit', 'alice', 100, None), the log has"),
+        (change_data("salary", amount=101), "asked for ('deposit', 'alice', 100, None, None), the log has"),
+        (change_event("salary", subject="bob"), "asked for ('deposit', 'alice', 100, None, None), the log has"),
         (change_answer("salary", balance=99), "was told (position, event, version, balance)"),
         (change_answer("salary", position=4), "was told (position, event, version, balance)"),
         (change_answer("yacht", event_id="event-1"), "was told (position, event, version, balance)"),
@@ -226,7 +226,7 @@ SALARY_IS_3 = "the deposit 'salary' has position 3, but was sent after the answe
         (attempt("found", at(7.9)), "'found' has position 6, but was sent after the answer to the read of the reserve"),
         (set_read(0, position=3), "'create' has position 2, but was sent after the answer to the read of alice in one"),
         (set_read(1, min_position=4), "older than the 4 that was asked for"),
-        (set_read(4, position=2), "one-projection went back: the read of the reserve in one-projection by session 2"),
+        (set_read(4, position=2), "one-projection went back: the read of the reserves in one-projection by session 2"),
         (set_read(3, position=2), "other-projection went back: the read of alice in other-projection by session 1"),
         (set_read(3, position=3), "session 1 went back: the read of alice in other-projection by session 1 is at 3"),
         (
@@ -237,23 +237,32 @@ SALARY_IS_3 = "the deposit 'salary' has position 3, but was sent after the answe
         (set_read(6, body=alice(36, 6, 6)), "at 6, the read of alice in other-projection by session 1 is"),
         (
             set_read(1, body=alice(99, 3, 3)),
-            "the log says {'id': 'alice', 'name': 'create', 'balance': 100, 'avail",
+            "the log says {'id': 'alice', 'name': 'create', 'asset': 'USD/2', 'balance': 100, 'avail",
         ),
         (
             set_read(1, body=alice(100, 2, 3)),
-            "the log says {'id': 'alice', 'name': 'create', 'balance': 100, 'avail",
+            "the log says {'id': 'alice', 'name': 'create', 'asset': 'USD/2', 'balance': 100, 'avail",
         ),
         (set_read(1, body=alice(100, 3, 2)), "'last_updated': 'time-2'}, the log says"),
         (set_read(1, body={**alice(100, 3, 3), "name": "bob"}), "the log says {'id': 'alice', 'name': 'create'"),
         (set_read(0, body=alice(0, 1, 1)), "the log says None"),
-        (set_read(2, body=reserve(99, 3)), "the log says {'amount': 100, 'last_updated': 'time-3'}"),
-        (set_read(2, body=reserve(100, 2)), "the log says {'amount': 100, 'last_updated': 'time-3'}"),
+        (
+            set_read(2, body=reserves(99, 3)),
+            "the log says [{'asset': 'USD/2', 'amount': 100, 'last_updated': 'time-3'}]",
+        ),
+        (
+            set_read(2, body=reserves(100, 2)),
+            "the log says [{'asset': 'USD/2', 'amount': 100, 'last_updated': 'time-3'}]",
+        ),
         (set_read(1, position=7), "a view was at 7, the log ends at 6"),
         (lambda case: case.views[0].accounts.update(alice=alice(36, 6, 6)), "a view at 6 has {'id': 'alice', 'name'"),
         (lambda case: case.views[0].accounts.clear(), "a view at 6 has None for alice"),
         (lambda case: case.views[0].accounts.update(bob=alice(0, 1, 1)), "for bob, the log says None"),
-        (lambda case: case.views[0].reserve.update(amount=36), "a view at 6 has the reserve {'amount': 36"),
-        (lambda case: case.views[0].reserve.update(amount=36), "two views at 6 differ"),
+        (
+            lambda case: case.views[0].reserves[0].update(amount=36),
+            "a view at 6 has the reserves [{'asset': 'USD/2', 'amount': 36",
+        ),
+        (lambda case: case.views[0].reserves[0].update(amount=36), "two views at 6 differ"),
         (lambda case: setattr(case.views[0], "position", 7), "a view was at 7, the log ends at 6"),
     ],
 )
@@ -282,7 +291,7 @@ def test_a_broken_promise_is_found(damage: Callable[[Case], None], violation: st
         # Without `min_position` a session may find other views behind.
         set_read(3, min_position=None, position=3, body=alice(100, 3, 3)),
         # Two reads of the same views at the same time.
-        set_read(4, sent=4.7, answered=9.0, position=4, views=OTHER, body=reserve(30, 4)),
+        set_read(4, sent=4.7, answered=9.0, position=4, views=OTHER, body=reserves(30, 4)),
     ],
 )
 def test_what_real_time_leaves_open_is_no_violation(change: Callable[[Case], None]) -> None:
@@ -307,7 +316,7 @@ def test_contradictions_are_those_that_comparing_each_with_each_finds(told: list
 
 
 def transferred() -> Case:
-    """Alice has given Bob 30 of her 100."""
+    """Alice has given Bob 30 of her 100; Carol has 7 of something else."""
     log: list[CloudEvent] = []
     operations: list[Operation] = []
     done: list[tuple[Kind, str, int | None, Body, Body]] = [
@@ -321,12 +330,20 @@ def transferred() -> Case:
             {"to": "bob", "description": "four"},
             {"balance": 70, "version": 3, "counterpart": {"account_id": "bob", "balance": 30, "version": 2}},
         ),
+        (
+            "create-account",
+            "carol",
+            None,
+            {"name": "five", "asset": "EUR/2"},
+            {"asset": "EUR/2", "balance": 0, "version": 1},
+        ),
+        ("deposit", "carol", 7, {"description": "six"}, {"balance": 7, "version": 2}),
     ]
     types = {kind: event_type for event_type, kind in reversed(KINDS.items())}
     for position, (kind, account, amount, data, answer) in enumerate(done, 1):
         name = data.get("description") or data["name"]
         attempt = Attempt(position, position + 0.5, "acknowledged")
-        operation = Operation(name, kind, account, amount, 0, data.get("to"), [attempt])
+        operation = Operation(name, kind, account, amount, 0, data.get("to"), [attempt], data.get("asset"))
         operation.answers.append({"position": position, **answer})
         operations.append(operation)
         other = {"counterpart": "bob", "counterpartversion": 2} if kind == "transfer" else {}
@@ -346,11 +363,13 @@ def transferred() -> Case:
     accounts = {
         "alice": {**account_body("alice", "one", 70, 3), "last_updated": "time-4"},
         "bob": {**account_body("bob", "two", 30, 2), "last_updated": "time-4"},
+        "carol": {**account_body("carol", "five", 7, 2), "asset": "EUR/2", "last_updated": "time-6"},
     }
-    return Case(History(operations), log, [View(4, accounts, reserve(100, 3))])
+    of_both = [{"asset": "EUR/2", "amount": 7, "last_updated": "time-6"}, *reserves(100, 3)]
+    return Case(History(operations), log, [View(6, accounts, of_both)])
 
 
-def test_a_transfer_is_in_the_streams_of_both_accounts() -> None:
+def test_a_transfer_is_in_the_streams_of_both_accounts_and_each_asset_has_its_reserve() -> None:
     case = transferred()
     assert check(case.history, case.log, case.views) == []
 
@@ -360,7 +379,7 @@ def half_a_transfer(case: Case) -> None:
 
 
 def a_transfer_that_made_money(case: Case) -> None:
-    case.views[0].reserve.update(amount=130)
+    case.views[0].reserves[1].update(amount=130)
 
 
 def a_wrong_version(case: Case) -> None:
@@ -375,6 +394,32 @@ def another_account(case: Case) -> None:
     case.operation("four").to = "carol"
 
 
+def a_transfer_into_another_asset(case: Case) -> None:
+    data = {"to": "carol", "amount": 1, "description": "seven"}
+    streams = {"accountversion": 4, "counterpart": "carol", "counterpartversion": 3}
+    case.log.append({**case.event("four"), "id": "event-7", "sequence": f"{7:020d}", **streams, "data": data})
+
+
+def money_in_another_reserve(case: Case) -> None:
+    case.views[0].reserves[0].update(amount=0)
+
+
+def no_reserve(case: Case) -> None:
+    del case.views[0].reserves[0]
+
+
+def a_view_of_another_asset(case: Case) -> None:
+    case.views[0].accounts["carol"].update(asset="USD/2")
+
+
+def another_asset(case: Case) -> None:
+    case.operation("five").asset = None
+
+
+def a_wrong_asset_in_an_answer(case: Case) -> None:
+    case.operation("five").answers[0].update(asset="USD/2")
+
+
 def a_wrong_answer(case: Case) -> None:
     case.operation("four").answers[0]["counterpart"]["balance"] = 31
 
@@ -382,11 +427,17 @@ def a_wrong_answer(case: Case) -> None:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (half_a_transfer, "has {'id': 'bob', 'name': 'two', 'balance': 0"),
-        (a_transfer_that_made_money, "has the reserve {'amount': 130"),
+        (half_a_transfer, "has {'id': 'bob', 'name': 'two', 'asset': 'USD/2', 'balance': 0"),
+        (a_transfer_that_made_money, "has the reserves [{'asset': 'EUR/2', 'amount': 7, "),
         (a_wrong_version, "version 3 of bob, not 2"),
         (no_counterpart, "is in the streams of ['alice'] only"),
-        (another_account, "asked for ('transfer', 'alice', 30, 'carol')"),
+        (another_account, "asked for ('transfer', 'alice', 30, 'carol', None)"),
+        (a_transfer_into_another_asset, "reason='asset-mismatch'"),
+        (money_in_another_reserve, "has the reserves [{'asset': 'EUR/2', 'amount': 0"),
+        (no_reserve, "has the reserves [{'asset': 'USD/2', 'amount': 100"),
+        (a_view_of_another_asset, "'name': 'five', 'asset': 'USD/2'"),
+        (another_asset, "asked for ('create-account', 'carol', None, None, None)"),
+        (a_wrong_asset_in_an_answer, "was told USD/2, the log has another asset"),
         (a_wrong_answer, "'balance': 31, 'version': 2} of its counterpart"),
     ],
 )
@@ -436,6 +487,7 @@ def all_or_nothing() -> Case:
                 Operation(
                     *(name, kind, account_id, getattr(command, "amount", None), 0, command.to),
                     [at(position, position + 0.5)],
+                    None,
                     [{**told, "reason": reason} if reason else {**told, "version": versions[account_id]}],
                     None if command.if_version is UNSET else command.if_version,
                     None if command.metadata is UNSET else command.metadata,
@@ -461,7 +513,7 @@ def all_or_nothing() -> Case:
         "alice": {**account_body("alice", "one", 70, 5), "last_updated": "time-4"},
         "bob": {**account_body("bob", "two", 30, 3), "last_updated": "time-4"},
     }
-    return Case(History(operations), log, [View(7, accounts, reserve(100, 3))])
+    return Case(History(operations), log, [View(7, accounts, reserves(100, 3))])
 
 
 def accepted(command: Command) -> Event:

@@ -9,6 +9,7 @@ from typing import Literal
 from tests.fuzz.mutation import LOOSE, MARKER, Json, encode, mutate, mutate_bytes
 
 ACCOUNTS = [f"fuzz-{number}" for number in range(32)]
+ASSETS = ["USD/2", "USD/2", "EUR/2", "A/0", "LONGESTCODE12345/99"]
 WAIT_SECONDS_MAX = 0.05
 """What a good request asks for: the fuzz is not to wait for its own long polls."""
 
@@ -210,12 +211,12 @@ def draft(random: Random) -> Draft:
     query = (
         {"min_position": str(random.choice([0, 1, 10])), "wait": str(WAIT_SECONDS_MAX)} if random.random() < 0.5 else {}
     )
-    return Draft(
-        "projection",
-        "GET",
-        random.choice([["account", account], ["reserve"], ["account", account, "events"]]),
-        query=query,
-    )
+    path = random.choice([["account", account], ["reserve"], ["reserves"], ["account", account, "events"]])
+    if path == ["reserve"] and random.random() < 0.7:
+        query["asset"] = random.choice(ASSETS)
+    if path == ["reserves"]:
+        query |= {"after": random.choice(["", *ASSETS]), "limit": str(random.randint(1, 3))}
+    return Draft("projection", "GET", path, query=query)
 
 
 STATUS_PATHS = ["freeze", "unfreeze", "close"]
@@ -250,7 +251,7 @@ def _plain_item(random: Random) -> dict[str, Json]:
     if kind in STATUS_PATHS:
         return {"type": kind, "account_id": random.choice(ACCOUNTS), "description": MARKER}
     if kind == "create-account":
-        return {"type": kind, "account_id": random.choice(ACCOUNTS), "name": "Alice"}
+        return {"type": kind, "account_id": random.choice(ACCOUNTS), "name": "Alice", "asset": random.choice(ASSETS)}
     if kind == "transfer":
         return {"type": kind, "account_id": random.choice(ACCOUNTS), "to": random.choice(ACCOUNTS), **_money(random)}
     return {"type": kind, "account_id": random.choice(ACCOUNTS), **_money(random)}
@@ -264,7 +265,7 @@ def _command(random: Random, account: str) -> Draft:
         case 1:
             path, body = ["account"], {"name": MARKER}
         case 2:
-            path, body = ["account", account], {"name": "Zoë"}
+            path, body = ["account", account], {"name": "Zoë", "asset": random.choice(ASSETS)}
         case 3:
             query = random.choice([{}, {}, {"atomic": "true"}, {"atomic": "false"}])
             return Draft("command", "POST", ["commands"], [_item(random) for _ in range(random.randint(0, 5))], query)

@@ -34,6 +34,7 @@ async def test_creating_an_account_answers_201_with_the_account(bank: Bank, acco
     assert answer == {
         "id": account_id,
         "name": "Alice",
+        "asset": "USD/2",
         "balance": 0,
         "available": 0,
         "version": 1,
@@ -55,6 +56,42 @@ async def test_an_account_without_an_id_is_given_a_uuid_7(bank: Bank, body: dict
     assert status == 201
     assert UUID(answer["id"]).version == 7
     assert [event["type"] for event in await stream(bank, answer["id"])] == ["account-created"]
+
+
+async def test_an_account_is_in_the_asset_that_it_was_created_in(bank: Bank, account: str, account_id: str) -> None:
+    euros = [f"{account_id}-{number}" for number in (2, 3)]
+    status, answer = await bank.post(f"/account/{euros[0]}", {"name": "Alice", "asset": "EUR/2"})
+    assert (status, answer["asset"]) == (201, "EUR/2")
+    assert await last_event(bank, euros[0]) == {"type": "account-created", "name": "Alice", "asset": "EUR/2"}
+    batch = [
+        {"type": "create-account", "account_id": euros[1], "name": "Bob", "asset": "EUR/2"},
+        {"type": "create-account", "account_id": euros[1], "name": "Bob", "asset": "EUR/3"},
+        {"type": "deposit", "account_id": euros[1], "amount": 5},
+        {"type": "transfer", "account_id": euros[1], "to": euros[0], "amount": 2},
+    ]
+    _, results = await bank.post("/commands", batch)
+    assert [result["status"] for result in results] == [201, 400, 200, 200]
+    assert results[0]["asset"] == "EUR/2"
+    assert (await stream(bank, euros[1]))[1]["data"] == {
+        "name": "Bob",
+        "reason": "account-already-exists",
+        "asset": "EUR/3",
+    }
+    status, answer = await bank.post(f"/account/transfer/{account}", {"to": euros[0], "amount": 1})
+    assert (status, answer["type"], answer["reason"]) == (400, f"{PROBLEM}asset-mismatch", "asset-mismatch")
+    _, view = await bank.query(f"/account/{euros[0]}", min_position=answer["position"])
+    assert (view["asset"], view["balance"]) == ("EUR/2", 2)
+
+
+@pytest.mark.parametrize("asked", [{}, {"asset": None}, {"asset": "USD/2"}])
+async def test_an_account_in_usd_is_recorded_as_before_there_were_assets(
+    bank: Bank, account_id: str, asked: dict[str, Any]
+) -> None:
+    status, answer = await bank.post(f"/account/{account_id}", {"name": "Alice", **asked})
+    assert (status, answer["asset"]) == (201, "USD/2")
+    assert await last_event(bank, account_id) == {"type": "account-created", "name": "Alice"}
+    await bank.post(f"/account/{account_id}", {"name": "Bob", **asked})
+    assert (await stream(bank, account_id))[-1]["data"] == {"name": "Bob", "reason": "account-already-exists"}
 
 
 @pytest.mark.parametrize("slash", ["", "/"])

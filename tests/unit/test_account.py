@@ -7,6 +7,7 @@ from command_service.account import (
     Account,
     Close,
     Command,
+    CreateAccount,
     Freeze,
     SetOverdraftLimit,
     Unfreeze,
@@ -36,13 +37,16 @@ from shared.events import (
     UnfreezeRejected,
     Version,
     WithdrawalRejected,
+    decode_events,
     entries,
+    join_events,
 )
 from tests.examples import (
     ALICE,
     BOB,
     CREATE,
     CREATED,
+    CREATED_IN_EUR,
     CREATION_REJECTED,
     DEPOSITED,
     EVENTS,
@@ -52,6 +56,7 @@ from tests.examples import (
     deposit,
     evolved,
     folded,
+    logged,
     recorded,
     transfer,
     withdraw,
@@ -66,6 +71,7 @@ CLOSED: list[Event] = [CREATED, AccountClosed("moved away")]
 OVERDRAWN: list[Event] = [CREATED, OverdraftLimitSet(50), AmountWithdrawn(40, "rent")]
 ALMOST_FULL: list[Event] = [CREATED, AmountDeposited(INT64_MAX - 99, "salary")]
 FULL: list[Event] = [CREATED, AmountDeposited(INT64_MAX, "salary")]
+IN_EUR: list[Event] = [CREATED_IN_EUR, DEPOSITED]
 REFUSED: list[Event] = [DepositRejected(5, "salary", "account-not-found")]
 
 
@@ -79,6 +85,10 @@ def withdrawal_rejected(amount: int, reason: str) -> Event:
 
 def limit(cents: int) -> Command:
     return SetOverdraftLimit(ALICE, cents)
+
+
+def create_in(asset: str) -> Command:
+    return CreateAccount("Alice", ALICE, asset)
 
 
 FREEZE = Freeze(ALICE, "court order")
@@ -97,6 +107,12 @@ def transfer_rejected(amount: int, reason: str, to: AccountId = BOB) -> Event:
         (EMPTY, CREATE, CREATION_REJECTED),
         (WITH_100, CREATE, CREATION_REJECTED),
         (REFUSED, CREATE, CREATED),
+        (NOTHING, create_in("EUR/2"), CREATED_IN_EUR),
+        (NOTHING, create_in("USD/2"), CREATED),
+        (EMPTY, create_in("EUR/2"), AccountCreationRejected("Alice", "account-already-exists", "EUR/2")),
+        (IN_EUR, CREATE, CREATION_REJECTED),
+        (IN_EUR, deposit(1), AmountDeposited(1, "salary")),
+        (IN_EUR, withdraw(100), AmountWithdrawn(100, "rent")),
         (NOTHING, deposit(1), deposit_rejected(1, "account-not-found")),
         (NOTHING, deposit(0), deposit_rejected(0, "account-not-found")),
         (REFUSED, deposit(1), deposit_rejected(1, "account-not-found")),
@@ -188,6 +204,16 @@ def test_a_command_leads_to_one_event(given: list[Event], when: Command, then: E
         (WITH_100, FULL, transfer(1), transfer_rejected(1, "balance-limit-exceeded")),
         (WITH_100, FROZEN, transfer(1), transfer_rejected(1, "counterpart-frozen")),
         (WITH_100, CLOSED, transfer(1), transfer_rejected(1, "counterpart-closed")),
+        (IN_EUR, IN_EUR, transfer(100), MoneyTransferred(BOB, 100, "rent")),
+        (IN_EUR, EMPTY, transfer(1), transfer_rejected(1, "asset-mismatch")),
+        (WITH_100, IN_EUR, transfer(1), transfer_rejected(1, "asset-mismatch")),
+        ([AccountCreated("Alice", "EUR/3"), DEPOSITED], IN_EUR, transfer(1), transfer_rejected(1, "asset-mismatch")),
+        (IN_EUR, EMPTY, transfer(101), transfer_rejected(101, "insufficient-funds")),
+        (IN_EUR, IN_EUR, transfer(1, ALICE), transfer_rejected(1, "same-account", ALICE)),
+        (IN_EUR, NOTHING, transfer(1), transfer_rejected(1, "counterpart-not-found")),
+        (IN_EUR, FROZEN, transfer(1), transfer_rejected(1, "counterpart-frozen")),
+        (IN_EUR, CLOSED, transfer(1), transfer_rejected(1, "counterpart-closed")),
+        (IN_EUR, FULL, transfer(1), transfer_rejected(1, "asset-mismatch")),
         (OVERDRAWN, OVERDRAWN, transfer(10), MoneyTransferred(BOB, 10, "rent")),
         (OVERDRAWN, OVERDRAWN, transfer(11), transfer_rejected(11, "insufficient-funds")),
     ],
@@ -277,6 +303,19 @@ def test_a_rejection_holds_all_that_was_asked(rejection: Rejected) -> None:
     assert rejected(command_of(recorded(7, asked)), asked.reason) == asked  # type: ignore[arg-type, attr-defined]
 
 
+@pytest.mark.parametrize("asset", [None, "USD/2", "".join(["USD", "/2"]), "EUR/2"])
+@pytest.mark.parametrize("account", [None, Account("Alice", 0)])
+def test_an_account_in_usd_is_written_without_its_asset_however_it_was_asked_for(
+    account: Account | None, asset: str | None
+) -> None:
+    """And the command that led to it, worked out again, leads to the same bytes."""
+    event = decide(account, Version(0), CreateAccount("Alice", ALICE, asset))
+    written = logged(1, event)
+    assert (b"asset" in written) == (asset == "EUR/2")
+    (read,) = decode_events(join_events([written]))
+    assert logged(1, decide(account, Version(0), command_of(read))) == written
+
+
 @pytest.mark.parametrize("event", EVENTS)
 def test_what_goes_from_one_account_to_another_is_neither_made_nor_lost(event: Event) -> None:
     moved = entries(ALICE, event)
@@ -289,6 +328,10 @@ def test_what_goes_from_one_account_to_another_is_neither_made_nor_lost(event: E
     ("before", "event", "after"),
     [
         (None, AccountCreated("Alice"), Account("Alice", 0)),
+        (None, AccountCreated("Alice", "EUR/2"), Account("Alice", 0, asset="EUR/2")),
+        (Account("Alice", 1, 2, asset="EUR/2"), AmountDeposited(5, "salary"), Account("Alice", 6, 2, asset="EUR/2")),
+        (Account("Alice", asset="EUR/2"), OverdraftLimitSet(5), Account("Alice", 0, 5, asset="EUR/2")),
+        (Account("Alice", asset="EUR/2"), AccountFrozen("court order"), Account("Alice", 0, 0, "frozen", "EUR/2")),
         (Account("Alice", 100), AmountDeposited(5, "salary"), Account("Alice", 105)),
         (Account("Alice", 100), AmountWithdrawn(100, "rent"), Account("Alice", 0)),
         (Account("Alice", 100), MoneyTransferred(BOB, 30, "rent"), Account("Alice", 70)),

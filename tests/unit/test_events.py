@@ -24,6 +24,8 @@ from shared.events import (
     join_events,
 )
 from tests.examples import (
+    CREATED_IN_EUR,
+    CREATION_REJECTED,
     DEPOSIT_REJECTED,
     DEPOSITED,
     EVENTS,
@@ -80,6 +82,29 @@ def test_an_event_is_written_as_a_cloudevent(event: Event) -> None:
         "commandid": "command-7",
         "data": DATA[event_type],
     }
+
+
+def test_the_first_events_are_written_as_they_always_were() -> None:
+    """Whatever a later event can say more."""
+    for event, data in (
+        (AccountCreated("Alice"), b'{"name":"Alice"}'),
+        (CREATION_REJECTED, b'{"name":"Alice","reason":"account-already-exists"}'),
+        (CREATED_IN_EUR, b'{"name":"Alice","asset":"EUR/2"}'),
+    ):
+        assert encode_event(cloud_event(7, event, version=3)) == (
+            b'{"specversion":"1.0","id":"event-7","source":"/ledgers/example","type":"%b","subject":"alice",'
+            b'"time":"2026-01-01T00:00:07.000000Z","datacontenttype":"application/json",'
+            b'"sequence":"00000000000000000007","accountversion":3,"commandid":"command-7","data":%b}'
+            % (event.type.encode(), data)
+        )
+
+
+@pytest.mark.parametrize(
+    ("data", "asset"), [({}, "USD/2"), ({"asset": "USD/2"}, "USD/2"), ({"asset": "A" * 16 + "/0"}, "A" * 16 + "/0")]
+)
+def test_an_account_of_which_nothing_else_is_said_is_in_usd(data: Attributes, asset: str) -> None:
+    (read,) = decode_events(json.dumps([{**written(AccountCreated("Alice")), "data": {"name": "A", **data}}]).encode())
+    assert read.event == AccountCreated("A", asset)
 
 
 def test_the_examples_hold_every_event_type() -> None:
@@ -230,6 +255,21 @@ ATTRIBUTES_READ = ["specversion", "source", "type", "subject", "time", "sequence
         {"data": {"amount": -(2**63) - 1, "description": ""}},
         {"data": {"amount": 1, "description": "x" * 1001}},
         {"type": "account-created", "data": {"name": "x" * 201}},
+        *(
+            {"type": "account-created", "data": {"name": "Alice", "asset": asset}}
+            for asset in (
+                "",
+                "USD",
+                "USD/",
+                "usd/2",
+                "USD/100",
+                "1SD/2",
+                "A" * 17 + "/2",
+                "USD/2\n",
+                "USD/\u0662",
+                None,
+            )
+        ),
         {"source": "/ledgers/another", "type": "account-merged"},
         {"accountversion": "3"},
         {"accountversion": 3.5},

@@ -24,6 +24,7 @@ class AccountAnswer(BaseModel):
 
     id: str
     name: str
+    asset: str
     balance: int
     available: int
     overdraft_limit: int

@@ -9,27 +9,29 @@ from projection_service.views.accounts.fold import AccountView, project_account
 from shared.events import INT64_MAX, AccountId, Position, RecordedEvent
 
 READ_ACCOUNT = Read.in_both("""
-    SELECT position, id, name, balance, overdraft_limit, status, version, last_updated
+    SELECT position, id, name, asset, balance, overdraft_limit, status, version, last_updated
     FROM checkpoint LEFT JOIN accounts ON id = $1
 """)
 READ_ACCOUNTS = Read(
     sqlite="""
-        SELECT id, name, balance, overdraft_limit, status, version, last_updated
+        SELECT id, name, asset, balance, overdraft_limit, status, version, last_updated
         FROM accounts WHERE id IN (SELECT value FROM json_each(?1))
     """,
     postgres="""
-        SELECT id, name, balance, overdraft_limit, status, version, last_updated
+        SELECT id, name, asset, balance, overdraft_limit, status, version, last_updated
         FROM accounts WHERE id = ANY($1)
     """,
 )
+# Name and asset are for ever.
 PUT_ACCOUNTS = Write(
-    "id text, name text, balance bigint, overdraft_limit bigint, status text, version bigint, last_updated text",
+    "id text, name text, asset text, balance bigint, overdraft_limit bigint, status text, version bigint, "
+    "last_updated text",
     """
-    INSERT INTO accounts (id, name, balance, overdraft_limit, status, version, last_updated)
+    INSERT INTO accounts (id, name, asset, balance, overdraft_limit, status, version, last_updated)
     SELECT * FROM changed WHERE true
     ON CONFLICT (id) DO UPDATE SET
-        name = excluded.name, balance = excluded.balance, overdraft_limit = excluded.overdraft_limit,
-        status = excluded.status, version = excluded.version, last_updated = excluded.last_updated
+        balance = excluded.balance, overdraft_limit = excluded.overdraft_limit, status = excluded.status,
+        version = excluded.version, last_updated = excluded.last_updated
     """,
 )
 

@@ -2,7 +2,8 @@ CREATE TABLE accounts (
     -- Each account as its last event left it.
     id TEXT PRIMARY KEY,
     name TEXT NOT NULL,
-    balance INTEGER NOT NULL, -- in cents
+    asset TEXT NOT NULL, -- what it is in, as code and decimal places: with USD/2, 1250 is 12.50
+    balance INTEGER NOT NULL, -- in cents: in the smallest unit of the asset
     overdraft_limit INTEGER NOT NULL CHECK (overdraft_limit >= 0), -- in cents: how far below zero the balance may go
     -- Not IN, for whose list SQLite makes a table of its own each time: five times as long for a row.
     status TEXT NOT NULL CHECK (status = 'open' OR status = 'frozen' OR status = 'closed'),
