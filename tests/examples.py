@@ -37,6 +37,7 @@ from shared.witness import Signer, new_key
 ALICE = AccountId("alice")
 BOB = AccountId("bob")
 SOURCE = "/ledgers/example"
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 INT64_MAX = 2**63 - 1
 SIGNER = Signer(SOURCE, new_key())
 
@@ -69,6 +70,19 @@ EVENTS: list[Event] = [
     CloseRejected("moved away", "balance-not-zero"),
 ]
 """One of each type."""
+
+MORE_EVENTS: list[Event] = [
+    AmountDeposited(INT64_MAX, 'Zoë 🏦 "quoted" \\ \n\t\x1f\x7f'),
+    AmountWithdrawn(1, ""),
+    DepositRejected(-(2**63), "", "account-not-found"),
+    DepositRejected(1, "", "balance-limit-exceeded"),
+    WithdrawalRejected(1, "", "account-closed"),
+    TransferRejected(BOB, 1, "", "counterpart-closed"),
+    TransferRejected(BOB, 1, "", "counterpart-frozen"),
+    TransferRejected(BOB, 1, "", "counterpart-not-found"),
+    TransferRejected(ALICE, 1, "", "same-account"),
+]
+"""What these do not show: every other reason, and members that may be missing."""
 
 
 def deposit(amount: int, account_id: AccountId = ALICE) -> Command:

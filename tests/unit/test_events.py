@@ -22,7 +22,7 @@ from shared.events import (
     encode_event,
     join_events,
 )
-from tests.examples import DEPOSITED, EVENTS, INT64_MAX, SOURCE, TRANSFERRED, cloud_event, logged, recorded
+from tests.examples import DEPOSITED, EVENTS, INT64_MAX, SOURCE, TRACE, TRANSFERRED, cloud_event, logged, recorded
 
 Attributes = dict[str, Any]
 
@@ -44,7 +44,6 @@ DATA: dict[str, Attributes] = {
     "account-closed": {"description": "moved away"},
     "close-rejected": {"description": "moved away", "reason": "balance-not-zero"},
 }
-TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 def written(event: Event = DEPOSITED) -> Attributes:
