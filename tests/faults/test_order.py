@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from tests.bank import open_bank, read_log
-from tests.faults.checker import check
+from tests.faults.checker import check, whole_pools
 from tests.faults.clients import Clients
 from tests.faults.run import count_reads, open_http, read_view
 
@@ -35,3 +35,4 @@ async def test_commands_are_strictly_serializable_and_sessions_never_go_back(
     assert check(clients.history, log, views) == []
     assert clients.acknowledged >= COMMANDS_MIN
     assert count_reads(clients.history.reads)["session"]
+    assert whole_pools(clients.history)
