@@ -4,10 +4,10 @@ The same JSON bytes are stored in the event log, published to the broker and ret
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from operator import or_
-from typing import Annotated, ClassVar, Literal, NewType, get_args
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, NewType, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
@@ -364,20 +364,49 @@ class _ReceivedByTwo(_Received, frozen=True):
     counterpartversion: Annotated[Version, Meta(ge=1, le=INT64_MAX)]
 
 
-_RECEIVED = [
-    msgspec.defstruct(
-        "_Received",
-        [("data", event)],
-        bases=(_ReceivedByTwo if event is MoneyTransferred else _Received,),
-        tag=name,
-        frozen=True,
-        gc=False,
-        kw_only=True,
-    )
-    for name, event in EVENT_TYPES.items()
-]
+class EarlierForm(NamedTuple):
+    """What an event of today was written as once."""
+
+    event: type[Event]
+    data: type[Value]
+    upcast: Callable[[Any], Event]
+    """The event of today that says what such data says."""
+
+
+UPCASTS: dict[str, EarlierForm] = {}
+"""By the types that were written once, and are no more: what is of another meaning or shape is written as another type.
+
+An event that has only gained members that may be missing is of the same type, and needs nothing here.
+"""
+
+
+def batch_decoder(upcasts: Mapping[str, EarlierForm]) -> Callable[[bytes], list[_Received]]:
+    """Whatever is read of events comes out of it as an event of today; for what was written as one, that is free."""
+
+    def received(name: str, event: type[Event], data: type[Value], **methods: Callable[[_Received], None]) -> type:
+        return msgspec.defstruct(
+            "_Received",
+            [("data", data)],
+            bases=(_ReceivedByTwo if event is MoneyTransferred else _Received,),
+            namespace=methods,
+            tag=name,
+            frozen=True,
+            gc=False,
+            kw_only=True,
+        )
+
+    def upcasting(upcast: Callable[[Any], Event]) -> Callable[[_Received], None]:
+        return lambda one: msgspec.structs.force_setattr(one, "data", upcast(one.data))
+
+    of_today = [received(name, event, event) for name, event in EVENT_TYPES.items()]
+    of_earlier = [
+        received(name, form.event, form.data, __post_init__=upcasting(form.upcast)) for name, form in upcasts.items()
+    ]
+    return msgspec.json.Decoder(list[reduce(or_, of_today + of_earlier)]).decode  # type: ignore[misc]
+
+
 _encode = msgspec.json.Encoder().encode
-_decode_batch: Callable[[bytes], list[_Received]] = msgspec.json.Decoder(list[reduce(or_, _RECEIVED)]).decode  # type: ignore[misc]
+_decode_batch = batch_decoder(UPCASTS)
 _decode_envelope = msgspec.json.Decoder(Envelope).decode
 _split_batch = msgspec.json.Decoder(list[Raw]).decode
 

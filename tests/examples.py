@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from functools import reduce
 
 from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
 
 from command_service.account import Account, Command, CreateAccount, Deposit, Transfer, Withdraw, evolve
 from shared.events import (
@@ -24,6 +25,7 @@ from shared.events import (
     OverdraftLimitRejected,
     OverdraftLimitSet,
     RecordedEvent,
+    Rejected,
     TransferRejected,
     UnfreezeRejected,
     WithdrawalRejected,
@@ -37,6 +39,7 @@ from shared.witness import Signer, new_key
 ALICE = AccountId("alice")
 BOB = AccountId("bob")
 SOURCE = "/ledgers/example"
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 INT64_MAX = 2**63 - 1
 SIGNER = Signer(SOURCE, new_key())
 
@@ -70,6 +73,25 @@ EVENTS: list[Event] = [
     CloseRejected("moved away", "balance-not-zero"),
 ]
 """One of each type."""
+
+MORE_EVENTS: list[Event] = [
+    AmountDeposited(INT64_MAX, 'Zoë 🏦 "quoted" \\ \n\t\x1f\x7f'),
+    AmountWithdrawn(1, ""),
+    DepositRejected(-(2**63), "", "account-not-found"),
+    DepositRejected(1, "", "balance-limit-exceeded"),
+    WithdrawalRejected(1, "", "account-closed"),
+    TransferRejected(BOB, 1, "", "counterpart-closed"),
+    TransferRejected(BOB, 1, "", "counterpart-frozen"),
+    TransferRejected(BOB, 1, "", "counterpart-not-found"),
+    TransferRejected(ALICE, 1, "", "same-account"),
+    TransferRejected(BOB, 1, "", "asset-mismatch"),
+    TransferRejected(BOB, 1, "", "linked-command-rejected", metadata={"invoice": "2026-117"}),
+    CREATED_IN_EUR,
+    AccountCreationRejected("Alice", "version-mismatch", "EUR/2", if_version=3, metadata={"": "\x7f", "ß": ""}),
+    *(replace(event, metadata={"corrects": "7"}) for event in EVENTS),
+    *(replace(event, if_version=3) for event in EVENTS if isinstance(event, Rejected)),
+]
+"""What these do not show: every other reason, and members that may be missing."""
 
 
 def deposit(amount: int, account_id: AccountId = ALICE) -> Command:

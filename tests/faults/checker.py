@@ -57,6 +57,7 @@ def check(history: History, log: Sequence[CloudEvent], views: Sequence[View]) ->
         *check_atomic(history.operations, log),
         *check_order(history, log),
         *check_reads(history),
+        *check_pool(history, views),
         *check_states(log, history.reads, views),
     ]
 
@@ -289,6 +290,35 @@ def contradictions(told: Iterable[Moment], sent: Iterable[Moment]) -> Iterator[t
                 furthest = known
         if furthest is not None and furthest.position > moment.position:
             yield furthest, moment
+
+
+def check_pool(history: History, views: Sequence[View]) -> Iterator[str]:
+    """Where all accounts of the pool were read, they have together what was put in: no log is asked for that."""
+    pool = history.pool
+    if pool is None:
+        return
+    whole = [(f"at {position}", balances) for position, balances in whole_pools(history).items()]
+    for view in views:
+        found = [view.accounts.get(account) for account in pool.accounts]
+        whole.append((f"in a view at {view.position}", [body["balance"] if body else None for body in found]))
+    for where, balances in whole:
+        if sum(balance or 0 for balance in balances) != pool.total:
+            yield f"{where} the pool has {balances}, and not {pool.total} together"
+
+
+def whole_pools(history: History) -> dict[int, list[int | None]]:
+    """The balances of the pool by position, where all its accounts were read: once, or several times in any views."""
+    if history.pool is None:
+        return {}
+    found: dict[int, dict[str, int | None]] = defaultdict(dict)
+    for read in history.reads:
+        if read.account and read.account in history.pool.accounts and read.position >= history.pool.since:
+            found[read.position][read.account] = read.body["balance"] if isinstance(read.body, dict) else None
+    return {
+        position: [*balances.values()]
+        for position, balances in found.items()
+        if len(balances) == len(history.pool.accounts)
+    }
 
 
 def check_states(log: Sequence[CloudEvent], reads: Sequence[Read], views: Sequence[View]) -> Iterator[str]:

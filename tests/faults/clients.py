@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.faults.history import Attempt, History, Kind, Operation, Read
+from tests.faults.history import Attempt, History, Kind, Operation, Pool, Read
 
 CLIENTS = 16
 KINDS: dict[Kind, int] = {
@@ -27,12 +27,18 @@ KINDS: dict[Kind, int] = {
 ACCOUNTS = 12
 OTHER_ASSET, OTHER_ASSET_SHARE = "EUR/2", 0.3
 """So many of the accounts are not in the default one: most transfers stay within an asset."""
+POOL_ACCOUNTS = 8
+POOL_FUNDS = 5_000
+"""Of each account, in cents: some transfers are more than there is."""
+POOL_SHARE = 0.2
+"""Of all commands, those that are transfers in the pool."""
 BATCH_COMMANDS_MAX = 100
 ATOMIC_COMMANDS_MAX = 6
 """Few enough that some are accepted."""
 REQUEST_SECONDS = 6
 ATTEMPTS_MAX = 60
 PAUSE_SECONDS_MAX = 0.03
+POOL_PAUSE_SECONDS_MAX = 0.2
 WAIT_SECONDS = 1
 
 FAILURES = (aiohttp.ClientError, TimeoutError, ConnectionError)
@@ -41,7 +47,8 @@ FAILURES = (aiohttp.ClientError, TimeoutError, ConnectionError)
 class Clients:
     """A load of all commands, alone and in batches, atomic ones too, duplicates, commands without hope, and queries.
 
-    Each client is a session: it remembers the highest position that it was told of or has read.
+    Each client is a session: it remembers the highest position that it was told of or has read. One more for each
+    projection does nothing but read a pool of accounts, among which money only moves.
     """
 
     def __init__(
@@ -54,7 +61,7 @@ class Clients:
         self._http = http
         self._stopping = False
         self._number = 0
-        self._seen = [0] * CLIENTS
+        self._seen = [0] * (CLIENTS + len(projections))
         self._versions: dict[str, int] = {}
         """Of accounts, as far as anybody was told."""
         self.history = History()
@@ -70,9 +77,35 @@ class Clients:
         self._stopping = True
 
     async def run(self) -> None:
+        pool = await self._fill_pool()
         async with asyncio.TaskGroup() as group:
             for session in range(CLIENTS):
                 group.create_task(self._client(session))
+            for session, (url, views) in enumerate(self._projections, CLIENTS):
+                group.create_task(self._watch_pool(session, pool, url, views))
+
+    async def _fill_pool(self) -> list[str]:
+        pool = [f"pool-{number}" for number in range(POOL_ACCOUNTS)]
+        operations = [Operation(self._new_id("command"), "create-account", one, None, 0) for one in pool]
+        operations += [Operation(self._new_id("command"), "deposit", one, POOL_FUNDS, 0) for one in pool]
+        self.history.operations += operations
+        key = self._new_id("key")
+        while not self._stopping and not operations[-1].answers:
+            await self._until_told(operations, key)
+        if last := operations[-1].answers:
+            self.history.pool = Pool(pool, POOL_FUNDS * POOL_ACCOUNTS, last[0]["position"])
+        return pool
+
+    async def _watch_pool(self, session: int, pool: Sequence[str], url: str, views: str) -> None:
+        """Read all its accounts at once: as they are, or as soon as the views have what nobody has seen yet.
+
+        Who waits for the same position is answered together, mostly at one.
+        """
+        while not self._stopping:
+            await_next = self._random.random() < 0.7
+            min_position = max(self._seen) + 1 if await_next else None
+            await asyncio.gather(*(self._read(session, one, url, views, min_position, await_next) for one in pool))
+            await asyncio.sleep(self._random.uniform(0, POOL_PAUSE_SECONDS_MAX))
 
     async def _client(self, session: int) -> None:
         while not self._stopping:
@@ -142,15 +175,19 @@ class Clients:
         asked = account if self._random.random() < 0.8 else None
         everywhere = self._random.random() < 0.3
         where = self._projections if everywhere else [self._random.choice(self._projections)]
-        await asyncio.gather(*(self._read(session, asked, url, views) for url, views in where))
+        await asyncio.gather(*(self._read_as_seen(session, asked, url, views) for url, views in where))
 
-    async def _read(self, session: int, account: str | None, url: str, views: str) -> None:
+    async def _read_as_seen(self, session: int, account: str | None, url: str, views: str) -> None:
         """As far as the session has seen, or however far the views are."""
-        random = self._random
+        min_position = self._seen[session] if self._random.random() < 0.6 else None
+        await self._read(session, account, url, views, min_position, self._random.random() < 0.5)
+
+    async def _read(
+        self, session: int, account: str | None, url: str, views: str, min_position: int | None, is_patient: bool
+    ) -> None:
         url += "/reserves" if account is None else f"/account/{account}"
-        min_position = self._seen[session] if random.random() < 0.6 else None
         parameters = {} if min_position is None else {"min_position": str(min_position)}
-        if random.random() < 0.5:
+        if is_patient:
             parameters["wait"] = str(WAIT_SECONDS)
         sent = monotonic()
         try:
@@ -180,6 +217,10 @@ class Clients:
                 account = f"nobody-{random.randrange(1000)}"
             case 2:
                 account, kind = self._new_id("account"), "create-account"
+        payees: Sequence[str] = [*self.accounts, "nobody"]
+        if self.history.pool and random.random() < POOL_SHARE:
+            payees = self.history.pool.accounts
+            kind, account, amount = "transfer", random.choice(payees), random.randint(1, POOL_FUNDS)
         name = self._new_id("command")
         if kind == "set-overdraft-limit":
             # No two are the same, and some are lower than those before them.
@@ -195,7 +236,7 @@ class Clients:
         if random.random() < 0.2:
             operation.metadata = {"sent as": name}
         if kind == "transfer":
-            operation.to = random.choice([*self.accounts, "nobody"])
+            operation.to = random.choice(payees)
         self.history.operations.append(operation)
         return operation
 

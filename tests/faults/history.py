@@ -3,6 +3,7 @@
 All times are in seconds of one monotonic clock: that of the process that all clients are in.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -98,7 +99,17 @@ class View:
     reserves: list[Body]
 
 
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Accounts among which money only moves, from position `since` on: `total` cents together."""
+
+    accounts: Sequence[str]
+    total: int
+    since: int
+
+
 @dataclass
 class History:
     operations: list[Operation] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
+    pool: Pool | None = None

@@ -15,8 +15,8 @@ from msgspec import UNSET
 from command_service.account import Account, Command, CreateAccount, Deposit, Transfer, Withdraw, decide, rejected
 from shared.events import AccountId, Event, Reason, Version
 from tests.examples import ALICE, BOB, evolved
-from tests.faults.checker import KINDS, LINKED, CloudEvent, Moment, check, contradictions
-from tests.faults.history import Attempt, Body, History, Kind, Operation, Outcome, Read, View
+from tests.faults.checker import KINDS, LINKED, CloudEvent, Moment, check, contradictions, whole_pools
+from tests.faults.history import Attempt, Body, History, Kind, Operation, Outcome, Pool, Read, View
 
 
 @dataclass
@@ -574,6 +574,52 @@ def as_an_ordinary_one(case: Case) -> None:
 )
 def test_a_damaged_atomic_request_is_found(damage: Callable[[Case], None], said: str) -> None:
     case = all_or_nothing()
+    damage(case)
+    violations = check(case.history, case.log, case.views)
+    assert any(said in violation for violation in violations), violations
+
+
+def pooled() -> Case:
+    """The same, with what was read of both between the deposit and the end: they are a pool of 100."""
+    case = transferred()
+    one, two = case.views[0].accounts["alice"], case.views[0].accounts["bob"]
+    before = {**account_body("alice", "one", 100, 2), "last_updated": "time-3"}
+    case.history.reads = [
+        Read(0, ONE, "alice", None, 2.1, 2.2, 2, {**account_body("alice", "one", 0, 1), "last_updated": "time-1"}),
+        Read(0, ONE, "bob", None, 2.1, 2.2, 2, {**account_body("bob", "two", 0, 1), "last_updated": "time-2"}),
+        Read(0, ONE, "alice", None, 3.6, 3.7, 3, before),
+        Read(0, ONE, "alice", None, 4.6, 4.7, 4, one),
+        Read(1, OTHER, "bob", None, 4.6, 4.7, 4, two),
+    ]
+    case.history.pool = Pool(["alice", "bob"], 100, 3)
+    return case
+
+
+def test_a_pool_has_what_was_put_in() -> None:
+    case = pooled()
+    assert check(case.history, case.log, case.views) == []
+    assert whole_pools(case.history) == {4: [70, 30]}
+
+
+def a_torn_transfer(case: Case) -> None:
+    case.history.reads[4].body = {**account_body("bob", "two", 0, 1), "last_updated": "time-2"}
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (a_torn_transfer, "at 4 the pool has [70, 0], and not 100 together"),
+        (set_read(4, body=None), "at 4 the pool has [70, None], and not 100 together"),
+        (half_a_transfer, "in a view at 6 the pool has [70, 0], and not 100 together"),
+        (
+            lambda case: case.views[0].accounts.pop("bob"),
+            "in a view at 6 the pool has [70, None], and not 100 together",
+        ),
+        (lambda case: setattr(case.history, "pool", Pool(["alice", "bob"], 100, 2)), "at 2 the pool has [0, 0]"),
+    ],
+)
+def test_a_pool_that_does_not_add_up_is_found(damage: Callable[[Case], None], said: str) -> None:
+    case = pooled()
     damage(case)
     violations = check(case.history, case.log, case.views)
     assert any(said in violation for violation in violations), violations

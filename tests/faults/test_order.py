@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from tests.bank import open_bank, read_log
-from tests.faults.checker import LINKED, check
+from tests.faults.checker import LINKED, check, whole_pools
 from tests.faults.clients import Clients
 from tests.faults.run import count_reads, open_http, read_view
 
@@ -42,3 +42,4 @@ async def test_commands_are_strictly_serializable_and_sessions_never_go_back(
     assert len(atomic) > len(set(atomic)) > 0
     assert any(one.if_version for one in accepted)
     assert any(one.metadata for one in accepted)
+    assert whole_pools(clients.history)

@@ -31,6 +31,7 @@ from tests.examples import (
     EVENTS,
     INT64_MAX,
     SOURCE,
+    TRACE,
     TRANSFERRED,
     cloud_event,
     logged,
@@ -57,7 +58,6 @@ DATA: dict[str, Attributes] = {
     "account-closed": {"description": "moved away"},
     "close-rejected": {"description": "moved away", "reason": "balance-not-zero"},
 }
-TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 def written(event: Event = DEPOSITED) -> Attributes:
