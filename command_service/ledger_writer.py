@@ -12,24 +12,39 @@ import msgspec
 import structlog
 import uuid_utils
 from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, Gauge, Histogram
 from prometheus_client import Counter as CounterMetric
 
-from command_service.account import Account, Command, decide, evolve
+from command_service.account import (
+    Account,
+    Capture,
+    Command,
+    ExpireHold,
+    Hold,
+    OfNoHold,
+    PlaceHold,
+    Release,
+    decide,
+    evolve,
+    hold_after,
+)
 from command_service.event_log import Answer, EventLog
-from command_service.states import NO_STATE, State, decode_account, encode_account
+from command_service.states import NO_STATE, HoldKey, State, decode_account, encode_account
 from shared.errors import CorruptStore, IdempotencyKeyReused, LedgerError, NotReady, Overloaded
 from shared.events import (
     AccountId,
     CloudEvent,
     Entry,
     Event,
+    HoldId,
     Position,
     Reason,
     Value,
     Version,
     encode_event,
     entries,
+    written,
 )
 from shared.platform.watermark import Watermark
 
@@ -70,6 +85,9 @@ class Outcome(Value, frozen=True, omit_defaults=True):
     amount: int | None = None
     reason: Reason | None = None
     counterpart: Counterpart | None = None
+    hold_id: HoldId | None = None
+    released: int | None = None
+    """Of what was held, in cents, when the rest was captured."""
 
 
 class WriteRequest(Value, frozen=True):
@@ -79,7 +97,7 @@ class WriteRequest(Value, frozen=True):
     `traceparent` (W3C Trace Context) is passed on in the events.
     """
 
-    commands: Sequence[Command]
+    commands: Sequence[Command | ExpireHold]
     idempotency_key: str | None = None
     fingerprint: bytes = b""
     traceparent: str | UnsetType = UNSET
@@ -89,6 +107,8 @@ Stream = tuple[Version, Account | None]
 """Where an account's stream stands: its last version, and the account if it has been created."""
 NO_STREAM: Stream = NO_STATE.version, None
 NO_COUNTERPART = None, UNSET, UNSET
+NO_HOLD = None, None
+NO_ENTRY = None, 0, 0
 
 Waiting = tuple[WriteRequest, "asyncio.Future[list[Outcome]]"]
 
@@ -142,7 +162,7 @@ class LedgerWriter:
         )
 
     async def write(self, request: WriteRequest) -> list[Outcome]:
-        """Decide and record the request's commands; one outcome for each, in order.
+        """Decide and record the request's commands; one outcome for each that leads to an event, in order.
 
         Raises `Overloaded` or `StoreUnavailable` when nothing was recorded, `IdempotencyKeyReused` when the
         key belongs to another request, `OutcomeUnknown` when the commit failed half-way.
@@ -230,10 +250,13 @@ class LedgerWriter:
         account_ids = {command.account_id for command in commands if command.account_id is not None}
         account_ids |= {command.to for command in commands if command.to is not None}
         keys = {request.idempotency_key for request, _ in batch if request.idempotency_key is not None}
-        async with self._event_log.append(account_ids, keys) as append:
+        holds = {(command.account_id, command.hold_id) for command in commands if command.hold_id is not None}
+        async with self._event_log.append(account_ids, keys, holds) as append:
             # Never before the last one: "as of" a time is then a position. The clock may have gone back.
             time = max(self._timestamp(), append.time)
-            decided = _Decided(self._event_log.source, append.head.position, append.states, time, self._new_id)
+            decided = _Decided(
+                self._event_log.source, append.head.position, append.states, append.holds, time, self._new_id
+            )
             answers = dict(append.answers)
             results: list[list[Outcome] | LedgerError] = []
             for request, _ in batch:
@@ -256,7 +279,8 @@ class LedgerWriter:
             # Without events too: an answer that was only read may be of a commit that is not safe yet, and whoever
             # hears it must not lose it. A commit after it waits for both.
             new_answers = {key: answers[key] for key in answers.keys() - append.answers.keys()}
-            await append.commit(decided.events, time if decided.events else append.time, decided.states(), new_answers)
+            end = time if decided.events else append.time
+            await append.commit(decided.events, end, decided.states(), new_answers, decided.holds)
         # The commit is on disk from here on: wake the relay and the feed, and answer.
         self._head.advance(Position(append.head.position + len(decided.events)))
         for event_type, number in Counter(decided.types).items():
@@ -270,7 +294,7 @@ class LedgerWriter:
                 future.set_result(result)
 
     def _timestamp(self) -> str:
-        return self._now().isoformat(timespec="microseconds").replace("+00:00", "Z")
+        return written(self._now())
 
 
 class _Decided:
@@ -281,6 +305,7 @@ class _Decided:
         source: str,
         head: Position,
         states: Mapping[AccountId, State],
+        holds: Mapping[HoldKey, Hold],
         time: str,
         new_id: Callable[[], str],
     ) -> None:
@@ -292,6 +317,9 @@ class _Decided:
             account_id: (state.version, decode_account(state.account)) for account_id, state in states.items()
         }
         self._changed: set[AccountId] = set()
+        self._open_holds = holds
+        self.holds: dict[HoldKey, Hold | None] = {}
+        """Those that an event has changed; None for one that has ended."""
         self.events: list[bytes] = []
         self.types: list[str] = []
 
@@ -316,9 +344,17 @@ class _Decided:
             account_id = AccountId(new_id()) if command.account_id is None else command.account_id
             last_version, account = streams.get(account_id, NO_STREAM)
             to = command.to
-            event = decide(account, command, streams.get(to, NO_STREAM)[1] if to else None)
+            hold_key, hold = NO_HOLD
+            if not isinstance(command, OfNoHold):
+                command, hold_key, hold = self._take_hold(command)
+            event = decide(account, command, time, streams.get(to, NO_STREAM)[1] if to else None, hold)
+            if event is None:
+                continue
             moved = entries(account_id, event)
-            account = evolve(account, event, moved[0][1] if moved else 0)
+            _, change, change_of_held = moved[0] if moved else NO_ENTRY
+            account = evolve(account, event, change, change_of_held)
+            if hold_key is not None and (after := hold_after(hold, event)) is not hold:
+                self.holds[hold_key] = after
             version: Version = last_version + 1  # type: ignore[assignment]
             position += 1  # type: ignore[assignment]
             event_type, event_id = event.type, new_id()
@@ -354,19 +390,30 @@ class _Decided:
                     account.name if account else None,
                     account.balance if account else None,
                     account.available if account else None,
-                    getattr(command, "amount", None),
+                    getattr(event, "amount", None),
                     getattr(event, "reason", None),
                     counterpart,
+                    *((hold_key[1], getattr(event, "released", None)) if hold_key else ()),
                 )
             )
         self._position = position
         return outcomes
 
+    def _take_hold(
+        self, command: PlaceHold | Capture | Release | ExpireHold
+    ) -> tuple[PlaceHold | Capture | Release | ExpireHold, HoldKey, Hold | None]:
+        """The command, with an id for its hold if it has none; and that hold, if it is open."""
+        if command.hold_id is None:
+            command = replace(command, hold_id=HoldId(self._new_id()))
+        assert command.hold_id is not None
+        key = command.account_id, command.hold_id
+        return command, key, self.holds[key] if key in self.holds else self._open_holds.get(key)
+
     def _move(self, event: Event, entry: Entry) -> tuple[Counterpart, AccountId, Version]:
         """What `event` does to its other account."""
-        account_id, change = entry
+        account_id, change, change_of_held = entry
         last_version, account = self._streams[account_id]
-        account = evolve(account, event, change)
+        account = evolve(account, event, change, change_of_held)
         assert account is not None
         version = Version(last_version + 1)
         self._streams[account_id] = version, account

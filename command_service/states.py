@@ -6,7 +6,7 @@ import msgspec
 
 from command_service.account import Account, evolve
 from shared.errors import CorruptStore
-from shared.events import AccountId, RecordedEvent, Value, Version, entries
+from shared.events import AccountId, HoldId, RecordedEvent, Value, Version, entries
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Account).decode
@@ -18,6 +18,9 @@ class State(Value, frozen=True):
     version: Version
     account: bytes
 
+
+HoldKey = tuple[AccountId, HoldId]
+"""Of all open holds, this one alone has it."""
 
 NO_STATE = State(Version(0), b"")
 
@@ -38,7 +41,7 @@ def decode_account(encoded: bytes) -> Account | None:
 
 def states_after(states: Mapping[AccountId, State], recorded: RecordedEvent) -> dict[AccountId, State]:
     """Those that `recorded` changes of `states`. Raises `CorruptStore` when one can't be read."""
-    changes = dict(entries(recorded.account_id, recorded.event))
+    changes = {account_id: change for account_id, *change in entries(recorded.account_id, recorded.event)}
     return {
         account_id: State(
             version,
@@ -46,7 +49,7 @@ def states_after(states: Mapping[AccountId, State], recorded: RecordedEvent) -> 
                 evolve(
                     decode_account(states.get(account_id, NO_STATE).account),
                     recorded.event,
-                    changes.get(account_id, 0),
+                    *changes.get(account_id, (0, 0)),
                 )
             ),
         )

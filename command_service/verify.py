@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 
-from command_service.account import Account, command_of, decide
+from command_service.account import Account, Hold, command_of, decide, hold_after
 from command_service.event_log import EventLog
 from command_service.event_log.runs import Run
-from command_service.states import NO_STATE, State, decode_account, states_after
+from command_service.states import NO_STATE, HoldKey, State, decode_account, states_after
 from shared.chain import START, ChainAt, extend
 from shared.errors import CorruptStore
-from shared.events import AccountId, Position, UnreadableEvent, decode_events, join_events
+from shared.events import AccountId, Event, Position, UnreadableEvent, decode_events, join_events
 from shared.witness import Signer
 
 
@@ -16,8 +16,8 @@ async def verify(event_log: EventLog, progress: Callable[[int, int], None] = lam
     """Where `event_log` ends, when all of it holds. It may be in use meanwhile.
 
     `progress` is told the position that was reached, and the last one. Raises `CorruptStore`, which names the first
-    position that does not hold. Holds a state for each account in memory. How far the relay has published is not
-    checked, since every position up to the head is a good one.
+    position that does not hold. Has a state for each account, and all open holds, in memory. How far the relay has
+    published is not checked, since every position up to the head is a good one.
     """
     await event_log.check()
     Signer(event_log.source, event_log.key)
@@ -25,8 +25,10 @@ async def verify(event_log: EventLog, progress: Callable[[int, int], None] = lam
     # In this order: what is added meanwhile is in the log in any case.
     settled = await event_log.states_position()
     states = await _read_states(event_log)
+    before = await event_log.head()
+    stored = await _read_holds(event_log)
     end, time = await event_log.end()
-    walk = _Walk(event_log.source, settled, states, end, time)
+    walk = _Walk(event_log.source, settled, states, _Holds(stored, before, end.position), end, time)
     while walk.at.position < end.position:
         runs = await event_log.runs(walk.at.position)
         if not runs:
@@ -62,11 +64,75 @@ async def _read_states(event_log: EventLog) -> dict[AccountId, State]:
     return states
 
 
+async def _read_holds(event_log: EventLog) -> dict[HoldKey, Hold]:
+    holds: dict[HoldKey, Hold] = {}
+    last = None
+    while found := await event_log.holds(last):
+        holds.update(found)
+        last = found[-1][0]
+    return holds
+
+
+class _Holds:
+    """The open holds after each event; and are those stored?
+
+    What is `stored` was read while the log grew from `begin` to `end`: all that was open from the one to the other is
+    in it, and nothing that was open at no time in between.
+    """
+
+    def __init__(self, stored: dict[HoldKey, Hold], begin: Position, end: Position) -> None:
+        self._stored = stored
+        self._begin = begin
+        self._end = end
+        self._open: dict[HoldKey, Hold] = {}
+        self._explained: set[HoldKey] = set()
+        """Those of `stored` that are as they were placed."""
+        self._lasting: set[HoldKey] = set()
+        """Those that were open at `begin` and are still."""
+        self._reach(Position(0))
+
+    def get(self, key: HoldKey) -> Hold | None:
+        return self._open.get(key)
+
+    def take(self, position: Position, key: HoldKey | None, event: Event) -> None:
+        """`event`, which is of the hold `key` or of none."""
+        if key is not None:
+            hold = hold_after(self._open.pop(key, None), event)
+            if hold is None:
+                self._lasting.discard(key)
+            else:
+                self._open[key] = hold
+                self._explain(key, hold, position)
+        self._reach(position)
+
+    def _explain(self, key: HoldKey, hold: Hold, position: Position) -> None:
+        if self._begin <= position <= self._end and self._stored.get(key) == hold:
+            self._explained.add(key)
+
+    def _reach(self, position: Position) -> None:
+        if position == self._begin:
+            self._lasting = set(self._open)
+            for key, hold in self._open.items():
+                self._explain(key, hold, position)
+        if position == self._end and (unlike := (self._lasting | self._stored.keys()) - self._explained):
+            account_id, hold_id = min(unlike)
+            raise CorruptStore(
+                f"position {position}: the hold {hold_id!a} of {account_id!a} is not stored as it was placed, or not "
+                "open any more."
+            )
+
+
 class _Walk:
     """Goes through the log once, from its beginning, and folds it as the writer did."""
 
     def __init__(
-        self, source: str, settled: Position, stored: dict[AccountId, State], end: ChainAt, end_time: str
+        self,
+        source: str,
+        settled: Position,
+        stored: dict[AccountId, State],
+        holds: _Holds,
+        end: ChainAt,
+        end_time: str,
     ) -> None:
         self.at = START
         self._source = source
@@ -76,6 +142,7 @@ class _Walk:
         self._settled = settled
         """Every event up to here is in `stored`."""
         self._stored = stored
+        self._holds = holds
         self._met: set[AccountId] = set()
         self._states: dict[AccountId, State] = {}
         self._time = ""
@@ -116,11 +183,15 @@ class _Walk:
             if version != last + 1:
                 raise CorruptStore(f"position {position}: version {version} of {account_id!a} after version {last}.")
         command = command_of(event)
-        if decide(self._account(command.account_id), command, self._account(command.to)) != event.event:
+        account, counterpart = self._account(command.account_id), self._account(command.to)
+        key = None if command.hold_id is None else (event.account_id, command.hold_id)
+        hold = self._holds.get(key) if key else None
+        if decide(account, command, event.time, counterpart, hold) != event.event:
             raise CorruptStore(f"position {position}: not what was to be decided: {type(event.event).__name__}.")
         self._time = event.time
         after = states_after(self._states, event)
         self._states.update(after)
+        self._holds.take(position, key, event.event)
         for account_id, state in after.items():
             self._compare(position, account_id, state)
 

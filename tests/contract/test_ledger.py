@@ -138,9 +138,9 @@ def fold(events: Sequence[RecordedEvent]) -> dict[AccountId, int]:
             case "AccountCreated":
                 balances[account_id] = 0
             case "AmountDeposited":
-                balances[account_id] += recorded.event.amount  # type: ignore[union-attr]
+                balances[account_id] += recorded.event.amount  # type: ignore[union-attr, operator]
             case "AmountWithdrawn":
-                balances[account_id] -= recorded.event.amount  # type: ignore[union-attr]
+                balances[account_id] -= recorded.event.amount  # type: ignore[union-attr, operator]
         assert 0 <= balances.get(account_id, 0) <= INT64_MAX
     return balances
 

@@ -77,8 +77,8 @@ def check_log(log: Sequence[CloudEvent]) -> Iterator[str]:
         if moved.keys() - streams(event):
             yield f"{where}: it moves {moved}, and is in the streams of {[*streams(event)]} only"
         account = accounts.get(event["subject"])
-        right = decide(account, command, accounts.get(command.to) if command.to else None)
-        if (right.type, msgspec.to_builtins(right)) != (event["type"], event["data"]):
+        right = decide(account, command, event["time"], accounts.get(command.to) if command.to else None)
+        if right is None or (right.type, msgspec.to_builtins(right)) != (event["type"], event["data"]):
             yield f"{where}: {event['type']} {event['data']} for {account}, and not {right}"
         if event["type"] == "account-created" and account is None:
             accounts[event["subject"]] = Account(event["data"]["name"], 0)

@@ -72,7 +72,9 @@ def sound() -> Case:
         history.operations.append(operation)
         if not recorded:
             return
-        event = decide(account, command_for(operation))
+        time = f"time-{len(log) + 1}"
+        event = decide(account, command_for(operation), time)
+        assert event is not None
         account = evolved(account, event)
         position = len(log) + 1
         log.append(
@@ -82,7 +84,7 @@ def sound() -> Case:
                 "subject": "alice",
                 "sequence": f"{position:020d}",
                 "accountversion": position,
-                "time": f"time-{position}",
+                "time": time,
                 "data": msgspec.to_builtins(event),
             }
         )

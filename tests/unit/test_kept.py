@@ -9,17 +9,18 @@ from projection_service.view_store.kept import plan
 from projection_service.views import VIEWS
 from shared.errors import CorruptStore
 
-NUMBERS = '{"accounts":1,"reserve":1}'
+NUMBERS = '{"accounts":2,"reserve":1}'
 
 
 @pytest.mark.parametrize("dialect", ["sqlite", "postgres"])
 @pytest.mark.parametrize("name", VIEWS)
 def test_a_view_has_a_room_with_its_tables_and_what_takes_them_away(name: str, dialect: str) -> None:
     made = plan(0, "{}", [name], "the file", dialect)
-    assert made.views == f'{{"{name}":1}}'
-    assert [script.count("CREATE TABLE") for script in made.scripts] == [1]
+    assert re.fullmatch(rf'{{"{name}":\d+}}', made.views)
     gone = plan(0, made.views, [], "the file", dialect)
-    assert (gone.views, [script[:10] for script in gone.scripts]) == ("{}", ["DROP TABLE"])
+    assert gone.views == "{}"
+    (script,), (drop,) = made.scripts, gone.scripts
+    assert sorted(re.findall(r"CREATE TABLE (\w+)", script)) == sorted(re.findall(r"DROP TABLE (\w+)", drop)) != []
 
 
 @pytest.mark.parametrize("name", VIEWS)

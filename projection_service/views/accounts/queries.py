@@ -25,6 +25,7 @@ class AccountAnswer(BaseModel):
     id: str
     name: str
     balance: int
+    held: int
     available: int
     overdraft_limit: int
     status: Status

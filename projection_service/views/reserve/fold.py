@@ -15,5 +15,5 @@ class ReserveView(Value, frozen=True):
 
 def project_reserve(reserve: ReserveView, recorded: RecordedEvent) -> ReserveView:
     """The reserve after `recorded`. What goes from one account to another does not change it."""
-    change = sum([change for _, change in entries(recorded.account_id, recorded.event)])
+    change = sum([change for _, change, _ in entries(recorded.account_id, recorded.event)])
     return ReserveView(reserve.amount + change, recorded.time) if change else reserve
