@@ -89,6 +89,8 @@ class _Holds:
         """Those of `stored` that are as they were placed."""
         self._lasting: set[HoldKey] = set()
         """Those that were open at `begin` and are still."""
+        self._unlike: set[HoldKey] = set()
+        """What was found to be otherwise at `end`."""
         self._reach(Position(0))
 
     def get(self, key: HoldKey) -> Hold | None:
@@ -114,10 +116,15 @@ class _Holds:
             self._lasting = set(self._open)
             for key, hold in self._open.items():
                 self._explain(key, hold, position)
-        if position == self._end and (unlike := (self._lasting | self._stored.keys()) - self._explained):
-            account_id, hold_id = min(unlike)
+        if position == self._end:
+            self._unlike = (self._lasting | self._stored.keys()) - self._explained
+
+    def check(self) -> None:
+        """When the log has been gone through. Raises `CorruptStore`."""
+        if self._unlike:
+            account_id, hold_id = min(self._unlike)
             raise CorruptStore(
-                f"position {position}: the hold {hold_id!a} of {account_id!a} is not stored as it was placed, or not "
+                f"position {self._end}: the hold {hold_id!a} of {account_id!a} is not stored as it was placed, or not "
                 "open any more."
             )
 
@@ -216,3 +223,4 @@ class _Walk:
                 f"position {self.at.position + 1}: the state of {account_id!a} has version "
                 f"{self._stored[account_id].version}, and the log ends before it."
             )
+        self._holds.check()
