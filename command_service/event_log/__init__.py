@@ -10,11 +10,14 @@ from command_service.event_log.runs import Page, Run
 from command_service.states import HoldKey, State
 from shared.chain import ChainAt
 from shared.errors import LedgerError
-from shared.events import AccountId, Position, Value
+from shared.events import AccountId, HoldId, Position, Value
 
 LEASE_SECONDS = 5
 CLERK_LEASE_SECONDS = 1
 """It only saves work that would come to nothing; and who takes over at once is never late."""
+DueHold = tuple[str, AccountId, HoldId]
+"""When it expires, and which one it is: in the order in which they are due."""
+BEFORE_ALL: DueHold = "", AccountId(""), HoldId("")
 NO_HOLDS: Mapping[HoldKey, Hold | None] = {}
 
 
@@ -108,8 +111,8 @@ class EventLog(Protocol):
     async def first_expiry(self) -> str | None:
         """When the first of the open holds expires; None when none ever does."""
 
-    async def due_holds(self, time: str, holds_max: int) -> Sequence[HoldKey]:
-        """Those of the open holds that have expired at `time`, the earliest first."""
+    async def due_holds(self, after: DueHold, time: str, holds_max: int) -> Sequence[DueHold]:
+        """The next of the open holds that have expired at `time`, the earliest first; none after the last."""
 
     async def lead_clerk(self, holder: str) -> bool:
         """For `CLERK_LEASE_SECONDS` from now on, is it `holder` who works off what is due? Not while another does."""

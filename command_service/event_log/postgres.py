@@ -9,7 +9,16 @@ import asyncpg
 import uuid_utils
 
 from command_service.account import Hold
-from command_service.event_log import CLERK_LEASE_SECONDS, LEASE_SECONDS, NO_HOLDS, Answer, Append, Lease, LeaseLost
+from command_service.event_log import (
+    CLERK_LEASE_SECONDS,
+    LEASE_SECONDS,
+    NO_HOLDS,
+    Answer,
+    Append,
+    DueHold,
+    Lease,
+    LeaseLost,
+)
 from command_service.event_log.runs import Page, Run, cut, page
 from command_service.states import HoldKey, State
 from shared.chain import START, ChainAt
@@ -85,8 +94,11 @@ READ_RUNS = """
     WHERE position >= (SELECT coalesce(max(position), 0) FROM runs WHERE position <= $1) ORDER BY position LIMIT $2
 """
 READ_FIRST_EXPIRY = "SELECT expires_at FROM holds WHERE expires_at IS NOT NULL ORDER BY expires_at LIMIT 1"
+# After the last page: else each would go through those that the ones before it have ended, until a VACUUM.
 READ_DUE_HOLDS = """
-    SELECT account_id, hold_id FROM holds WHERE expires_at <= $1 ORDER BY expires_at, account_id, hold_id LIMIT $2
+    SELECT expires_at, account_id, hold_id FROM holds
+    WHERE (expires_at, account_id, hold_id) > ($1, $2, $3) AND expires_at <= $4
+    ORDER BY expires_at, account_id, hold_id LIMIT $5
 """
 CHECK_HOLDS = """
     SELECT account_id, hold_id, amount, expires_at FROM holds
@@ -183,10 +195,10 @@ class PostgresEventLog:
             expires_at: str | None = await connection.fetchval(READ_FIRST_EXPIRY)
         return expires_at
 
-    async def due_holds(self, time: str, holds_max: int) -> Sequence[HoldKey]:
+    async def due_holds(self, after: DueHold, time: str, holds_max: int) -> Sequence[DueHold]:
         async with self._reader.connection() as connection:
-            rows = await connection.fetch(READ_DUE_HOLDS, time, holds_max)
-        return [(AccountId(account_id), HoldId(hold_id)) for account_id, hold_id in rows]
+            rows = await connection.fetch(READ_DUE_HOLDS, *after, time, holds_max)
+        return [(expires_at, AccountId(account_id), HoldId(hold_id)) for expires_at, account_id, hold_id in rows]
 
     async def lead_clerk(self, holder: str) -> bool:
         async with self._reader.connection() as connection:

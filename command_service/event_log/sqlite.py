@@ -13,7 +13,7 @@ import msgspec
 import uuid_utils
 
 from command_service.account import Hold
-from command_service.event_log import NO_HOLDS, Answer, Append, Lease
+from command_service.event_log import NO_HOLDS, Answer, Append, DueHold, Lease
 from command_service.event_log.recent_states import RecentStates, put
 from command_service.event_log.rows import sound
 from command_service.event_log.runs import Page, Run, cut, page
@@ -56,7 +56,9 @@ READ_HOLDS = """
 """
 READ_FIRST_EXPIRY = "SELECT expires_at FROM holds WHERE expires_at IS NOT NULL ORDER BY expires_at LIMIT 1"
 READ_DUE_HOLDS = """
-    SELECT account_id, hold_id FROM holds WHERE expires_at <= ? ORDER BY expires_at, account_id, hold_id LIMIT ?
+    SELECT expires_at, account_id, hold_id FROM holds
+    WHERE (expires_at, account_id, hold_id) > (?, ?, ?) AND expires_at <= ?
+    ORDER BY expires_at, account_id, hold_id LIMIT ?
 """
 CHECK_HOLDS = """
     SELECT account_id, hold_id, amount, coalesce(expires_at, '') FROM holds
@@ -248,8 +250,9 @@ class SqliteEventLog:
         rows = await self._reader.run(_rows, self._path, (str,), READ_FIRST_EXPIRY)
         return rows[0][0] if rows else None
 
-    async def due_holds(self, time: str, holds_max: int) -> Sequence[HoldKey]:
-        return await self._reader.run(_rows, self._path, (str, str), READ_DUE_HOLDS, time, holds_max)
+    async def due_holds(self, after: DueHold, time: str, holds_max: int) -> Sequence[DueHold]:
+        types = (str, str, str)
+        return await self._reader.run(_rows, self._path, types, READ_DUE_HOLDS, *after, time, holds_max)
 
     async def lead_clerk(self, holder: str) -> bool:  # noqa: ARG002
         """Always: no other process has the file open."""

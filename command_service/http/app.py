@@ -1,6 +1,6 @@
 """The command service's HTTP face: the gate, the commands behind it, and the application for all else."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
@@ -26,9 +26,10 @@ def create_api(
     registry: CollectorRegistry,
     query_url: str,
     hosts: Iterable[str],
-    relay_status: Callable[[], str],
+    status: Callable[[], Mapping[str, str]],
 ) -> Gate:
-    """`query_url` is where accounts are read; `hosts` are the names by which clients may call."""
+    """`query_url` is where accounts are read; `hosts` are the names by which clients may call; `status` is what
+    the tasks beside the writer say of themselves."""
     app = FastAPI(
         title="Counting House: command service",
         summary="Records commands in the event log.",
@@ -43,7 +44,7 @@ def create_api(
     async def readyz() -> dict[str, str]:
         await event_log.head()
         writer.check_ready()
-        return {"status": "ready", "relay": relay_status()}
+        return {"status": "ready", **status()}
 
     install_operator_routes(app, registry)
     install_docs(app)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from operator import attrgetter
 from typing import Annotated, Any, TypeVar
@@ -10,11 +11,14 @@ import msgspec
 from msgspec import UNSET, Meta, Struct
 
 from command_service.account import (
+    Capture,
     Close,
     Command,
     CreateAccount,
     Deposit,
     Freeze,
+    PlaceHold,
+    Release,
     SetOverdraftLimit,
     Transfer,
     Unfreeze,
@@ -23,7 +27,7 @@ from command_service.account import (
 from command_service.http.answers import NewAccount, NewAccountResult, ReceiptResult, Rejection, answer
 from command_service.ledger_writer import LedgerWriter, WriteRequest, fingerprint
 from shared.errors import InvalidRequest
-from shared.events import ACCOUNT_ID_RULE, is_account_id
+from shared.events import ACCOUNT_ID_RULE, is_account_id, written
 from shared.platform.gate import Answer, Endpoint, Headers, Request
 
 BODY_BYTES_MAX = 64 * 1024
@@ -37,6 +41,9 @@ PATHS: Mapping[str, type[Command]] = {
     "/account/deposit/": Deposit,
     "/account/withdraw/": Withdraw,
     "/account/transfer/": Transfer,
+    "/account/hold/": PlaceHold,
+    "/account/capture/": Capture,
+    "/account/release/": Release,
     "/account/overdraft/": SetOverdraftLimit,
     "/account/freeze/": Freeze,
     "/account/unfreeze/": Unfreeze,
@@ -44,6 +51,7 @@ PATHS: Mapping[str, type[Command]] = {
 }
 """The account's id follows. `/account` alone takes it in the body, and `/commands` takes a list of all of them."""
 
+Moment = Annotated[datetime, Meta(tz=True)]
 Batch = Annotated[list[Command], Meta(max_length=BATCH_COMMANDS_MAX)]
 
 VALID_ID = "-"
@@ -127,10 +135,11 @@ def _reader(command: type[Command], with_id: bool = False) -> ReadOne:
     def read(name: str, body: bytes) -> Command:
         fields = msgspec.structs.astuple(_read(decode, body))
         asked = make(*fields) if with_id else make(*fields[:id_at], name, *fields[id_at:])
-        for field, account_id in ("id" if with_id else "account_id", asked.account_id), ("to", asked.to):
-            if account_id is not None and not is_account_id(account_id):
+        named = ("id" if with_id else "account_id", asked.account_id), ("to", asked.to), ("hold_id", asked.hold_id)
+        for field, named_id in named:
+            if named_id is not None and not is_account_id(named_id):
                 raise InvalidRequest([(field, f"must be {ACCOUNT_ID_RULE}")])
-        return asked
+        return _with_written_expiry(asked, "expires_at") if isinstance(asked, PlaceHold) else asked
 
     return read
 
@@ -145,7 +154,26 @@ def _read_batch(body: bytes) -> list[Command]:
         if not all(map(is_account_id, account_ids)):
             wrong = next(number for number, account_id in enumerate(account_ids) if not is_account_id(account_id))
             raise InvalidRequest([(f"{wrong}.{field}", f"must be {ACCOUNT_ID_RULE}")])
+    # Few name a hold: most are not looked at twice.
+    for number, command in enumerate(commands):
+        if command.hold_id is not None and not is_account_id(command.hold_id):
+            raise InvalidRequest([(f"{number}.hold_id", f"must be {ACCOUNT_ID_RULE}")])
+        if type(command) is PlaceHold:
+            commands[number] = _with_written_expiry(command, f"{number}.expires_at")
     return commands
+
+
+def _with_written_expiry(command: PlaceHold, field: str) -> PlaceHold:
+    """With `expires_at` as an event's time is written, to the nearest microsecond. Raises `InvalidRequest`."""
+    if command.expires_at is None:
+        return command
+    try:
+        expires_at = written(msgspec.convert(command.expires_at, Moment))
+    except (ValueError, OverflowError):
+        raise InvalidRequest(
+            [(field, "must be a date and time as in RFC 3339, with its offset, in the years 1 to 9999 of UTC")]
+        ) from None
+    return msgspec.structs.replace(command, expires_at=expires_at)
 
 
 def _read(decode: Callable[[bytes], T], body: bytes) -> T:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from command_service.account import Account, Hold
-from command_service.event_log import CLERK_LEASE_SECONDS, Answer, EventLog, Lease
+from command_service.event_log import BEFORE_ALL, CLERK_LEASE_SECONDS, Answer, EventLog, Lease
 from command_service.event_log.runs import RUN_BYTES_MAX, RUN_EVENTS_MAX, Run
 from command_service.states import HoldKey, State, encode_account
 from shared.chain import CHAIN_START, START, ChainAt, extend
@@ -361,16 +361,15 @@ async def test_an_append_takes_as_many_holds_as_a_transaction_has(event_log: Eve
 
 async def test_due_holds_are_found_earliest_first_and_those_without_expiry_never(event_log: EventLog) -> None:
     assert await event_log.first_expiry() is None
-    assert await event_log.due_holds(at(59), 10) == []
+    assert await event_log.due_holds(BEFORE_ALL, at(59), 10) == []
     await put_holds(event_log, HOLDS)
     assert await event_log.first_expiry() == at(20)
-    assert [await event_log.due_holds(at(second), 10) for second in (19, 20, 29, 30)] == [
-        [],
-        [OTHER_OF_BOB],
-        [OTHER_OF_BOB],
-        [OTHER_OF_BOB, OF_BOB],
-    ]
-    assert await event_log.due_holds(at(59), 1) == [OTHER_OF_BOB]
+    first, second = (at(20), *OTHER_OF_BOB), (at(30), *OF_BOB)
+    for time, due in [(at(19), []), (at(20), [first]), (at(29), [first]), (at(30), [first, second])]:
+        assert await event_log.due_holds(BEFORE_ALL, time, 10) == due
+    assert await event_log.due_holds(BEFORE_ALL, at(59), 1) == [first]
+    assert await event_log.due_holds(first, at(59), 1) == [second]
+    assert await event_log.due_holds(second, at(59), 1) == []
 
 
 async def test_one_clerk_leads_until_it_ends_or_its_lease_does(open_event_log: OpenEventLog) -> None:
