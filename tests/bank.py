@@ -184,7 +184,8 @@ def fold(events: Sequence[dict[str, Any]]) -> dict[str, int]:
     """
     balances: dict[str, int] = {}
     limits: dict[str, int] = {}
-    holds: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
+    held: dict[str, int] = defaultdict(int)
+    holds: dict[tuple[str, str], dict[str, Any]] = {}
     versions: dict[str, int] = {}
     for position, event in enumerate(events, 1):
         account = event["subject"]
@@ -207,11 +208,13 @@ def fold(events: Sequence[dict[str, Any]]) -> dict[str, int]:
                 balances[account] -= event["data"]["amount"]
                 balances[event["counterpart"]] += event["data"]["amount"]
             case "hold-placed":
-                assert event["data"]["hold_id"] not in holds[account]
+                assert (account, event["data"]["hold_id"]) not in holds
                 assert event["time"] < event["data"].get("expires_at", "9999")
-                holds[account][event["data"]["hold_id"]] = event["data"]
+                holds[account, event["data"]["hold_id"]] = event["data"]
+                held[account] += event["data"]["amount"]
             case "hold-released" | "hold-expired" | "hold-captured":
-                hold = holds[account].pop(event["data"]["hold_id"])
+                hold = holds.pop((account, event["data"]["hold_id"]))
+                held[account] -= hold["amount"]
                 is_due = hold.get("expires_at", "9999") <= event["time"]
                 assert is_due == (event["type"] == "hold-expired")
                 assert hold["amount"] == event["data"]["amount"] + event["data"].get("released", 0)
@@ -222,8 +225,7 @@ def fold(events: Sequence[dict[str, Any]]) -> dict[str, int]:
                     balances[event["counterpart"]] += event["data"]["amount"]
             case "overdraft-limit-set":
                 limits[account] = event["data"]["limit"]
-        held = sum(hold["amount"] for hold in holds[account].values())
-        assert balances.get(account, 0) - held >= -limits.get(account, 0)
+        assert balances.get(account, 0) - held[account] >= -limits.get(account, 0)
     return balances
 
 
