@@ -213,12 +213,15 @@ def draft(random: Random) -> Draft:
     return Draft(
         "projection",
         "GET",
-        random.choice([["account", account], ["reserve"], ["account", account, "events"]]),
+        random.choice(
+            [["account", account], ["reserve"], ["account", account, "events"], ["account", account, "holds"]]
+        ),
         query=query,
     )
 
 
 STATUS_PATHS = ["freeze", "unfreeze", "close"]
+HOLD_PATHS = ["hold", "capture", "release"]
 
 
 def _money(random: Random) -> dict[str, Json]:
@@ -228,8 +231,22 @@ def _money(random: Random) -> dict[str, Json]:
     return body
 
 
+def _of_a_hold(kind: str, random: Random) -> dict[str, Json]:
+    body: dict[str, Json] = {"hold_id": random.choice(["h-1", "h-2", "h-3"])}
+    if kind == "capture" and random.random() < 0.5:
+        body |= {"amount": random.choice([1, 5, 100]), "to": random.choice(ACCOUNTS)}
+    if kind == "hold":
+        body |= _money(random)
+        if random.random() < 0.5:
+            body["expires_at"] = random.choice(["2020-01-01T00:00:00Z", "2999-12-31T23:59:59.999999+01:00"])
+    return body
+
+
 def _item(random: Random) -> dict[str, Json]:
-    kind = random.choice(["deposit", "withdraw", "transfer", "create-account", *STATUS_PATHS, "set-overdraft-limit"])
+    kinds = ["deposit", "withdraw", "transfer", "create-account", *STATUS_PATHS, "set-overdraft-limit", *HOLD_PATHS]
+    kind = random.choice(kinds)
+    if kind in HOLD_PATHS:
+        return {"type": kind, "account_id": random.choice(ACCOUNTS), **_of_a_hold(kind, random)}
     if kind == "set-overdraft-limit":
         return {"type": kind, "account_id": random.choice(ACCOUNTS), "limit": random.choice([0, 5, 2**63 - 1])}
     if kind in STATUS_PATHS:
@@ -242,7 +259,7 @@ def _item(random: Random) -> dict[str, Json]:
 
 
 def _command(random: Random, account: str) -> Draft:
-    match random.randrange(9):
+    match random.randrange(11):
         case 0:
             path: list[str] = ["account"]
             body: dict[str, Json] = {"name": "Alice", "id": account}
@@ -256,7 +273,10 @@ def _command(random: Random, account: str) -> Draft:
             path, body = ["account", "transfer", account], {"to": random.choice(ACCOUNTS), **_money(random)}
         case 5:
             path, body = ["account", random.choice(STATUS_PATHS), account], {"description": "Zoë"}
-        case 6:
+        case 6 | 7:
+            kind = random.choice(HOLD_PATHS)
+            path, body = ["account", kind, account], _of_a_hold(kind, random)
+        case 8:
             path, body = ["account", "overdraft", account], {"limit": random.choice([0, 5, 2**63 - 1])}
         case _:
             path, body = ["account", random.choice(["deposit", "withdraw"]), account], _money(random)
@@ -361,7 +381,7 @@ def _mutate_message(request: Request, random: Random) -> Request:
     """What a parser of HTTP has to stumble over."""
     request = replace(request, is_vague=True)
     body = request.body or b""
-    match random.randrange(9):
+    match random.randrange(11):
         case 0:
             return replace(request, raw=mutate_bytes(request.encode(), random))
         case 1:

@@ -11,10 +11,11 @@ import pytest
 
 from shared.events import written
 from tests.bank import Bank, open_bank
+from tests.http.test_commands import head
 from tests.integration.broker import LIMIT_SECONDS, eventually
 from tests.integration.load import seeded
 
-MANY = 8_000
+MANY = 20_000
 ENDS = ("hold-captured", "hold-released", "hold-expired")
 
 
@@ -38,6 +39,15 @@ async def place(bank: Bank, number: int, expires_at: str | None = None) -> list[
         assert {result["status"] for result in results} == {200}
         await bank.query("/account/alice", min_position=results[-1]["position"], wait=LIMIT_SECONDS)
     return ids
+
+
+async def until_expired(bank: Bank, number: int, before: int) -> None:
+    """Until so many have, of those whose placing was `before` in the log."""
+
+    async def expired() -> int:
+        return await head(bank) - before
+
+    await eventually(expired, lambda expired: expired >= number, f"{number} to have expired")
 
 
 async def until_held(bank: Bank, amount: int) -> None:
@@ -107,9 +117,10 @@ async def test_a_clerk_that_is_killed_midway_expires_each_hold_once(
     database_url = request.getfixturevalue("database_url") if on_postgresql else None
     async with open_bank(tmp_path, None, 1, database_url) as bank:
         await fund(bank, MANY)
-        await place(bank, MANY, in_seconds(3))
+        await place(bank, MANY, in_seconds(10))
+        placed = await head(bank)
         for kills in range(3):
-            await until_held(bank, MANY - 1 - 1_000 * kills)
+            await until_expired(bank, 1 + 2_000 * kills, placed)
             await bank.command.kill()
             await bank.command.start()
             print(f"{len(ends(await bank.log()))} of {MANY} have expired")
@@ -123,8 +134,8 @@ async def test_a_clerk_that_is_killed_midway_expires_each_hold_once(
 async def test_another_replica_goes_on_when_the_one_that_expires_is_killed(tmp_path: Path, database_url: str) -> None:
     async with open_bank(tmp_path, None, 1, database_url, replicas=2) as bank:
         await fund(bank, MANY)
-        await place(bank, MANY, in_seconds(3))
-        await until_held(bank, MANY - 1)
+        await place(bank, MANY, in_seconds(10))
+        await until_expired(bank, 1, await head(bank))
         await bank.commands[1].kill()
         await until_held(bank, 0)
         assert Counter(map(tuple, ends(await bank.check_views()).values())) == {("hold-expired",): MANY}
