@@ -74,11 +74,18 @@ NewName = Annotated[Name, Meta(min_length=1)]
 class OfNoHold(Value, frozen=True):
     """A command that names no hold."""
 
+    names_hold: ClassVar[bool] = False
     hold_id: ClassVar[None] = None
 
 
+class OfHold(Value, frozen=True):
+    """A command that names one, or is given an id for it."""
+
+    names_hold: ClassVar[bool] = True
+
+
 class OfOneAccount(OfNoHold, frozen=True):
-    """Nor a second account."""
+    """A command that names no second account either."""
 
     to: ClassVar[None] = None
 
@@ -115,7 +122,7 @@ class Transfer(OfNoHold, frozen=True, tag="transfer", forbid_unknown_fields=True
     description: Description = ""
 
 
-class PlaceHold(Value, frozen=True, tag="hold", forbid_unknown_fields=True):
+class PlaceHold(OfHold, frozen=True, tag="hold", forbid_unknown_fields=True):
     """Hold an amount for a later capture. Without `hold_id` the hold is given a UUIDv7; the amount may be anything, as
     in a deposit."""
 
@@ -129,7 +136,7 @@ class PlaceHold(Value, frozen=True, tag="hold", forbid_unknown_fields=True):
     description: Description = ""
 
 
-class Capture(Value, frozen=True, tag="capture", forbid_unknown_fields=True):
+class Capture(OfHold, frozen=True, tag="capture", forbid_unknown_fields=True):
     """Capture a hold: out of the bank, or `to` another account. Without `amount` all that is held; of less, the rest
     is released."""
 
@@ -139,7 +146,7 @@ class Capture(Value, frozen=True, tag="capture", forbid_unknown_fields=True):
     to: NamedAccount | None = None
 
 
-class Release(Value, frozen=True, tag="release", forbid_unknown_fields=True):
+class Release(OfHold, frozen=True, tag="release", forbid_unknown_fields=True):
     """Release a hold."""
 
     to: ClassVar[None] = None
@@ -148,7 +155,7 @@ class Release(Value, frozen=True, tag="release", forbid_unknown_fields=True):
     hold_id: NamedHold
 
 
-class ExpireHold(Value, frozen=True):
+class ExpireHold(OfHold, frozen=True):
     """Of the clerk's: clients can't send it."""
 
     to: ClassVar[None] = None
@@ -413,11 +420,16 @@ def _close_refusal(account: Account | None) -> Reason | None:
 def evolve(account: Account | None, event: Event, change: int, change_of_held: int) -> Account | None:
     """The account after `event`, which changes its balance, and what is held of it, by so many cents: see `entries`. A
     rejection by none."""
-    if account is not None and (change or change_of_held):
-        held, holds = account.held, account.holds
-        if change_of_held:
-            held, holds = held + change_of_held, holds + (1 if change_of_held > 0 else -1)
-        return Account(account.name, account.balance + change, account.overdraft_limit, account.status, held, holds)
+    if change_of_held and account is not None:
+        return replace(
+            account,
+            balance=account.balance + change,
+            held=account.held + change_of_held,
+            holds=account.holds + (1 if change_of_held > 0 else -1),
+        )
+    if change and account is not None:
+        balance, limit, status = account.balance + change, account.overdraft_limit, account.status
+        return Account(account.name, balance, limit, status, account.held, account.holds)
     match event:
         case AccountCreated():
             return Account(event.name)

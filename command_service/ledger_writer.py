@@ -7,6 +7,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from operator import attrgetter
 
 import msgspec
 import structlog
@@ -18,13 +19,10 @@ from prometheus_client import Counter as CounterMetric
 
 from command_service.account import (
     Account,
-    Capture,
     Command,
     ExpireHold,
     Hold,
-    OfNoHold,
     PlaceHold,
-    Release,
     decide,
     evolve,
     hold_after,
@@ -107,7 +105,6 @@ Stream = tuple[Version, Account | None]
 """Where an account's stream stands: its last version, and the account if it has been created."""
 NO_STREAM: Stream = NO_STATE.version, None
 NO_COUNTERPART = None, UNSET, UNSET
-NO_HOLD = None, None
 NO_ENTRY = None, 0, 0
 
 Waiting = tuple[WriteRequest, "asyncio.Future[list[Outcome]]"]
@@ -247,8 +244,8 @@ class LedgerWriter:
 
     async def _append(self, batch: list[Waiting]) -> None:
         commands = [command for request, _ in batch for command in request.commands]
-        account_ids = {command.account_id for command in commands if command.account_id is not None}
-        account_ids |= {command.to for command in commands if command.to is not None}
+        account_ids = set(filter(None, map(attrgetter("account_id"), commands)))
+        account_ids.update(filter(None, map(attrgetter("to"), commands)))
         keys = {request.idempotency_key for request, _ in batch if request.idempotency_key is not None}
         holds = {(command.account_id, command.hold_id) for command in commands if command.hold_id is not None}
         async with self._event_log.append(account_ids, keys, holds) as append:
@@ -344,17 +341,20 @@ class _Decided:
             account_id = AccountId(new_id()) if command.account_id is None else command.account_id
             last_version, account = streams.get(account_id, NO_STREAM)
             to = command.to
-            hold_key, hold = NO_HOLD
-            if not isinstance(command, OfNoHold):
+            hold = hold_key = hold_id = released = None
+            if command.names_hold:
                 command, hold_key, hold = self._take_hold(command)
+                hold_id = hold_key[1]
             event = decide(account, command, time, streams.get(to, NO_STREAM)[1] if to else None, hold)
             if event is None:
                 continue
             moved = entries(account_id, event)
             _, change, change_of_held = moved[0] if moved else NO_ENTRY
             account = evolve(account, event, change, change_of_held)
-            if hold_key is not None and (after := hold_after(hold, event)) is not hold:
-                self.holds[hold_key] = after
+            if hold_key is not None:
+                released = getattr(event, "released", None)
+                if (after := hold_after(hold, event)) is not hold:
+                    self.holds[hold_key] = after
             version: Version = last_version + 1  # type: ignore[assignment]
             position += 1  # type: ignore[assignment]
             event_type, event_id = event.type, new_id()
@@ -393,17 +393,16 @@ class _Decided:
                     getattr(event, "amount", None),
                     getattr(event, "reason", None),
                     counterpart,
-                    *((hold_key[1], getattr(event, "released", None)) if hold_key else ()),
+                    hold_id,
+                    released,
                 )
             )
         self._position = position
         return outcomes
 
-    def _take_hold(
-        self, command: PlaceHold | Capture | Release | ExpireHold
-    ) -> tuple[PlaceHold | Capture | Release | ExpireHold, HoldKey, Hold | None]:
+    def _take_hold(self, command: Command | ExpireHold) -> tuple[Command | ExpireHold, HoldKey, Hold | None]:
         """The command, with an id for its hold if it has none; and that hold, if it is open."""
-        if command.hold_id is None:
+        if isinstance(command, PlaceHold) and command.hold_id is None:
             command = replace(command, hold_id=HoldId(self._new_id()))
         assert command.hold_id is not None
         key = command.account_id, command.hold_id

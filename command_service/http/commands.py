@@ -54,8 +54,6 @@ PATHS: Mapping[str, type[Command]] = {
 Moment = Annotated[datetime, Meta(tz=True)]
 Batch = Annotated[list[Command], Meta(max_length=BATCH_COMMANDS_MAX)]
 
-VALID_ID = "-"
-"""In place of an id that a client leaves to us."""
 ESCAPED_NUL = b"\\u0000"
 TRUNCATED, MARGIN = "Input data was truncated", b" " * 6
 """msgspec says so too of half a surrogate pair, unless so many bytes follow."""
@@ -149,15 +147,12 @@ _decode_batch = msgspec.json.Decoder(Batch).decode
 
 def _read_batch(body: bytes) -> list[Command]:
     commands = _read(_decode_batch, body)
-    for field in ("account_id", "to"):
-        account_ids = [VALID_ID if one is None else one for one in map(attrgetter(field), commands)]
-        if not all(map(is_account_id, account_ids)):
-            wrong = next(number for number, account_id in enumerate(account_ids) if not is_account_id(account_id))
+    for field in ("account_id", "to", "hold_id"):
+        named = list(map(attrgetter(field), commands))
+        if not all(map(is_account_id, filter(None, named))):
+            wrong = next(number for number, one in enumerate(named) if one is not None and not is_account_id(one))
             raise InvalidRequest([(f"{wrong}.{field}", f"must be {ACCOUNT_ID_RULE}")])
-    # Few name a hold: most are not looked at twice.
     for number, command in enumerate(commands):
-        if command.hold_id is not None and not is_account_id(command.hold_id):
-            raise InvalidRequest([(f"{number}.hold_id", f"must be {ACCOUNT_ID_RULE}")])
         if type(command) is PlaceHold:
             commands[number] = _with_written_expiry(command, f"{number}.expires_at")
     return commands
