@@ -4,6 +4,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 from pydantic import Field, HttpUrl, field_validator
 
+from command_service.clerk import Clerk
 from command_service.event_log import EventLog
 from command_service.event_log.postgres import PostgresEventLog
 from command_service.event_log.sqlite import SqliteEventLog
@@ -50,7 +51,8 @@ async def run(settings: CommandSettings) -> None:
         head = Watermark(await event_log.head())
         registry = CollectorRegistry()
         writer = LedgerWriter(event_log, head, registry)
-        background = [writer.run()]
+        clerk = Clerk(event_log, writer, registry)
+        background = [writer.run(), clerk.run()]
         if isinstance(event_log, SqliteEventLog):
             background.append(event_log.files.watch())
         else:
@@ -69,7 +71,7 @@ async def run(settings: CommandSettings) -> None:
             query_url.rstrip("/"),
             settings.default_asset,
             settings.hosts(query_url),
-            lambda: relay.status if relay else "no broker",
+            lambda: {"relay": relay.status if relay else "no broker", "clerk": clerk.status},
         )
         await serve(app, listener, settings, registry, background, on_stop=head.close)
     finally:

@@ -5,6 +5,7 @@ The same JSON bytes are stored in the event log, published to the broker and ret
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import reduce
 from operator import or_
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, NewType, get_args
@@ -36,6 +37,8 @@ is_account_id = re.compile(ACCOUNT_ID_PATTERN).fullmatch
 is_asset = re.compile(ASSET_PATTERN).fullmatch
 
 AccountId = NewType("AccountId", str)
+HoldId = NewType("HoldId", str)
+"""Of one of its account's open holds, in the form of an account's id. When that one has ended, another may have it."""
 Position = NewType("Position", int)
 """Place of an event in the whole log: 1, 2, 3 … without a hole, in commit order."""
 Version = NewType("Version", int)
@@ -81,6 +84,16 @@ IfVersion = Annotated[
     ),
 ]
 
+ExpiresAt = Annotated[
+    str,
+    Meta(
+        max_length=TIME_CHARS_MAX,
+        description="RFC 3339, to the microsecond.",
+        examples=["2030-01-01T12:00:00Z"],
+        extra_json_schema={"format": "date-time"},
+    ),
+]
+
 Status = Literal["open", "frozen", "closed"]
 
 Reason = Literal[
@@ -89,12 +102,18 @@ Reason = Literal[
     "account-frozen",
     "account-not-found",
     "amount-not-positive",
+    "amount-over-hold",
     "asset-mismatch",
     "balance-limit-exceeded",
     "balance-not-zero",
     "counterpart-closed",
     "counterpart-frozen",
     "counterpart-not-found",
+    "expiry-not-in-the-future",
+    "hold-already-exists",
+    "hold-expired",
+    "hold-not-found",
+    "holds-open",
     "insufficient-funds",
     "limit-in-use",
     "linked-command-rejected",
@@ -182,6 +201,67 @@ class TransferRejected(Rejected, frozen=True):
     reason: Reason
 
 
+class HoldPlaced(Accepted, frozen=True, omit_defaults=True):
+    """So much of the account's money waits for a capture, for ever or until `expires_at`, which is written as an
+    event's time is."""
+
+    type: ClassVar = "hold-placed"
+    hold_id: HoldId
+    amount: Amount
+    description: Description
+    expires_at: ExpiresAt | None = None
+
+
+class HoldRejected(Rejected, frozen=True, omit_defaults=True):
+    type: ClassVar = "hold-rejected"
+    hold_id: HoldId
+    amount: Amount
+    description: Description
+    reason: Reason
+    expires_at: ExpiresAt | None = None
+
+
+class HoldCaptured(Accepted, frozen=True, omit_defaults=True):
+    """`amount` of what was held goes into the account `to`, in one event in the streams of both, or out of the bank.
+    The rest, `released`, is the account's own again."""
+
+    type: ClassVar = "hold-captured"
+    hold_id: HoldId
+    amount: Amount
+    released: Amount
+    to: AccountId | None = None
+
+
+class CaptureRejected(Rejected, frozen=True, omit_defaults=True):
+    """Without `amount`, all that is held was asked for."""
+
+    type: ClassVar = "capture-rejected"
+    hold_id: HoldId
+    reason: Reason
+    amount: Amount | None = None
+    to: AccountId | None = None
+
+
+class HoldReleased(Accepted, frozen=True):
+    type: ClassVar = "hold-released"
+    hold_id: HoldId
+    amount: Amount
+
+
+class ReleaseRejected(Rejected, frozen=True):
+    type: ClassVar = "release-rejected"
+    hold_id: HoldId
+    reason: Reason
+
+
+class HoldExpired(Accepted, frozen=True):
+    """Its time has come, and nobody had captured or released it."""
+
+    type: ClassVar = "hold-expired"
+    hold_id: HoldId
+    amount: Amount
+
+
 class OverdraftLimitSet(Accepted, frozen=True):
     type: ClassVar = "overdraft-limit-set"
     limit: Limit
@@ -237,6 +317,13 @@ Event = (
     | WithdrawalRejected
     | MoneyTransferred
     | TransferRejected
+    | HoldPlaced
+    | HoldRejected
+    | HoldCaptured
+    | CaptureRejected
+    | HoldReleased
+    | ReleaseRejected
+    | HoldExpired
     | OverdraftLimitSet
     | OverdraftLimitRejected
     | AccountFrozen
@@ -248,8 +335,10 @@ Event = (
 )
 
 
-Entry = tuple[AccountId, int]
-"""An account, and the change of its balance in cents."""
+HoldEnded = HoldCaptured | HoldReleased | HoldExpired
+
+Entry = tuple[AccountId, int, int]
+"""An account, and the change of its balance and of what is held of it, in cents."""
 
 
 def status_after(event: Event) -> Status | None:
@@ -272,13 +361,28 @@ def entries(account_id: AccountId, event: Event) -> tuple[Entry, ...]:
     """
     match event:
         case AmountDeposited():
-            return ((account_id, event.amount),)
+            return ((account_id, event.amount, 0),)
         case AmountWithdrawn():
-            return ((account_id, -event.amount),)
+            return ((account_id, -event.amount, 0),)
         case MoneyTransferred():
-            return (account_id, -event.amount), (event.to, event.amount)
+            return (account_id, -event.amount, 0), (event.to, event.amount, 0)
+        case HoldPlaced():
+            return ((account_id, 0, event.amount),)
+        case HoldCaptured():
+            captured = (account_id, -event.amount, -event.amount - event.released)
+            return (captured,) if event.to is None else (captured, (event.to, event.amount, 0))
+        case HoldReleased() | HoldExpired():
+            return ((account_id, 0, -event.amount),)
         case _:
             return ()
+
+
+def written(moment: datetime) -> str:
+    """As events have their `time`: RFC 3339 in UTC with microseconds, so that of two the later one is the greater text.
+
+    Raises `OverflowError` for what is in no year from 1 to 9999 there.
+    """
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 EVENT_TYPES: dict[str, type[Event]] = {event.type: event for event in get_args(Event)}
@@ -347,7 +451,7 @@ class UnreadableEvent(ValueError):
 class _Received(Value, frozen=True, tag_field="type"):
     """What is read of an envelope; `data` is of the one event type in each of the classes made from this one.
 
-    Those of events in two streams have a counterpart.
+    Those of events in two streams have a counterpart; a capture may be in one or in two.
     """
 
     specversion: Literal["1.0"]
@@ -362,6 +466,14 @@ class _Received(Value, frozen=True, tag_field="type"):
 class _ReceivedByTwo(_Received, frozen=True):
     counterpart: AccountId
     counterpartversion: Annotated[Version, Meta(ge=1, le=INT64_MAX)]
+
+
+class _ReceivedByOneOrTwo(_Received, frozen=True):
+    counterpart: AccountId | None = None
+    counterpartversion: Annotated[Version, Meta(ge=1, le=INT64_MAX)] | None = None
+
+
+_BASES: dict[type[Event], type[_Received]] = {MoneyTransferred: _ReceivedByTwo, HoldCaptured: _ReceivedByOneOrTwo}
 
 
 class EarlierForm(NamedTuple):
@@ -387,7 +499,7 @@ def batch_decoder(upcasts: Mapping[str, EarlierForm]) -> Callable[[bytes], list[
         return msgspec.defstruct(
             "_Received",
             [("data", data)],
-            bases=(_ReceivedByTwo if event is MoneyTransferred else _Received,),
+            bases=(_BASES.get(event, _Received),),
             namespace=methods,
             tag=name,
             frozen=True,
@@ -469,13 +581,16 @@ def _unreadable(error: Exception) -> UnreadableEvent:
 
 def _check(received: list[_Received], events: list[RecordedEvent]) -> None:
     """What would take as long as all the rest of the reading as patterns of msgspec's, event by event."""
-    in_two_streams = [event for event in events if event.counterpart is not None]
-    for account_id in {event.account_id for event in events} | {event.counterpart for event in in_two_streams}:
-        if account_id is None or not is_account_id(account_id):
+    in_two_streams = [event for event in events if event.counterpart is not None or type(event.event) is HoldCaptured]
+    account_ids = {event.account_id for event in events}
+    account_ids.update([event.counterpart for event in in_two_streams if event.counterpart is not None])
+    for account_id in account_ids:
+        if not is_account_id(account_id):
             raise UnreadableEvent(f"{str(account_id)[:65]!a} is no account id")
     for event in in_two_streams:
-        moved = [account_id for account_id, _ in entries(event.account_id, event.event)]
-        if moved != [event.account_id, event.counterpart] or event.counterpart == event.account_id:
+        moved = [account_id for account_id, _, _ in entries(event.account_id, event.event)]
+        has_version = event.counterpart_version is not None
+        if moved != [event.account_id, event.counterpart][: 1 + has_version] or event.counterpart == event.account_id:
             raise UnreadableEvent("its counterpart is not the other account that it moves money into")
     if events:
         digits = "".join([one.sequence for one in received])

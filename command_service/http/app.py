@@ -1,6 +1,6 @@
 """The command service's HTTP face: the gate, the commands behind it, and the application for all else."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
@@ -28,10 +28,10 @@ def create_api(
     query_url: str,
     default_asset: Asset,
     hosts: Iterable[str],
-    relay_status: Callable[[], str],
+    status: Callable[[], Mapping[str, str]],
 ) -> Gate:
     """`query_url` is where accounts are read; `default_asset` is that of accounts for which none is asked; `hosts` are
-    the names by which clients may call."""
+    the names by which clients may call; `status` is what the tasks beside the writer say of themselves."""
     app = FastAPI(
         title="Counting House: command service",
         summary="Records commands in the event log.",
@@ -46,7 +46,7 @@ def create_api(
     async def readyz() -> dict[str, str]:
         await event_log.head()
         writer.check_ready()
-        return {"status": "ready", "relay": relay_status()}
+        return {"status": "ready", **status()}
 
     install_operator_routes(app, registry)
     install_docs(app)

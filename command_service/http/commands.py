@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from operator import attrgetter
 from typing import Annotated, Any, TypeVar
@@ -12,11 +13,14 @@ from msgspec import UNSET, Meta, Struct
 from msgspec.structs import replace
 
 from command_service.account import (
+    Capture,
     Close,
     Command,
     CreateAccount,
     Deposit,
     Freeze,
+    PlaceHold,
+    Release,
     SetOverdraftLimit,
     Transfer,
     Unfreeze,
@@ -25,7 +29,7 @@ from command_service.account import (
 from command_service.http.answers import NewAccount, NewAccountResult, ReceiptResult, Rejection, answer
 from command_service.ledger_writer import LedgerWriter, WriteRequest, fingerprint
 from shared.errors import InvalidRequest
-from shared.events import ACCOUNT_ID_RULE, Asset, is_account_id
+from shared.events import ACCOUNT_ID_RULE, Asset, is_account_id, written
 from shared.platform.gate import Answer, Endpoint, Headers, Request
 
 BODY_BYTES_MAX = 64 * 1024
@@ -39,6 +43,9 @@ PATHS: Mapping[str, type[Command]] = {
     "/account/deposit/": Deposit,
     "/account/withdraw/": Withdraw,
     "/account/transfer/": Transfer,
+    "/account/hold/": PlaceHold,
+    "/account/capture/": Capture,
+    "/account/release/": Release,
     "/account/overdraft/": SetOverdraftLimit,
     "/account/freeze/": Freeze,
     "/account/unfreeze/": Unfreeze,
@@ -46,10 +53,9 @@ PATHS: Mapping[str, type[Command]] = {
 }
 """The account's id follows. `/account` alone takes it in the body, and `/commands` takes a list of all of them."""
 
+Moment = Annotated[datetime, Meta(tz=True)]
 Batch = Annotated[list[Command], Meta(max_length=BATCH_COMMANDS_MAX)]
 
-VALID_ID = "-"
-"""In place of an id that a client leaves to us."""
 ESCAPED_NUL = b"\\u0000"
 TRUNCATED, MARGIN = "Input data was truncated", b" " * 6
 """msgspec says so too of half a surrogate pair, unless so many bytes follow."""
@@ -140,10 +146,11 @@ def _reader(command: type[Command], with_id: bool = False) -> ReadOne:
         if not with_id:
             fields.insert(id_at, name)
         asked = make(*fields, if_version=if_version, metadata=metadata)
-        for field, account_id in ("id" if with_id else "account_id", asked.account_id), ("to", asked.to):
-            if account_id is not None and not is_account_id(account_id):
+        named = ("id" if with_id else "account_id", asked.account_id), ("to", asked.to), ("hold_id", asked.hold_id)
+        for field, named_id in named:
+            if named_id is not None and not is_account_id(named_id):
                 raise InvalidRequest([(field, f"must be {ACCOUNT_ID_RULE}")])
-        return asked
+        return _with_written_expiry(asked, "expires_at") if isinstance(asked, PlaceHold) else asked
 
     return read
 
@@ -153,11 +160,14 @@ _decode_batch = msgspec.json.Decoder(Batch).decode
 
 def _read_batch(body: bytes) -> list[Command]:
     commands = _read(_decode_batch, body)
-    for field in ("account_id", "to"):
-        account_ids = [VALID_ID if one is None else one for one in map(attrgetter(field), commands)]
-        if not all(map(is_account_id, account_ids)):
-            wrong = next(number for number, account_id in enumerate(account_ids) if not is_account_id(account_id))
+    for field in ("account_id", "to", "hold_id"):
+        named = list(map(attrgetter(field), commands))
+        if not all(map(is_account_id, filter(None, named))):
+            wrong = next(number for number, one in enumerate(named) if one is not None and not is_account_id(one))
             raise InvalidRequest([(f"{wrong}.{field}", f"must be {ACCOUNT_ID_RULE}")])
+    for number, command in enumerate(commands):
+        if type(command) is PlaceHold:
+            commands[number] = _with_written_expiry(command, f"{number}.expires_at")
     return commands
 
 
@@ -167,6 +177,19 @@ def _is_atomic(query: bytes) -> bool:
     if asked not in ([], ["true"], ["false"]):
         raise InvalidRequest([("atomic", "must be true or false, and there once")])
     return asked == ["true"]
+
+
+def _with_written_expiry(command: PlaceHold, field: str) -> PlaceHold:
+    """With `expires_at` as an event's time is written, to the nearest microsecond. Raises `InvalidRequest`."""
+    if command.expires_at is None:
+        return command
+    try:
+        expires_at = written(msgspec.convert(command.expires_at, Moment))
+    except (ValueError, OverflowError):
+        raise InvalidRequest(
+            [(field, "must be a date and time as in RFC 3339, with its offset, in the years 1 to 9999 of UTC")]
+        ) from None
+    return msgspec.structs.replace(command, expires_at=expires_at)
 
 
 def _read(decode: Callable[[bytes], T], body: bytes) -> T:

@@ -186,7 +186,7 @@ async def check_that_it_adds_up(requests: list[list[Command]], page: int) -> Non
             }
             assert {account.id: account.asset for account in stored.values()} == assets
             reserves = {asset: reserve.amount for asset, reserve in (await read_page(views.read, "", 10))[0]}
-            moved = [entry for event in events for entry in entries(event.account_id, event.event)]
+            moved = [entry[:2] for event in events for entry in entries(event.account_id, event.event)]
             for amounts in (balances.items(), moved):
                 sums = dict.fromkeys(["USD/2", *assets.values()], 0)
                 for account_id, amount in amounts:
@@ -216,12 +216,12 @@ def fold(events: Sequence[RecordedEvent]) -> dict[AccountId, int]:
             case "AccountCreated":
                 balances[account_id] = 0
             case "AmountDeposited":
-                balances[account_id] += recorded.event.amount  # type: ignore[union-attr]
+                balances[account_id] += recorded.event.amount  # type: ignore[union-attr, operator]
             case "AmountWithdrawn":
-                balances[account_id] -= recorded.event.amount  # type: ignore[union-attr]
+                balances[account_id] -= recorded.event.amount  # type: ignore[union-attr, operator]
             case "MoneyTransferred":
-                balances[account_id] -= recorded.event.amount  # type: ignore[union-attr]
-                balances[recorded.event.to] += recorded.event.amount  # type: ignore[union-attr]
+                balances[account_id] -= recorded.event.amount  # type: ignore[union-attr, operator]
+                balances[recorded.event.to] += recorded.event.amount  # type: ignore[union-attr, operator, index]
         assert 0 <= balances.get(account_id, 0) <= INT64_MAX
     return balances
 

@@ -66,7 +66,7 @@ async def read_reserve(read: ReadRows) -> tuple[int, Position]:
 
 
 def view(account_id: AccountId, balance: int, version: int = 1, name: str = "Alice") -> AccountView:
-    return AccountView(account_id, name, "EUR/2", balance, 0, "open", Version(version), at(version % 60))
+    return AccountView(account_id, name, "EUR/2", balance, 0, 0, "open", Version(version), at(version % 60))
 
 
 async def test_new_views_are_at_the_start_and_empty(view_store: ViewStore) -> None:
@@ -356,7 +356,7 @@ async def test_a_view_that_is_no_longer_kept_is_gone_and_does_not_come_back(open
         with pytest.raises((LedgerError, sqlite3.OperationalError), match="reserve"):
             await read_reserve(store.read)
         await store.commit(checkpoint(1), checkpoint(2), [])
-    with pytest.raises(OtherViews, match="without history and reserve"):
+    with pytest.raises(OtherViews, match="without history and holds and reserve"):
         async with open_view_store():
             pass
 

@@ -89,8 +89,8 @@ def check_log(log: Sequence[CloudEvent]) -> Iterator[str]:
                 yield f"{where}: it moves {moved}, and is in the streams of {[*streams(event)]} only"
             account = accounts.get(event["subject"])
             other = accounts.get(command.to) if command.to else None
-            right = together[number] if together else decide(account, before, command, other)
-            if (right.type, msgspec.to_builtins(right)) != (event["type"], event["data"]):
+            right = together[number] if together else decide(account, before, command, event["time"], other)
+            if right is None or (right.type, msgspec.to_builtins(right)) != (event["type"], event["data"]):
                 yield f"{where}: {event['type']} {event['data']} for {account}, and not {right}"
             settle(accounts, event)
             for account_id, change in moved.items():
@@ -122,7 +122,9 @@ def decided_together(
     commands, accepted = [command_of(event) for event in request], list[Event]()
     for number, (event, command) in enumerate(zip(request, commands, strict=True)):
         subject, version = event["subject"], Version(tried_versions[event["subject"]])
-        right = decide(tried.get(subject), version, command, tried.get(command.to) if command.to else None)
+        other = tried.get(command.to) if command.to else None
+        right = decide(tried.get(subject), version, command, event["time"], other)
+        assert right is not None
         data = msgspec.to_builtins(right)
         if "reason" in data:
             return [right if n == number else rejected(one, LINKED) for n, one in enumerate(commands)]

@@ -74,7 +74,9 @@ def sound() -> Case:
         history.operations.append(operation)
         if not recorded:
             return
-        event = decide(account, Version(len(log)), command_for(operation))
+        time = f"time-{len(log) + 1}"
+        event = decide(account, Version(len(log)), command_for(operation), time)
+        assert event is not None
         account = evolved(account, event)
         position = len(log) + 1
         log.append(
@@ -85,7 +87,7 @@ def sound() -> Case:
                 "subject": "alice",
                 "sequence": f"{position:020d}",
                 "accountversion": position,
-                "time": f"time-{position}",
+                "time": time,
                 "data": msgspec.to_builtins(event),
             }
         )
@@ -520,7 +522,9 @@ def accepted(command: Command) -> Event:
     account = Account("any", 10**6)
     is_new = isinstance(command, CreateAccount)
     version = Version(command.if_version or 0)
-    return decide(None if is_new else account, version, command, account)
+    event = decide(None if is_new else account, version, command, "", account)
+    assert event is not None
+    return event
 
 
 def test_an_atomic_request_is_accepted_or_rejected_as_a_whole() -> None:

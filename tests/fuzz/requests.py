@@ -211,7 +211,8 @@ def draft(random: Random) -> Draft:
     query = (
         {"min_position": str(random.choice([0, 1, 10])), "wait": str(WAIT_SECONDS_MAX)} if random.random() < 0.5 else {}
     )
-    path = random.choice([["account", account], ["reserve"], ["reserves"], ["account", account, "events"]])
+    account_paths = [["account", account, *rest] for rest in ([], ["events"], ["holds"])]
+    path = random.choice([*account_paths, ["reserve"], ["reserves"]])
     if path == ["reserve"] and random.random() < 0.7:
         query["asset"] = random.choice(ASSETS)
     if path == ["reserves"]:
@@ -220,6 +221,7 @@ def draft(random: Random) -> Draft:
 
 
 STATUS_PATHS = ["freeze", "unfreeze", "close"]
+HOLD_PATHS = ["hold", "capture", "release"]
 
 
 def _money(random: Random) -> dict[str, Json]:
@@ -240,12 +242,26 @@ def _beside(random: Random) -> dict[str, Json]:
     return body
 
 
+def _of_a_hold(kind: str, random: Random) -> dict[str, Json]:
+    body: dict[str, Json] = {"hold_id": random.choice(["h-1", "h-2", "h-3"])}
+    if kind == "capture" and random.random() < 0.5:
+        body |= {"amount": random.choice([1, 5, 100]), "to": random.choice(ACCOUNTS)}
+    if kind == "hold":
+        body |= _money(random)
+        if random.random() < 0.5:
+            body["expires_at"] = random.choice(["2020-01-01T00:00:00Z", "2999-12-31T23:59:59.999999+01:00"])
+    return body
+
+
 def _item(random: Random) -> dict[str, Json]:
     return {**_plain_item(random), **_beside(random)}
 
 
 def _plain_item(random: Random) -> dict[str, Json]:
-    kind = random.choice(["deposit", "withdraw", "transfer", "create-account", *STATUS_PATHS, "set-overdraft-limit"])
+    kinds = ["deposit", "withdraw", "transfer", "create-account", *STATUS_PATHS, "set-overdraft-limit", *HOLD_PATHS]
+    kind = random.choice(kinds)
+    if kind in HOLD_PATHS:
+        return {"type": kind, "account_id": random.choice(ACCOUNTS), **_of_a_hold(kind, random)}
     if kind == "set-overdraft-limit":
         return {"type": kind, "account_id": random.choice(ACCOUNTS), "limit": random.choice([0, 5, 2**63 - 1])}
     if kind in STATUS_PATHS:
@@ -258,7 +274,7 @@ def _plain_item(random: Random) -> dict[str, Json]:
 
 
 def _command(random: Random, account: str) -> Draft:
-    match random.randrange(9):
+    match random.randrange(11):
         case 0:
             path: list[str] = ["account"]
             body: dict[str, Json] = {"name": "Alice", "id": account}
@@ -273,7 +289,10 @@ def _command(random: Random, account: str) -> Draft:
             path, body = ["account", "transfer", account], {"to": random.choice(ACCOUNTS), **_money(random)}
         case 5:
             path, body = ["account", random.choice(STATUS_PATHS), account], {"description": "Zoë"}
-        case 6:
+        case 6 | 7:
+            kind = random.choice(HOLD_PATHS)
+            path, body = ["account", kind, account], _of_a_hold(kind, random)
+        case 8:
             path, body = ["account", "overdraft", account], {"limit": random.choice([0, 5, 2**63 - 1])}
         case _:
             path, body = ["account", random.choice(["deposit", "withdraw"]), account], _money(random)
@@ -378,7 +397,7 @@ def _mutate_message(request: Request, random: Random) -> Request:
     """What a parser of HTTP has to stumble over."""
     request = replace(request, is_vague=True)
     body = request.body or b""
-    match random.randrange(9):
+    match random.randrange(11):
         case 0:
             return replace(request, raw=mutate_bytes(request.encode(), random))
         case 1:

@@ -48,7 +48,7 @@ def assert_names(answer: tuple[int, dict[str, Any]], field: str) -> None:
 
 
 @pytest.mark.parametrize("amount", NOT_AMOUNTS, ids=repr)
-@pytest.mark.parametrize("command", ["deposit", "withdraw", "transfer"])
+@pytest.mark.parametrize("command", ["deposit", "withdraw", "transfer", "hold"])
 async def test_an_amount_is_an_integer_of_64_bits(bank: Bank, command: str, amount: object) -> None:
     to = {"to": "other"} if command == "transfer" else {}
     assert_names(await post(bank, f"/account/{command}/malformed", {"amount": amount, **to}), "amount")
@@ -149,16 +149,73 @@ async def test_an_id_in_a_body_is_of_the_contracts_alphabet(bank: Bank, account_
     assert_names(await post(bank, "/account/transfer/malformed", {"to": account_id, "amount": 1}), "to")
     good = {"type": "transfer", "account_id": "malformed", "to": "other", "amount": 1}
     assert_names(await post(bank, "/commands", [good, {**good, "to": account_id}]), "1.to")
+    assert_names(await post(bank, "/account/capture/malformed", {"hold_id": "h", "to": account_id}), "to")
+    good = {"type": "capture", "account_id": "malformed", "hold_id": "h", "to": "other"}
+    assert_names(await post(bank, "/commands", [good, {**good, "to": account_id}]), "1.to")
+
+
+@pytest.mark.parametrize("hold_id", NOT_IDS, ids=repr)
+async def test_a_holds_id_is_of_the_same_alphabet(bank: Bank, hold_id: object) -> None:
+    for command, more in ("hold", {"amount": 1}), ("capture", {}), ("release", {}):
+        assert_names(await post(bank, f"/account/{command}/malformed", {"hold_id": hold_id, **more}), "hold_id")
+        good = {"type": command, "account_id": "malformed", "hold_id": "h", **more}
+        assert_names(await post(bank, "/commands", [good, {**good, "hold_id": hold_id}]), "1.hold_id")
+
+
+@pytest.mark.parametrize(
+    "expires_at",
+    [
+        "",
+        "tomorrow",
+        "2999-01-01",
+        "2999-01-01T00:00:00",
+        "2999-01-01T00:00Z",
+        "2999-01-01T00:00:00.Z",
+        "2999-02-30T00:00:00Z",
+        "2999-01-01T24:00:00Z",
+        "2999-01-01T00:00:00+24:00",
+        "29990101T000000Z",
+        "0000-01-01T00:00:00Z",
+        "0001-01-01T00:00:00+00:01",
+        "9999-12-31T23:59:59-00:01",
+        "10000-01-01T00:00:00Z",
+        "2999-01-01T00:00:00" + "." + "0" * 30 + "Z",
+        "2999-01-01T00:00:00Z\0",
+        "२९९९-01-01T00:00:00Z",
+        32472144000,
+        True,
+        [],
+    ],
+    ids=repr,
+)
+async def test_an_expiry_is_a_time_with_its_offset(bank: Bank, expires_at: object) -> None:
+    body = {"amount": 1, "expires_at": expires_at}
+    assert_names(await post(bank, "/account/hold/malformed", body), "expires_at")
+    good = {"type": "hold", "account_id": "malformed", "amount": 1}
+    assert_names(await post(bank, "/commands", [good, {**good, "expires_at": expires_at}]), "1.expires_at")
 
 
 @pytest.mark.parametrize("account_id", ["a" * 65, "a b", "ä", "a%25b", "a%00", "a%0A", "a,b", "*"])
-@pytest.mark.parametrize("path", ["/account/{}", "/account/deposit/{}", "/account/withdraw/{}", "/account/transfer/{}"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/account/{}",
+        "/account/deposit/{}",
+        "/account/withdraw/{}",
+        "/account/transfer/{}",
+        "/account/hold/{}",
+        "/account/capture/{}",
+        "/account/release/{}",
+    ],
+)
 async def test_an_id_in_a_path_is_of_the_contracts_alphabet(bank: Bank, path: str, account_id: str) -> None:
     body = (
         {"name": "Alice"}
         if path == "/account/{}"
         else {"amount": 1, "to": "bob"}
         if "transfer" in path
+        else {"hold_id": "h"}
+        if "capture" in path or "release" in path
         else {"amount": 1}
     )
     assert_names(await post(bank, path.format(account_id), body), "account_id")
@@ -174,6 +231,16 @@ async def test_an_id_in_a_path_is_of_the_contracts_alphabet(bank: Bank, path: st
         ("/account/transfer/malformed", {"amount": 1}, "to"),
         ("/account/transfer/malformed", {"to": "bob"}, "amount"),
         ("/account/deposit/malformed", {"amount": 1, "to": "bob"}, "to"),
+        ("/account/hold/malformed", {}, "amount"),
+        ("/account/hold/malformed", {"amount": 1, "to": "bob"}, "to"),
+        ("/account/hold/malformed", {"amount": 1, "description": 5}, "description"),
+        ("/account/capture/malformed", {}, "hold_id"),
+        ("/account/capture/malformed", {"hold_id": "h", "amount": "1"}, "amount"),
+        ("/account/capture/malformed", {"hold_id": "h", "amount": 2**63}, "amount"),
+        ("/account/capture/malformed", {"hold_id": "h", "description": "x"}, "description"),
+        ("/account/capture/malformed", {"hold_id": "h", "to": 5}, "to"),
+        ("/account/release/malformed", {}, "hold_id"),
+        ("/account/release/malformed", {"hold_id": "h", "amount": 1}, "amount"),
         ("/account/overdraft/malformed", {}, "limit"),
         ("/account/overdraft/malformed", {"limit": -1}, "limit"),
         ("/account/overdraft/malformed", {"limit": 2**63}, "limit"),
@@ -195,6 +262,11 @@ async def test_an_id_in_a_path_is_of_the_contracts_alphabet(bank: Bank, path: st
         ("/commands", [{"type": "reverse", "account_id": "a", "amount": 1}], "0.type"),
         ("/commands", [{"type": "transfer", "account_id": "a", "amount": 1}], "0.to"),
         ("/commands", [{"type": "deposit", "amount": 1}], "0.account_id"),
+        ("/commands", [{"type": "hold", "account_id": "a"}], "0.amount"),
+        ("/commands", [{"type": "capture", "account_id": "a"}], "0.hold_id"),
+        ("/commands", [{"type": "release", "account_id": "a"}], "0.hold_id"),
+        ("/commands", [{"type": "ExpireHold", "account_id": "a", "hold_id": "h"}], "0.type"),
+        ("/commands", [{"type": "expire-hold", "account_id": "a", "hold_id": "h"}], "0.type"),
         ("/commands", [{"type": "deposit", "account_id": "a", "amount": 1}, 5], "1"),
         (
             "/commands",

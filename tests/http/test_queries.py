@@ -16,6 +16,7 @@ PATHS = {
     "/reserve": "reserve",
     "/reserves": "reserve",
     "/account/alice/events": "history",
+    "/account/alice/holds": "holds",
 }
 """Every query, with its view."""
 
@@ -35,6 +36,7 @@ async def test_an_account_is_read_as_its_last_event_left_it(bank: Bank, account:
         "name": "Alice",
         "asset": "USD/2",
         "balance": 100,
+        "held": 0,
         "available": 100,
         "overdraft_limit": 0,
         "status": "open",
@@ -226,6 +228,12 @@ async def test_a_view_that_does_not_get_there_in_time_says_how_far_it_is(bank: B
         ("/account/alice?wait=-1", "wait"),
         ("/account/alice?wait=61", "wait"),
         ("/account/alice?wait=nan", "wait"),
+        ("/account/alice/holds?after=a%20b", "after"),
+        ("/account/alice/holds?after=", "after"),
+        ("/account/alice/holds?after=%00", "after"),
+        ("/account/alice/holds?limit=0", "limit"),
+        ("/account/alice/holds?limit=251", "limit"),
+        ("/account/a%20b/holds", "account_id"),
         ("/account/a%20b", "account_id"),
         ("/account/" + "a" * 65, "account_id"),
     ],
@@ -239,7 +247,7 @@ async def test_an_id_that_no_account_can_have_is_422_with_the_views_on_postgresq
     tmp_path: Path, database_url: str
 ) -> None:
     async with open_bank(tmp_path, database_url=database_url) as bank:
-        for path in ("/account/%00", "/account/%00/", "/account/a%00b?min_position=0"):
+        for path in ("/account/%00", "/account/%00/", "/account/%00/holds", "/account/a%00b?min_position=0"):
             status, problem = await bank.query(path)
             assert (status, [error["field"] for error in problem["errors"]]) == (422, ["account_id"])
 
@@ -273,7 +281,9 @@ async def test_a_projection_keeps_the_views_that_it_is_told_to(
             assert "its PROJECTION_VIEWS is reserve,history" in problem["detail"]
         await bank.projection.stop()
         del bank.projection.environment["PROJECTION_VIEWS"]
-        with pytest.raises(RuntimeError, match=r"was built without accounts.*Set PROJECTION_NAME to a new name"):
+        with pytest.raises(
+            RuntimeError, match=r"was built without accounts and holds.*Set PROJECTION_NAME to a new name"
+        ):
             await bank.projection.start()
         bank.projection.environment["PROJECTION_NAME"] += "-anew"
         await bank.projection.start()
@@ -288,5 +298,5 @@ def test_every_view_has_its_queries_here() -> None:
 @pytest.mark.parametrize("names", ["acounts", "accounts;reserve", ",", "all,accounts"])
 async def test_a_view_that_there_is_not_is_refused_at_the_start(tmp_path: Path, names: str) -> None:
     service = Service("projection_service", tmp_path / "log", DATA_DIR=str(tmp_path), PROJECTION_VIEWS=names)
-    with pytest.raises(RuntimeError, match=r"ended with 2.*\n.*PROJECTION_VIEWS: .*accounts, reserve, history"):
+    with pytest.raises(RuntimeError, match=r"ended with 2.*\n.*PROJECTION_VIEWS: .*accounts, reserve, history, holds"):
         await service.start()

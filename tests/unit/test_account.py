@@ -5,10 +5,14 @@ from msgspec.structs import replace
 
 from command_service.account import (
     Account,
+    Capture,
     Close,
     Command,
     CreateAccount,
+    ExpireHold,
     Freeze,
+    PlaceHold,
+    Release,
     SetOverdraftLimit,
     Unfreeze,
     command_of,
@@ -25,14 +29,21 @@ from shared.events import (
     AccountUnfrozen,
     AmountDeposited,
     AmountWithdrawn,
+    CaptureRejected,
     CloseRejected,
     DepositRejected,
     Event,
     FreezeRejected,
+    HoldCaptured,
+    HoldId,
+    HoldPlaced,
+    HoldRejected,
+    HoldReleased,
     MoneyTransferred,
     OverdraftLimitRejected,
     OverdraftLimitSet,
     Rejected,
+    ReleaseRejected,
     TransferRejected,
     UnfreezeRejected,
     Version,
@@ -44,18 +55,26 @@ from shared.events import (
 from tests.examples import (
     ALICE,
     BOB,
+    CAPTURED,
+    CAPTURED_TO_BOB,
     CREATE,
     CREATED,
     CREATED_IN_EUR,
     CREATION_REJECTED,
     DEPOSITED,
     EVENTS,
+    EXPIRED,
+    HOLD,
     INT64_MAX,
+    PLACED,
+    RELEASED,
     WITHDRAWAL_REJECTED,
     WITHDRAWN,
+    at,
     deposit,
     evolved,
     folded,
+    hold_folded,
     logged,
     recorded,
     transfer,
@@ -72,6 +91,13 @@ OVERDRAWN: list[Event] = [CREATED, OverdraftLimitSet(50), AmountWithdrawn(40, "r
 ALMOST_FULL: list[Event] = [CREATED, AmountDeposited(INT64_MAX - 99, "salary")]
 FULL: list[Event] = [CREATED, AmountDeposited(INT64_MAX, "salary")]
 IN_EUR: list[Event] = [CREATED_IN_EUR, DEPOSITED]
+NOW = at(30)
+HELD: list[Event] = [*WITH_100, PLACED]
+"""60 of 100."""
+HELD_FOR_A_WHILE: list[Event] = [*WITH_100, HoldPlaced(HOLD, 60, "books", at(31))]
+DUE: list[Event] = [*WITH_100, HoldPlaced(HOLD, 60, "books", NOW)]
+HELD_AND_FROZEN: list[Event] = [*HELD, AccountFrozen("court order")]
+HELD_OF_A_LIMIT: list[Event] = [CREATED, OverdraftLimitSet(50), HoldPlaced(HOLD, 40, "books")]
 REFUSED: list[Event] = [DepositRejected(5, "salary", "account-not-found")]
 
 
@@ -91,6 +117,29 @@ def create_in(asset: str) -> Command:
     return CreateAccount("Alice", ALICE, asset)
 
 
+def hold(amount: int, expires_at: str | None = None, hold_id: HoldId = HOLD) -> Command:
+    return PlaceHold(ALICE, amount, hold_id, expires_at, "books")
+
+
+def hold_rejected(amount: int, reason: str, expires_at: str | None = None) -> Event:
+    return HoldRejected(HOLD, amount, "books", reason, expires_at)  # type: ignore[arg-type]
+
+
+def capture(amount: int | None = None, to: AccountId | None = None) -> Command:
+    return Capture(ALICE, HOLD, amount, to)
+
+
+def capture_rejected(amount: int | None, reason: str, to: AccountId | None = None) -> Event:
+    return CaptureRejected(HOLD, reason, amount, to)  # type: ignore[arg-type]
+
+
+def release_rejected(reason: str) -> Event:
+    return ReleaseRejected(HOLD, reason)  # type: ignore[arg-type]
+
+
+RELEASE = Release(ALICE, HOLD)
+EXPIRE = ExpireHold(ALICE, HOLD)
+ANOTHER = HoldId("order-8")
 FREEZE = Freeze(ALICE, "court order")
 UNFREEZE = Unfreeze(ALICE, "lifted")
 CLOSE = Close(ALICE, "moved away")
@@ -98,6 +147,11 @@ CLOSE = Close(ALICE, "moved away")
 
 def transfer_rejected(amount: int, reason: str, to: AccountId = BOB) -> Event:
     return TransferRejected(to, amount, "rent", reason)  # type: ignore[arg-type]
+
+
+def decided(given: list[Event], when: Command | ExpireHold, counterpart: list[Event] = NOTHING) -> Event:
+    account, hold = folded(given), hold_folded(given, when.hold_id)
+    return decide(account, Version(len(given)), when, NOW, folded(counterpart), hold)  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize(
@@ -174,10 +228,90 @@ def transfer_rejected(amount: int, reason: str, to: AccountId = BOB) -> Event:
         (OVERDRAWN, CLOSE, CloseRejected("moved away", "balance-not-zero")),
         (FROZEN, CLOSE, CloseRejected("moved away", "account-frozen")),
         (CLOSED, CLOSE, CloseRejected("moved away", "account-closed")),
+        (NOTHING, hold(1), hold_rejected(1, "account-not-found")),
+        (FROZEN, hold(1), hold_rejected(1, "account-frozen")),
+        (CLOSED, hold(1), hold_rejected(1, "account-closed")),
+        (WITH_100, hold(0), hold_rejected(0, "amount-not-positive")),
+        (WITH_100, hold(-1), hold_rejected(-1, "amount-not-positive")),
+        (WITH_100, hold(60), PLACED),
+        (WITH_100, hold(100), HoldPlaced(HOLD, 100, "books")),
+        (WITH_100, hold(101), hold_rejected(101, "insufficient-funds")),
+        (WITH_100, hold(60, at(31)), HoldPlaced(HOLD, 60, "books", at(31))),
+        (WITH_100, hold(60, NOW), hold_rejected(60, "expiry-not-in-the-future", NOW)),
+        (WITH_100, hold(60, at(29)), hold_rejected(60, "expiry-not-in-the-future", at(29))),
+        (HELD, hold(1), hold_rejected(1, "hold-already-exists")),
+        (DUE, hold(1), hold_rejected(1, "hold-already-exists")),
+        (HELD, hold(40, hold_id=ANOTHER), HoldPlaced(ANOTHER, 40, "books")),
+        (HELD, hold(41, hold_id=ANOTHER), HoldRejected(ANOTHER, 41, "books", "insufficient-funds")),
+        ([*HELD, CAPTURED], hold(60), PLACED),
+        ([*HELD, RELEASED], hold(60), PLACED),
+        ([*DUE, EXPIRED], hold(60), PLACED),
+        (OVERDRAWN, hold(10), HoldPlaced(HOLD, 10, "books")),
+        (OVERDRAWN, hold(11), hold_rejected(11, "insufficient-funds")),
+        ([*FULL, OverdraftLimitSet(1)], hold(INT64_MAX), HoldPlaced(HOLD, INT64_MAX, "books")),
+        (
+            [*FULL, OverdraftLimitSet(1), HoldPlaced(ANOTHER, INT64_MAX, "books")],
+            hold(1),
+            hold_rejected(1, "balance-limit-exceeded"),
+        ),
+        (HELD, withdraw(40), AmountWithdrawn(40, "rent")),
+        (HELD, withdraw(41), withdrawal_rejected(41, "insufficient-funds")),
+        (HELD, transfer(41), transfer_rejected(41, "insufficient-funds")),
+        ([*HELD, CAPTURED], withdraw(60), AmountWithdrawn(60, "rent")),
+        ([*HELD, CAPTURED], withdraw(61), withdrawal_rejected(61, "insufficient-funds")),
+        ([*HELD, RELEASED], withdraw(100), AmountWithdrawn(100, "rent")),
+        (NOTHING, capture(), capture_rejected(None, "account-not-found")),
+        (WITH_100, capture(), capture_rejected(None, "hold-not-found")),
+        (WITH_100, capture(0), capture_rejected(0, "hold-not-found")),
+        ([*HELD, CAPTURED], capture(), capture_rejected(None, "hold-not-found")),
+        ([*HELD, RELEASED], capture(), capture_rejected(None, "hold-not-found")),
+        ([*DUE, EXPIRED], capture(), capture_rejected(None, "hold-not-found")),
+        (HELD, capture(), HoldCaptured(HOLD, 60, 0)),
+        (HELD, capture(40), CAPTURED),
+        (HELD, capture(60), HoldCaptured(HOLD, 60, 0)),
+        (HELD, capture(61), capture_rejected(61, "amount-over-hold")),
+        (HELD, capture(0), capture_rejected(0, "amount-not-positive")),
+        (HELD, capture(-1), capture_rejected(-1, "amount-not-positive")),
+        (HELD_FOR_A_WHILE, capture(), HoldCaptured(HOLD, 60, 0)),
+        (DUE, capture(), capture_rejected(None, "hold-expired")),
+        (HELD_AND_FROZEN, capture(), capture_rejected(None, "account-frozen")),
+        (CLOSED, capture(), capture_rejected(None, "account-closed")),
+        (HELD_OF_A_LIMIT, capture(), HoldCaptured(HOLD, 40, 0)),
+        (NOTHING, RELEASE, release_rejected("account-not-found")),
+        (WITH_100, RELEASE, release_rejected("hold-not-found")),
+        ([*HELD, CAPTURED], RELEASE, release_rejected("hold-not-found")),
+        (HELD, RELEASE, RELEASED),
+        (HELD_FOR_A_WHILE, RELEASE, RELEASED),
+        (DUE, RELEASE, release_rejected("hold-expired")),
+        (HELD_AND_FROZEN, RELEASE, RELEASED),
+        (CLOSED, RELEASE, release_rejected("account-closed")),
+        (HELD, limit(0), OverdraftLimitSet(0)),
+        (HELD_OF_A_LIMIT, limit(40), OverdraftLimitSet(40)),
+        (HELD_OF_A_LIMIT, limit(39), OverdraftLimitRejected(39, "limit-in-use")),
+        (HELD_OF_A_LIMIT, CLOSE, CloseRejected("moved away", "holds-open")),
+        ([*HELD_OF_A_LIMIT, HoldReleased(HOLD, 40)], CLOSE, AccountClosed("moved away")),
+        ([*HELD_OF_A_LIMIT, HoldCaptured(HOLD, 40, 0)], CLOSE, CloseRejected("moved away", "balance-not-zero")),
     ],
 )
 def test_a_command_leads_to_one_event(given: list[Event], when: Command, then: Event) -> None:
-    assert decide(folded(given), Version(len(given)), when) == then
+    assert decided(given, when) == then
+
+
+@pytest.mark.parametrize(
+    ("given", "then"),
+    [
+        (DUE, EXPIRED),
+        ([*DUE, AccountFrozen("court order")], EXPIRED),
+        (HELD_FOR_A_WHILE, None),
+        (HELD, None),
+        (WITH_100, None),
+        (NOTHING, None),
+        ([*HELD, CAPTURED], None),
+        ([*DUE, EXPIRED], None),
+    ],
+)
+def test_a_hold_expires_when_it_is_open_and_its_time_has_come(given: list[Event], then: Event | None) -> None:
+    assert decided(given, EXPIRE) == then
 
 
 @pytest.mark.parametrize(
@@ -216,15 +350,28 @@ def test_a_command_leads_to_one_event(given: list[Event], when: Command, then: E
         (IN_EUR, FULL, transfer(1), transfer_rejected(1, "asset-mismatch")),
         (OVERDRAWN, OVERDRAWN, transfer(10), MoneyTransferred(BOB, 10, "rent")),
         (OVERDRAWN, OVERDRAWN, transfer(11), transfer_rejected(11, "insufficient-funds")),
+        (HELD, EMPTY, capture(40, BOB), CAPTURED_TO_BOB),
+        (HELD, HELD, capture(None, BOB), HoldCaptured(HOLD, 60, 0, BOB)),
+        (NOTHING, EMPTY, capture(1, BOB), capture_rejected(1, "account-not-found", BOB)),
+        (WITH_100, NOTHING, capture(1, BOB), capture_rejected(1, "hold-not-found", BOB)),
+        (DUE, NOTHING, capture(1, BOB), capture_rejected(1, "hold-expired", BOB)),
+        (HELD, NOTHING, capture(61, BOB), capture_rejected(61, "amount-over-hold", BOB)),
+        (HELD, NOTHING, capture(None, BOB), capture_rejected(None, "counterpart-not-found", BOB)),
+        (HELD, FROZEN, capture(1, BOB), capture_rejected(1, "counterpart-frozen", BOB)),
+        (HELD, CLOSED, capture(1, BOB), capture_rejected(1, "counterpart-closed", BOB)),
+        (HELD, FULL, capture(1, BOB), capture_rejected(1, "balance-limit-exceeded", BOB)),
+        (HELD, HELD, capture(1, ALICE), capture_rejected(1, "same-account", ALICE)),
     ],
 )
-def test_a_transfer_looks_at_both_accounts(
+def test_a_transfer_and_a_capture_look_at_both_accounts(
     given: list[Event], counterpart: list[Event], when: Command, then: Event
 ) -> None:
-    assert decide(folded(given), Version(len(given)), when, folded(counterpart)) == then
+    assert decided(given, when, counterpart) == then
 
 
-COMMANDS: list[Command] = [CREATE, deposit(1), withdraw(1), transfer(1), limit(1), FREEZE, UNFREEZE, CLOSE]
+COMMANDS: list[Command] = [
+    *(CREATE, deposit(1), withdraw(1), transfer(1), hold(1), capture(1), RELEASE, limit(1), FREEZE, UNFREEZE, CLOSE)
+]
 """One of each type."""
 INVOICE = {"invoice": "2026-117"}
 
@@ -268,29 +415,28 @@ def at_version(version: int, command: Command) -> Command:
     ],
 )
 def test_what_a_command_names_beside_is_looked_at_and_kept(given: list[Event], when: Command, then: Event) -> None:
-    assert decide(folded(given), Version(len(given)), when, folded(EMPTY)) == then
+    assert decided(given, when, EMPTY) == then
 
 
-@pytest.mark.parametrize("given", [NOTHING, REFUSED, EMPTY, WITH_70, FROZEN, CLOSED, FULL], ids=len)
+@pytest.mark.parametrize("given", [NOTHING, REFUSED, EMPTY, WITH_70, FROZEN, CLOSED, FULL, HELD], ids=len)
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: type(command).__name__)
 def test_another_version_is_a_reason_before_all_others_and_the_right_one_is_none(
     given: list[Event], command: Command
 ) -> None:
-    account, version = folded(given), Version(len(given))
+    version = len(given)
     for other in {0, 1, version - 1, version + 1, INT64_MAX} - {-1, version}:
-        event = decide(account, version, at_version(other, command), folded(EMPTY))
+        event = decided(given, at_version(other, command), EMPTY)
         assert event == replace(rejected(command, "version-mismatch"), if_version=other)
-    plain = decide(account, version, command, folded(EMPTY))
+    plain = decided(given, command, EMPTY)
     asked = {"if_version": version} if isinstance(plain, Rejected) else {}
-    assert decide(account, version, at_version(version, command), folded(EMPTY)) == replace(plain, **asked)
+    assert decided(given, at_version(version, command), EMPTY) == replace(plain, **asked)
 
 
-@pytest.mark.parametrize("given", [NOTHING, WITH_70, FROZEN])
+@pytest.mark.parametrize("given", [NOTHING, WITH_70, FROZEN, HELD])
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: type(command).__name__)
 def test_metadata_change_no_decision_and_are_kept_in_its_event(given: list[Event], command: Command) -> None:
-    account, version = folded(given), Version(len(given))
-    plain = decide(account, version, command, folded(EMPTY))
-    event = decide(account, version, replace(command, metadata=INVOICE), folded(EMPTY))
+    plain = decided(given, command, EMPTY)
+    event = decided(given, replace(command, metadata=INVOICE), EMPTY)
     assert event == replace(plain, metadata=INVOICE) != plain
 
 
@@ -309,19 +455,20 @@ def test_an_account_in_usd_is_written_without_its_asset_however_it_was_asked_for
     account: Account | None, asset: str | None
 ) -> None:
     """And the command that led to it, worked out again, leads to the same bytes."""
-    event = decide(account, Version(0), CreateAccount("Alice", ALICE, asset))
+    event = decide(account, Version(0), CreateAccount("Alice", ALICE, asset), NOW)
+    assert event is not None
     written = logged(1, event)
     assert (b"asset" in written) == (asset == "EUR/2")
     (read,) = decode_events(join_events([written]))
-    assert logged(1, decide(account, Version(0), command_of(read))) == written
+    assert decide(account, Version(0), command_of(read), NOW) == read.event
 
 
 @pytest.mark.parametrize("event", EVENTS)
 def test_what_goes_from_one_account_to_another_is_neither_made_nor_lost(event: Event) -> None:
     moved = entries(ALICE, event)
     if len(moved) > 1:
-        assert [account_id for account_id, _ in moved] == [ALICE, BOB]
-        assert sum(change for _, change in moved) == 0
+        assert [account_id for account_id, _, _ in moved] == [ALICE, BOB]
+        assert sum(change for _, change, _ in moved) == 0
 
 
 @pytest.mark.parametrize(
@@ -339,6 +486,17 @@ def test_what_goes_from_one_account_to_another_is_neither_made_nor_lost(event: E
         (Account("Alice", -20, 50), OverdraftLimitSet(20), Account("Alice", -20, 20)),
         (Account("Alice", 5, 50), AccountFrozen("court order"), Account("Alice", 5, 50, "frozen")),
         (Account("Alice", 5, 50, "frozen"), AccountUnfrozen("lifted"), Account("Alice", 5, 50)),
+        (Account("Alice", 100), PLACED, Account("Alice", 100, 0, "open", None, 60, 1)),
+        (Account("Alice", 100, 0, "open", None, 5, 1), PLACED, Account("Alice", 100, 0, "open", None, 65, 2)),
+        (Account("Alice", 100, 9, "open", None, 65, 2), CAPTURED, Account("Alice", 60, 9, "open", None, 5, 1)),
+        (Account("Alice", 100, 0, "frozen", None, 65, 2), RELEASED, Account("Alice", 100, 0, "frozen", None, 5, 1)),
+        (Account("Alice", 100, 0, "open", None, 60, 1), EXPIRED, Account("Alice", 100)),
+        (Account("Alice", 100, 0, "open", None, 60, 1), DEPOSITED, Account("Alice", 200, 0, "open", None, 60, 1)),
+        (
+            Account("Alice", 100, 0, "open", None, 60, 1),
+            AccountFrozen("x"),
+            Account("Alice", 100, 0, "frozen", None, 60, 1),
+        ),
         (Account("Alice", 0, 50), AccountClosed("moved away"), Account("Alice", 0, 50, "closed")),
         (Account("Alice", INT64_MAX - 1), AmountDeposited(1, "salary"), Account("Alice", INT64_MAX)),
     ],
@@ -351,11 +509,11 @@ def test_an_accepted_event_changes_the_account(before: Account | None, event: Ev
 @pytest.mark.parametrize("rejection", REJECTIONS)
 def test_a_rejection_changes_nothing(account: Account | None, rejection: Event) -> None:
     assert not entries(ALICE, rejection)
-    assert evolve(account, rejection, 0) == account
+    assert evolve(account, rejection, 0, 0) == account
 
 
 @pytest.mark.parametrize("event", EVENTS)
 @pytest.mark.parametrize("account", [None, Account("Alice", 100)])
 def test_evolve_never_fails(account: Account | None, event: Event) -> None:
-    for _, change in entries(ALICE, event) or [(ALICE, 0)]:
-        evolve(account, event, change)
+    for _, change, change_of_held in entries(ALICE, event) or [(ALICE, 0, 0)]:
+        evolve(account, event, change, change_of_held)

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -15,24 +16,32 @@ from shared.events import (
     AccountCreated,
     AccountId,
     AmountDeposited,
+    CaptureRejected,
     DepositRejected,
     Event,
+    HoldPlaced,
     Rejected,
     UnreadableEvent,
     decode_events,
     encode_event,
     join_events,
 )
+from shared.events import written as written_time
 from tests.examples import (
+    CAPTURED,
+    CAPTURED_TO_BOB,
     CREATED_IN_EUR,
     CREATION_REJECTED,
     DEPOSIT_REJECTED,
     DEPOSITED,
     EVENTS,
+    HOLD,
+    IN_TWO_STREAMS,
     INT64_MAX,
     SOURCE,
     TRACE,
     TRANSFERRED,
+    at,
     cloud_event,
     logged,
     recorded,
@@ -49,6 +58,18 @@ DATA: dict[str, Attributes] = {
     "withdrawal-rejected": {"amount": 1000, "description": "rent", "reason": "insufficient-funds"},
     "money-transferred": {"to": "bob", "amount": 30, "description": "rent"},
     "transfer-rejected": {"to": "bob", "amount": 1000, "description": "rent", "reason": "insufficient-funds"},
+    "hold-placed": {"hold_id": "order-7", "amount": 60, "description": "books"},
+    "hold-rejected": {
+        "hold_id": "order-7",
+        "amount": 1000,
+        "description": "books",
+        "reason": "insufficient-funds",
+    },
+    "hold-captured": {"hold_id": "order-7", "amount": 40, "released": 20, "to": "bob"},
+    "capture-rejected": {"hold_id": "order-7", "reason": "hold-not-found"},
+    "hold-released": {"hold_id": "order-7", "amount": 60},
+    "release-rejected": {"hold_id": "order-7", "reason": "hold-not-found"},
+    "hold-expired": {"hold_id": "order-7", "amount": 60},
     "overdraft-limit-set": {"limit": 50},
     "overdraft-limit-rejected": {"limit": 0, "reason": "limit-in-use"},
     "account-frozen": {"description": "court order"},
@@ -78,7 +99,7 @@ def test_an_event_is_written_as_a_cloudevent(event: Event) -> None:
         "datacontenttype": "application/json",
         "sequence": "00000000000000000007",
         "accountversion": 3,
-        **({"counterpart": "bob", "counterpartversion": 7} if event == TRANSFERRED else {}),
+        **({"counterpart": "bob", "counterpartversion": 7} if event in IN_TWO_STREAMS else {}),
         "commandid": "command-7",
         "data": DATA[event_type],
     }
@@ -314,6 +335,54 @@ def test_a_transfer_is_into_the_account_whose_stream_it_is_in(spoiled: Attribute
     event = {name: value for name, value in {**written(TRANSFERRED), **spoiled}.items() if value is not MISSING}
     with pytest.raises(UnreadableEvent):
         decode_events(json.dumps([written(TRANSFERRED), event]).encode())
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        {"counterpart": MISSING},
+        {"counterpartversion": MISSING},
+        {"counterpart": MISSING, "counterpartversion": MISSING},
+        {"counterpart": "carol"},
+        {"counterpart": "alice"},
+        {"counterpartversion": 0},
+        {"subject": "bob"},
+        {"data": {"hold_id": "order-7", "amount": 40, "released": 20}},
+        {"data": {"hold_id": "order-7", "amount": 40, "released": 20, "to": "alice"}, "counterpart": "alice"},
+        {"data": {"amount": 40, "released": 20, "to": "bob"}},
+    ],
+    ids=str,
+)
+def test_a_capture_is_in_the_streams_of_all_whose_money_it_moves(spoiled: Attributes) -> None:
+    event = {name: value for name, value in {**written(CAPTURED_TO_BOB), **spoiled}.items() if value is not MISSING}
+    with pytest.raises(UnreadableEvent):
+        decode_events(json.dumps([written(CAPTURED_TO_BOB), event]).encode())
+
+
+def test_a_capture_out_of_the_bank_is_in_one_stream() -> None:
+    assert recorded(7, CAPTURED).streams() == (("alice", 7),)
+    spoiled = {**written(CAPTURED), "counterpart": "bob", "counterpartversion": 7}
+    with pytest.raises(UnreadableEvent):
+        decode_events(json.dumps([spoiled]).encode())
+
+
+def test_what_a_command_left_out_is_left_out_of_its_event() -> None:
+    assert written(HoldPlaced(HOLD, 60, "books", at(9)))["data"]["expires_at"] == at(9)
+    assert written(CaptureRejected(HOLD, "hold-not-found", 0))["data"]["amount"] == 0
+    assert "to" not in written(CAPTURED)["data"]
+
+
+@pytest.mark.parametrize(
+    ("moment", "text"),
+    [
+        (datetime(2026, 11, 23, 12, tzinfo=UTC), "2026-11-23T12:00:00.000000Z"),
+        (datetime(2026, 11, 23, 12, 0, 0, 1, timezone(timedelta(hours=1))), "2026-11-23T11:00:00.000001Z"),
+        (datetime(1, 1, 1, tzinfo=UTC), "0001-01-01T00:00:00.000000Z"),
+        (datetime.max.replace(tzinfo=UTC), "9999-12-31T23:59:59.999999Z"),
+    ],
+)
+def test_times_are_written_so_that_their_order_is_that_of_their_texts(moment: datetime, text: str) -> None:
+    assert written_time(moment) == text
 
 
 def test_an_unknown_type_is_named() -> None:

@@ -19,10 +19,11 @@ def test_a_view_has_a_room_with_its_tables_and_what_takes_them_away(name: str, d
     made = plan(0, "{}", [name], "the file", dialect)
     assert list(json.loads(made.views)) == [name]
     tables = [re.findall(r"^CREATE TABLE (\w+)", script, re.MULTILINE) for script in made.scripts]
-    assert tables[0][0] == name
+    assert name in tables[0]
     gone = plan(0, made.views, [], "the file", dialect)
     assert gone.views == "{}"
-    assert [re.findall(r"^DROP TABLE (\w+);$", script, re.MULTILINE) for script in gone.scripts] == tables
+    dropped = [re.findall(r"^DROP TABLE (\w+);$", script, re.MULTILINE) for script in gone.scripts]
+    assert [sorted(one) for one in dropped] == [sorted(one) for one in tables]
 
 
 @pytest.mark.parametrize("name", VIEWS)

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from projection_service.views.accounts.fold import AccountView, project_account
 from projection_service.views.history.fold import encode_row, project_history
+from projection_service.views.holds.fold import HoldView, project_hold
 from projection_service.views.reserve.fold import ReserveView, other_assets, project_reserves
 from shared.events import (
     AccountClosed,
@@ -20,6 +21,7 @@ from shared.events import (
     DepositRejected,
     Event,
     FreezeRejected,
+    HoldPlaced,
     OverdraftLimitRejected,
     OverdraftLimitSet,
     RecordedEvent,
@@ -32,13 +34,20 @@ from shared.events import (
 from tests.examples import (
     ALICE,
     BOB,
+    CAPTURED,
+    CAPTURED_TO_BOB,
     CREATED,
     CREATED_IN_EUR,
     CREATION_REJECTED,
     DEPOSIT_REJECTED,
     DEPOSITED,
     EVENTS,
+    EXPIRED,
+    HOLD,
+    IN_TWO_STREAMS,
     INT64_MAX,
+    PLACED,
+    RELEASED,
     SOURCE,
     TRANSFERRED,
     WITHDRAWAL_REJECTED,
@@ -54,7 +63,7 @@ NOT_FOUND = DepositRejected(5, "salary", "account-not-found")
 
 
 def alice(balance: int, version: int, changed_at: int) -> AccountView:
-    return AccountView(ALICE, "Alice", "USD/2", balance, 0, "open", Version(version), at(changed_at))
+    return AccountView(ALICE, "Alice", "USD/2", balance, 0, 0, "open", Version(version), at(changed_at))
 
 
 @pytest.mark.parametrize(
@@ -97,13 +106,13 @@ def test_limits_and_statuses_are_in_the_view(before: AccountView, event: Event, 
     expected = replace(before, version=3, **after)
     assert project_account(before, recorded(9, event), ALICE, Version(3)) == expected
     assert project_account(None, recorded(9, event), ALICE, Version(3)) is None
-    assert expected.available == expected.balance + expected.overdraft_limit
+    assert expected.available == expected.balance - expected.held + expected.overdraft_limit
     assert project_reserves({"USD/2": ReserveView(5, at(1))}, {}, [recorded(9, event)]) == {}
 
 
 def test_a_transfer_moves_both_accounts_and_not_the_reserve() -> None:
     event = recorded(9, TRANSFERRED, ALICE, 3)
-    bob = AccountView(BOB, "Bob", "USD/2", 5, 0, "open", Version(4), at(4))
+    bob = AccountView(BOB, "Bob", "USD/2", 5, 0, 0, "open", Version(4), at(4))
     assert project_account(alice(100, 2, 2), event, ALICE, Version(3)) == alice(70, 3, 9)
     assert project_account(bob, event, BOB, Version(9)) == replace(bob, balance=35, version=9, last_updated=at(9))
     for assets in ({}, {ALICE: "EUR/2", BOB: "EUR/2"}):
@@ -153,6 +162,40 @@ def test_the_view_of_an_account_says_what_it_is_in() -> None:
         assert changed.asset == "EUR/2"
 
 
+@pytest.mark.parametrize(
+    ("event", "change", "change_of_held"),
+    [
+        (PLACED, 0, 60),
+        (CAPTURED, -40, -60),
+        (CAPTURED_TO_BOB, -40, -60),
+        (RELEASED, 0, -60),
+        (EXPIRED, 0, -60),
+    ],
+)
+def test_what_is_held_is_in_the_view_and_leaves_the_reserve_only_when_it_leaves_the_bank(
+    event: Event, change: int, change_of_held: int
+) -> None:
+    before = replace(alice(100, 2, 2), held=60)
+    after = replace(before, balance=100 + change, held=60 + change_of_held, version=3, last_updated=at(9))
+    assert project_account(before, recorded(9, event), ALICE, Version(3)) == after
+    assert after.available == after.balance - after.held
+    reserves = project_reserves({"USD/2": ReserveView(100, at(1))}, {}, [recorded(9, event)])
+    assert reserves == ({"USD/2": ReserveView(60, at(9))} if event == CAPTURED else {})
+
+
+def test_a_capture_into_another_account_is_there_for_both() -> None:
+    bob = AccountView(BOB, "Bob", "USD/2", 5, 3, 0, "open", Version(4), at(4))
+    changed = project_account(bob, recorded(9, CAPTURED_TO_BOB), BOB, Version(9))
+    assert changed == AccountView(BOB, "Bob", "USD/2", 45, 3, 0, "open", Version(9), at(9))
+
+
+def test_a_hold_is_in_the_view_while_it_is_open() -> None:
+    placed = recorded(9, HoldPlaced(HOLD, 60, "books", at(30)))
+    assert project_hold(placed) == HoldView(ALICE, HOLD, 60, at(30), "books", at(9))
+    for end in (CAPTURED, CAPTURED_TO_BOB, RELEASED, EXPIRED):
+        assert project_hold(recorded(10, end)) is None
+
+
 def test_the_reserve_is_the_sum_of_all_accounts_and_can_be_larger_than_64_bits() -> None:
     full = AmountDeposited(INT64_MAX, "salary")
     deposits: list[RecordedEvent] = [recorded(n, full, ALICE if n % 2 else BOB) for n in range(1, 6)]
@@ -169,7 +212,7 @@ def test_an_event_comes_out_of_the_history_byte_for_byte(event: Event, tracepare
     rows = project_history(recorded)
     assert [encode_row(row, SOURCE) for row in rows] == [encoded] * len(rows)
     assert [row[:2] for row in rows] == [(ALICE, 3), (BOB, 7)][: len(rows)]
-    assert len(rows) == (2 if event == TRANSFERRED else 1)
+    assert len(rows) == (2 if event in IN_TWO_STREAMS else 1)
     assert {row[2:4] for row in rows} == {(7, event.type)}
     assert {row[8] for row in rows} == {getattr(event, "amount", None)}
 

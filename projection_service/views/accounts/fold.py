@@ -23,6 +23,7 @@ class AccountView(Value, frozen=True):
     name: str
     asset: Asset
     balance: int
+    held: int
     overdraft_limit: int
     status: Status
     version: Version
@@ -31,7 +32,7 @@ class AccountView(Value, frozen=True):
     @property
     def available(self) -> int:
         """What can go out of it. May be over 64 bits."""
-        return self.balance + self.overdraft_limit
+        return self.balance - self.held + self.overdraft_limit
 
 
 def project_account(
@@ -42,11 +43,12 @@ def project_account(
     if account is None:
         if not isinstance(event, AccountCreated):
             return None
-        return AccountView(account_id, event.name, event.asset, 0, 0, "open", version, time)
+        return AccountView(account_id, event.name, event.asset, 0, 0, 0, "open", version, time)
     if moved := entries(recorded.account_id, event):
-        (_, change) = moved[0] if account_id == recorded.account_id else moved[1]
+        _, change, change_of_held = moved[0] if account_id == recorded.account_id else moved[1]
+        balance, held = account.balance + change, account.held + change_of_held
         name, asset, limit, status = account.name, account.asset, account.overdraft_limit, account.status
-        return AccountView(account_id, name, asset, account.balance + change, limit, status, version, time)
+        return AccountView(account_id, name, asset, balance, held, limit, status, version, time)
     if isinstance(event, OverdraftLimitSet):
         return replace(account, overdraft_limit=event.limit, version=version, last_updated=time)
     if (changed := status_after(event)) is not None:

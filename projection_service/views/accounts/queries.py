@@ -26,6 +26,7 @@ class AccountAnswer(BaseModel):
     name: str
     asset: str
     balance: int
+    held: int
     available: int
     overdraft_limit: int
     status: Status

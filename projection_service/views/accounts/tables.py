@@ -9,29 +9,29 @@ from projection_service.views.accounts.fold import AccountView, project_account
 from shared.events import INT64_MAX, AccountId, Position, RecordedEvent
 
 READ_ACCOUNT = Read.in_both("""
-    SELECT position, id, name, asset, balance, overdraft_limit, status, version, last_updated
+    SELECT position, id, name, asset, balance, held, overdraft_limit, status, version, last_updated
     FROM checkpoint LEFT JOIN accounts ON id = $1
 """)
 READ_ACCOUNTS = Read(
     sqlite="""
-        SELECT id, name, asset, balance, overdraft_limit, status, version, last_updated
+        SELECT id, name, asset, balance, held, overdraft_limit, status, version, last_updated
         FROM accounts WHERE id IN (SELECT value FROM json_each(?1))
     """,
     postgres="""
-        SELECT id, name, asset, balance, overdraft_limit, status, version, last_updated
+        SELECT id, name, asset, balance, held, overdraft_limit, status, version, last_updated
         FROM accounts WHERE id = ANY($1)
     """,
 )
 # Name and asset are for ever.
 PUT_ACCOUNTS = Write(
-    "id text, name text, asset text, balance bigint, overdraft_limit bigint, status text, version bigint, "
+    "id text, name text, asset text, balance bigint, held bigint, overdraft_limit bigint, status text, version bigint, "
     "last_updated text",
     """
-    INSERT INTO accounts (id, name, asset, balance, overdraft_limit, status, version, last_updated)
+    INSERT INTO accounts (id, name, asset, balance, held, overdraft_limit, status, version, last_updated)
     SELECT * FROM changed WHERE true
     ON CONFLICT (id) DO UPDATE SET
-        balance = excluded.balance, overdraft_limit = excluded.overdraft_limit, status = excluded.status,
-        version = excluded.version, last_updated = excluded.last_updated
+        balance = excluded.balance, held = excluded.held, overdraft_limit = excluded.overdraft_limit,
+        status = excluded.status, version = excluded.version, last_updated = excluded.last_updated
     """,
 )
 
@@ -60,6 +60,7 @@ async def changes(read: ReadRows, events: Sequence[RecordedEvent]) -> list[Chang
             account = project_account(account, event, event.counterpart, event.counterpart_version)
             if account is not None:
                 accounts[event.counterpart] = account
-    if not all(-account.overdraft_limit <= account.balance <= INT64_MAX for account in accounts.values()):
-        raise ImpossibleEvents("a balance would be below the overdraft limit, or over 64 bits")
+    for account in accounts.values():
+        if not 0 <= account.held <= account.balance + account.overdraft_limit or account.balance > INT64_MAX:
+            raise ImpossibleEvents("a balance would be below the overdraft limit and what is held, or over 64 bits")
     return [Change(PUT_ACCOUNTS, [astuple(account) for account in accounts.values()])]

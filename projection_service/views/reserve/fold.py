@@ -36,9 +36,9 @@ def project_reserves(
     times: dict[Asset, str] = {}
     for recorded in events:
         moved = entries(recorded.account_id, recorded.event)
-        if len(moved) > 1 and len({assets.get(account_id, USD) for account_id, _ in moved}) == 1:
+        if len(moved) > 1 and len({assets.get(account_id, USD) for account_id, _, _ in moved}) == 1:
             continue  # what goes from one account to another is neither made nor lost
-        for account_id, change in moved:
+        for account_id, change, _ in moved:
             if change:
                 asset = assets.get(account_id, USD)
                 amounts[asset] = amounts.get(asset, 0) + change

@@ -78,5 +78,5 @@ async def changes(read: ReadRows, events: Sequence[RecordedEvent]) -> list[Chang
 
 async def _read_assets(read: ReadRows, events: Iterable[RecordedEvent]) -> dict[AccountId, Asset]:
     """Of the accounts in `events` that are not in USD/2."""
-    ids = {account_id for event in events for account_id, _ in entries(event.account_id, event.event)}
+    ids = {account_id for event in events for account_id, *_ in entries(event.account_id, event.event)}
     return {row[0]: row[1] for row in await read(READ_ASSETS, list(ids))}
