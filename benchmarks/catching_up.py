@@ -8,9 +8,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from benchmarks.rows import Bench, Figure, Measure, Measures, Row, confirmed, follows_its_queue, row, visible
+from benchmarks.rows import (
+    Bench,
+    Figure,
+    Measure,
+    Measures,
+    Row,
+    confirmed,
+    follows_its_queue,
+    postgres_bytes,
+    row,
+    visible,
+)
 from benchmarks.servers import (
     ACCOUNTS,
+    HAS_PROC,
     LOAD_CORE,
     WAIT_SECONDS,
     Server,
@@ -37,12 +49,20 @@ def catching_up(bench: Bench) -> Iterator[Row]:
     def in_a_database() -> dict[str, str]:
         return {"DATABASE_URL": bench.cluster.url(bench.cluster.create_database())}
 
+    cpu_seconds = 0.0
+    """Of the projection that caught up last, for a million events."""
+
     def from_the_feed(
         ledger: Server, views: str = BALANCES, new_store: Callable[[], dict[str, str]] = in_a_file
     ) -> Measure:
         def catch_up(_: float) -> float:
+            nonlocal cpu_seconds
             with projection_service(LEDGER_URL=ledger.url, PROJECTION_VIEWS=views, **new_store()) as projection:
-                return rate_between(lambda: visible(projection), backlog // 4, backlog)
+                first, before = visible(projection), projection.cpu_seconds() if HAS_PROC else 0
+                rate = rate_between(lambda: visible(projection), backlog // 4, backlog)
+                if HAS_PROC:
+                    cpu_seconds = (projection.cpu_seconds() - before) / (backlog - first) * 1_000_000
+                return rate
 
         return catch_up
 
@@ -60,8 +80,9 @@ def catching_up(bench: Bench) -> Iterator[Row]:
 
         return from_the_feed(ledger, views, in_this_file), bytes_an_event
 
-    def sqlite(stack: ExitStack) -> Measures:
-        return from_the_feed(stack.enter_context(opened(bench.log(backlog)))), None
+    def sqlite(stack: ExitStack) -> Sequence[Measures]:
+        speed: Measures = from_the_feed(stack.enter_context(opened(bench.log(backlog)))), None
+        return [speed, (lambda _: cpu_seconds, None)] if HAS_PROC else [speed]
 
     def history(stack: ExitStack) -> Sequence[Measures]:
         ledger = stack.enter_context(opened(bench.log(backlog)))
@@ -73,10 +94,22 @@ def catching_up(bench: Bench) -> Iterator[Row]:
         ledger = stack.enter_context(command_service(ACCOUNTS, **in_a_database()))
         bench.fill(ledger, backlog)
         peer = stack.enter_context(opened(bench.log(backlog)))
+        database = ""
+
+        def in_this_database() -> dict[str, str]:
+            nonlocal database
+            database = bench.cluster.create_database()
+            return {"DATABASE_URL": bench.cluster.url(database)}
+
+        def bytes_an_event(_: float) -> float:
+            return postgres_bytes(bench.cluster, database) / backlog
+
         return [
             (whole_feed(ledger), whole_feed(peer)),
             (from_the_feed(ledger), None),
             (from_the_feed(peer, new_store=in_a_database), None),
+            (from_the_feed(peer, f"{BALANCES},history", in_this_database), None),
+            (bytes_an_event, None),
         ]
 
     def queue(stack: ExitStack) -> Measures:
@@ -101,7 +134,9 @@ def catching_up(bench: Bench) -> Iterator[Row]:
 
         return catch_up, None
 
-    yield row(Figure("projection catching up from the feed", "events/s", 100_000), sqlite)
+    speed = Figure("projection catching up from the feed", "events/s", 100_000)
+    cpu = Figure("projection catching up from the feed, CPU for a million events", "s")
+    yield Row([speed, cpu] if HAS_PROC else [speed], sqlite)
     yield row(Figure("projection catching up from the queue", "events/s", 100_000), queue)
     yield Row(
         [
@@ -115,6 +150,8 @@ def catching_up(bench: Bench) -> Iterator[Row]:
             Figure("feed of a ledger on PostgreSQL / on SQLite", "events/s", 0.8),
             Figure("projection catching up from a ledger on PostgreSQL", "events/s"),
             Figure("projection catching up, views on PostgreSQL", "events/s"),
+            Figure("projection catching up, views with the history on PostgreSQL", "events/s"),
+            Figure("views with the history on PostgreSQL, disk", "bytes an event"),
         ],
         postgres,
     )

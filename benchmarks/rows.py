@@ -39,7 +39,7 @@ from shared.messaging import declare_exchange, open_channel
 
 POSTGRES_SIZE = """
     SELECT sum(pg_total_relation_size(format('%I.%I', schemaname, tablename)::regclass)) FROM pg_tables
-    WHERE schemaname = 'ledger'
+    WHERE schemaname NOT IN ('pg_catalog', 'information_schema')
 """
 
 Measure = Callable[[float], float]
@@ -109,26 +109,26 @@ class Bench(NamedTuple):
             return made
         return shutil.copytree(made, self.data_dir(), dirs_exist_ok=True)
 
-    def fill(self, server: Server, events: int, accounts: int = ACCOUNTS) -> None:
-        """Record so many deposits."""
+    def fill(self, server: Server, events: int, accounts: int = ACCOUNTS, amount: int = 100) -> None:
+        """Record so many deposits of `amount` cents."""
         task = self.progress.add_task(f"  {events:,} events first", total=events)
         for first in range(0, events, 10_000):
             numbers = range(first, min(events, first + 10_000))
             server.post(
                 "/commands",
-                [{"type": "deposit", "account_id": f"account-{n % accounts}", "amount": 100} for n in numbers],
+                [{"type": "deposit", "account_id": f"account-{n % accounts}", "amount": amount} for n in numbers],
             )
             self.progress.advance(task, len(numbers))
         self.progress.remove_task(task)
 
 
-def singles(server: Server, connections: int = 32, accounts: int = ACCOUNTS) -> Measure:
-    return lambda seconds: wrk(server.url, "deposit.lua", connections, seconds, accounts)
+def singles(server: Server, connections: int = 32, accounts: int = ACCOUNTS, load: str = "deposit.lua") -> Measure:
+    return lambda seconds: wrk(server.url, load, connections, seconds, accounts)
 
 
-def batches(server: Server, accounts: int = ACCOUNTS) -> Measure:
+def batches(server: Server, accounts: int = ACCOUNTS, load: str = "batch.lua") -> Measure:
     def measure(seconds: float) -> float:
-        rate = wrk(server.url, "batch.lua", 16, seconds, accounts) * BATCH
+        rate = wrk(server.url, load, 16, seconds, accounts) * BATCH
         # What its clients left behind counts among the commands that may wait, and is not the next figure's.
         until(lambda: server.metric("ledger_commands_waiting") == 0, "all commands to be recorded")
         return rate
@@ -179,7 +179,7 @@ def commands(bench: Bench) -> Iterator[Row]:
         ledger = stack.enter_context(command_service(DATABASE_URL=bench.cluster.url(database)))
 
         def bytes_an_event(_: float) -> float:
-            return int(bench.cluster.sql(database, POSTGRES_SIZE)) / ledger.metric("ledger_head_position")
+            return postgres_bytes(bench.cluster, database) / ledger.metric("ledger_head_position")
 
         return [(batches(ledger), None), (bytes_an_event, None)]
 
@@ -320,6 +320,11 @@ def sqlite_bytes(path: Path) -> int:
     return path.stat().st_size
 
 
+def postgres_bytes(cluster: PostgresCluster, database: str) -> int:
+    """Of all tables that are ours, with their indexes."""
+    return int(cluster.sql(database, POSTGRES_SIZE))
+
+
 def peer_program(name: str, *arguments: float) -> float:
     """What the program `benchmarks.peer_NAME` measures, on the servers' core."""
     done = subprocess.run(
@@ -332,7 +337,7 @@ def peer_program(name: str, *arguments: float) -> float:
     return float(done.stdout)
 
 
-def pgbench(cluster: PostgresCluster) -> Measure:
+def pgbench(cluster: PostgresCluster, script: str = "pgbench.sql", *options: str) -> Measure:
     database = cluster.create_database()
     cluster.sql(
         database,
@@ -340,10 +345,10 @@ def pgbench(cluster: PostgresCluster) -> Measure:
         "CREATE TABLE events (position bigserial PRIMARY KEY, account int, type text, data text);"
         "INSERT INTO accounts SELECT id, 0, 0 FROM generate_series(1, 1000) AS id",
     )
-    script = Path(__file__).with_name("pgbench.sql")
+    path = Path(__file__).with_name(script)
 
     def measure(seconds: float) -> float:
-        arguments = ["-n", "-c32", "-j2", f"-T{seconds:.0f}", "-f", str(script), cluster.url(database)]
+        arguments = ["-n", "-c32", "-j2", f"-T{seconds:.0f}", *options, "-f", str(path), cluster.url(database)]
         done = subprocess.run([cluster.binaries / "pgbench", *arguments], capture_output=True, text=True, check=True)
         (line,) = (line for line in done.stdout.splitlines() if line.startswith("tps = "))
         return float(line.split()[2])

@@ -2,14 +2,16 @@
 
 import structlog
 from prometheus_client import CollectorRegistry
-from pydantic import Field, HttpUrl
+from pydantic import Field, HttpUrl, field_validator
 
+from command_service.clerk import Clerk
 from command_service.event_log import EventLog
 from command_service.event_log.postgres import PostgresEventLog
 from command_service.event_log.sqlite import SqliteEventLog
 from command_service.http.app import create_api
 from command_service.ledger_writer import LedgerWriter
 from command_service.relay import Relay
+from shared.events import ASSET_RULE, USD, is_asset
 from shared.platform.server import bind, serve
 from shared.platform.settings import ServiceSettings
 from shared.platform.watermark import Watermark, follow
@@ -24,6 +26,14 @@ class CommandSettings(ServiceSettings):
         HttpUrl("http://127.0.0.1:8081"),
         description="Where clients reach the projection service, http or https; base of Location.",
     )
+    default_asset: str = Field(USD, description=f"The asset of accounts for which none is asked: {ASSET_RULE}.")
+
+    @field_validator("default_asset")
+    @classmethod
+    def _check_asset(cls, asset: str) -> str:
+        if not is_asset(asset):
+            raise ValueError(f"{asset!a} is no asset. Set {ASSET_RULE}")
+        return asset
 
 
 async def run(settings: CommandSettings) -> None:
@@ -41,7 +51,8 @@ async def run(settings: CommandSettings) -> None:
         head = Watermark(await event_log.head())
         registry = CollectorRegistry()
         writer = LedgerWriter(event_log, head, registry)
-        background = [writer.run()]
+        clerk = Clerk(event_log, writer, registry)
+        background = [writer.run(), clerk.run()]
         if isinstance(event_log, SqliteEventLog):
             background.append(event_log.files.watch())
         else:
@@ -58,8 +69,9 @@ async def run(settings: CommandSettings) -> None:
             head,
             registry,
             query_url.rstrip("/"),
+            settings.default_asset,
             settings.hosts(query_url),
-            lambda: relay.status if relay else "no broker",
+            lambda: {"relay": relay.status if relay else "no broker", "clerk": clerk.status},
         )
         await serve(app, listener, settings, registry, background, on_stop=head.close)
     finally:

@@ -7,29 +7,35 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from operator import attrgetter
 
 import msgspec
 import structlog
 import uuid_utils
 from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, Gauge, Histogram
 from prometheus_client import Counter as CounterMetric
 
-from command_service.account import Account, Command, decide, evolve
+from command_service.account import Command, ExpireHold, Hold, PlaceHold, decide, evolve, hold_after
+from command_service.atomic import rejected_together
 from command_service.event_log import Answer, EventLog
-from command_service.states import NO_STATE, State, decode_account, encode_account
+from command_service.states import NO_STREAM, HoldKey, State, Stream, encode_account, hold_key_of, stream_of
 from shared.errors import CorruptStore, IdempotencyKeyReused, LedgerError, NotReady, Overloaded
 from shared.events import (
+    AccountCreated,
     AccountId,
     CloudEvent,
     Entry,
     Event,
+    HoldId,
     Position,
     Reason,
     Value,
     Version,
     encode_event,
     entries,
+    written,
 )
 from shared.platform.watermark import Watermark
 
@@ -63,39 +69,42 @@ class Outcome(Value, frozen=True, omit_defaults=True):
     account_id: AccountId
     position: Position
     version: Version
-    name: str | None = None
+    created: AccountCreated | None = None
     balance: int | None = None
     """Of the account after the command, in cents; None while there is no such account."""
     available: int | None = None
     amount: int | None = None
     reason: Reason | None = None
     counterpart: Counterpart | None = None
+    hold_id: HoldId | None = None
+    released: int | None = None
+    """Of what was held, in cents, when the rest was captured."""
 
 
 class WriteRequest(Value, frozen=True):
     """Commands that are recorded together or not at all.
 
+    Those of an `atomic` one are also accepted together or not at all.
     `idempotency_key` with `fingerprint` makes a second request with the same key harmless.
     `traceparent` (W3C Trace Context) is passed on in the events.
     """
 
-    commands: Sequence[Command]
+    commands: Sequence[Command | ExpireHold]
     idempotency_key: str | None = None
     fingerprint: bytes = b""
     traceparent: str | UnsetType = UNSET
+    atomic: bool = False
 
 
-Stream = tuple[Version, Account | None]
-"""Where an account's stream stands: its last version, and the account if it has been created."""
-NO_STREAM: Stream = NO_STATE.version, None
 NO_COUNTERPART = None, UNSET, UNSET
+NO_ENTRY = None, 0, 0
 
 Waiting = tuple[WriteRequest, "asyncio.Future[list[Outcome]]"]
 
 
 def fingerprint(request: object) -> bytes:
     """Tells two requests with one key apart."""
-    return hashlib.sha256(msgspec.json.encode(request)).digest()
+    return hashlib.sha256(msgspec.json.encode(request, order="deterministic")).digest()
 
 
 class LedgerWriter:
@@ -142,7 +151,7 @@ class LedgerWriter:
         )
 
     async def write(self, request: WriteRequest) -> list[Outcome]:
-        """Decide and record the request's commands; one outcome for each, in order.
+        """Decide and record the request's commands; one outcome for each that leads to an event, in order.
 
         Raises `Overloaded` or `StoreUnavailable` when nothing was recorded, `IdempotencyKeyReused` when the
         key belongs to another request, `OutcomeUnknown` when the commit failed half-way.
@@ -227,13 +236,16 @@ class LedgerWriter:
 
     async def _append(self, batch: list[Waiting]) -> None:
         commands = [command for request, _ in batch for command in request.commands]
-        account_ids = {command.account_id for command in commands if command.account_id is not None}
-        account_ids |= {command.to for command in commands if command.to is not None}
+        account_ids = set(filter(None, map(attrgetter("account_id"), commands)))
+        account_ids.update(filter(None, map(attrgetter("to"), commands)))
         keys = {request.idempotency_key for request, _ in batch if request.idempotency_key is not None}
-        async with self._event_log.append(account_ids, keys) as append:
+        holds = {(command.account_id, command.hold_id) for command in commands if command.hold_id is not None}
+        async with self._event_log.append(account_ids, keys, holds) as append:
             # Never before the last one: "as of" a time is then a position. The clock may have gone back.
             time = max(self._timestamp(), append.time)
-            decided = _Decided(self._event_log.source, append.head.position, append.states, time, self._new_id)
+            decided = _Decided(
+                self._event_log.source, append.head.position, append.states, append.holds, time, self._new_id
+            )
             answers = dict(append.answers)
             results: list[list[Outcome] | LedgerError] = []
             for request, _ in batch:
@@ -256,7 +268,8 @@ class LedgerWriter:
             # Without events too: an answer that was only read may be of a commit that is not safe yet, and whoever
             # hears it must not lose it. A commit after it waits for both.
             new_answers = {key: answers[key] for key in answers.keys() - append.answers.keys()}
-            await append.commit(decided.events, time if decided.events else append.time, decided.states(), new_answers)
+            end = time if decided.events else append.time
+            await append.commit(decided.events, end, decided.states(), new_answers, decided.holds)
         # The commit is on disk from here on: wake the relay and the feed, and answer.
         self._head.advance(Position(append.head.position + len(decided.events)))
         for event_type, number in Counter(decided.types).items():
@@ -270,7 +283,7 @@ class LedgerWriter:
                 future.set_result(result)
 
     def _timestamp(self) -> str:
-        return self._now().isoformat(timespec="microseconds").replace("+00:00", "Z")
+        return written(self._now())
 
 
 class _Decided:
@@ -281,6 +294,7 @@ class _Decided:
         source: str,
         head: Position,
         states: Mapping[AccountId, State],
+        holds: Mapping[HoldKey, Hold],
         time: str,
         new_id: Callable[[], str],
     ) -> None:
@@ -288,10 +302,11 @@ class _Decided:
         self._position = head
         self._time = time
         self._new_id = new_id
-        self._streams = {
-            account_id: (state.version, decode_account(state.account)) for account_id, state in states.items()
-        }
+        self._streams = {account_id: stream_of(state) for account_id, state in states.items()}
         self._changed: set[AccountId] = set()
+        self._open_holds = holds
+        self.holds: dict[HoldKey, Hold | None] = {}
+        """Those that an event has changed; None for one that has ended."""
         self.events: list[bytes] = []
         self.types: list[str] = []
 
@@ -308,17 +323,38 @@ class _Decided:
         # A key may have a slash, and so look as if it were of a batch's command.
         is_numbered = len(request.commands) > 1 or "/" in request_id
         outcomes: list[Outcome] = []
+        commands: Sequence[Command | ExpireHold] = request.commands
+        rejections: Sequence[Event] = ()
+        if request.atomic:
+            commands = [self._with_hold_id(command) for command in commands]
+            rejections = rejected_together(commands, self._time, self._stream, self._hold)
         # The one loop that every command goes through: no calls in it that can be done without, and no attributes.
         source, time, new_id, streams = self._source, self._time, self._new_id, self._streams
         changed, add_event, add_type = self._changed.add, self.events.append, self.types.append
         add_outcome, traceparent, position = outcomes.append, request.traceparent, self._position
-        for number, command in enumerate(request.commands):
+        for number, command in enumerate(commands):
             account_id = AccountId(new_id()) if command.account_id is None else command.account_id
             last_version, account = streams.get(account_id, NO_STREAM)
             to = command.to
-            event = decide(account, command, streams.get(to, NO_STREAM)[1] if to else None)
+            hold = hold_key = hold_id = released = None
+            if command.names_hold:
+                command = self._with_hold_id(command)
+                hold_key = hold_key_of(command)
+                hold_id, hold = command.hold_id, self._hold(hold_key)
+            event = (
+                rejections[number]
+                if rejections
+                else decide(account, last_version, command, time, streams.get(to, NO_STREAM)[1] if to else None, hold)
+            )
+            if event is None:
+                continue
             moved = entries(account_id, event)
-            account = evolve(account, event, moved[0][1] if moved else 0)
+            _, change, change_of_held = moved[0] if moved else NO_ENTRY
+            account = evolve(account, event, change, change_of_held)
+            if hold_key is not None:
+                released = getattr(event, "released", None)
+                if (after := hold_after(hold, event)) is not hold:
+                    self.holds[hold_key] = after
             version: Version = last_version + 1  # type: ignore[assignment]
             position += 1  # type: ignore[assignment]
             event_type, event_id = event.type, new_id()
@@ -351,22 +387,35 @@ class _Decided:
                     account_id,
                     position,
                     version,
-                    account.name if account else None,
+                    event if type(event) is AccountCreated else None,
                     account.balance if account else None,
                     account.available if account else None,
-                    getattr(command, "amount", None),
+                    getattr(event, "amount", None),
                     getattr(event, "reason", None),
                     counterpart,
+                    hold_id,
+                    released,
                 )
             )
         self._position = position
         return outcomes
 
+    def _stream(self, account_id: AccountId) -> Stream:
+        return self._streams.get(account_id, NO_STREAM)
+
+    def _hold(self, key: HoldKey) -> Hold | None:
+        return self.holds[key] if key in self.holds else self._open_holds.get(key)
+
+    def _with_hold_id(self, command: Command | ExpireHold) -> Command | ExpireHold:
+        if isinstance(command, PlaceHold) and command.hold_id is None:
+            return replace(command, hold_id=HoldId(self._new_id()))
+        return command
+
     def _move(self, event: Event, entry: Entry) -> tuple[Counterpart, AccountId, Version]:
         """What `event` does to its other account."""
-        account_id, change = entry
+        account_id, change, change_of_held = entry
         last_version, account = self._streams[account_id]
-        account = evolve(account, event, change)
+        account = evolve(account, event, change, change_of_held)
         assert account is not None
         version = Version(last_version + 1)
         self._streams[account_id] = version, account

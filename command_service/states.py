@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import msgspec
 
-from command_service.account import Account, evolve
+from command_service.account import Account, Command, ExpireHold, evolve
 from shared.errors import CorruptStore
-from shared.events import AccountId, RecordedEvent, Value, Version, entries
+from shared.events import AccountId, HoldId, RecordedEvent, Value, Version, entries
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Account).decode
@@ -19,7 +19,21 @@ class State(Value, frozen=True):
     account: bytes
 
 
+HoldKey = tuple[AccountId, HoldId]
+"""Of all open holds, this one alone has it."""
+
 NO_STATE = State(Version(0), b"")
+
+Stream = tuple[Version, Account | None]
+"""Where an account's stream stands: its last version, and the account if it has been created."""
+NO_STREAM: Stream = NO_STATE.version, None
+
+
+def hold_key_of(command: Command | ExpireHold) -> HoldKey:
+    """Of the hold that it names: see `names_hold`."""
+    assert command.account_id is not None
+    assert command.hold_id is not None
+    return command.account_id, command.hold_id
 
 
 def encode_account(account: Account | None) -> bytes:
@@ -36,9 +50,14 @@ def decode_account(encoded: bytes) -> Account | None:
         ) from error
 
 
+def stream_of(state: State) -> Stream:
+    """Raises `CorruptStore`."""
+    return state.version, decode_account(state.account)
+
+
 def states_after(states: Mapping[AccountId, State], recorded: RecordedEvent) -> dict[AccountId, State]:
     """Those that `recorded` changes of `states`. Raises `CorruptStore` when one can't be read."""
-    changes = dict(entries(recorded.account_id, recorded.event))
+    changes = {account_id: change for account_id, *change in entries(recorded.account_id, recorded.event)}
     return {
         account_id: State(
             version,
@@ -46,7 +65,7 @@ def states_after(states: Mapping[AccountId, State], recorded: RecordedEvent) -> 
                 evolve(
                     decode_account(states.get(account_id, NO_STATE).account),
                     recorded.event,
-                    changes.get(account_id, 0),
+                    *changes.get(account_id, (0, 0)),
                 )
             ),
         )

@@ -1,14 +1,26 @@
 """Does a log still say what was written to it? Whatever in it follows from something else is worked out again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from command_service.account import Account, command_of, decide
+from command_service.account import ExpireHold, Hold, command_of, decide, hold_after
+from command_service.atomic import rejected_together
 from command_service.event_log import EventLog
 from command_service.event_log.runs import Run
-from command_service.states import NO_STATE, State, decode_account, states_after
+from command_service.states import NO_STATE, HoldKey, State, Stream, hold_key_of, states_after, stream_of
 from shared.chain import START, ChainAt, extend
 from shared.errors import CorruptStore
-from shared.events import AccountId, Position, UnreadableEvent, decode_events, join_events
+from shared.events import (
+    AccountId,
+    Event,
+    Position,
+    RecordedEvent,
+    Rejected,
+    UnreadableEvent,
+    decode_events,
+    join_events,
+    read_envelope,
+)
 from shared.witness import Signer
 
 
@@ -16,8 +28,8 @@ async def verify(event_log: EventLog, progress: Callable[[int, int], None] = lam
     """Where `event_log` ends, when all of it holds. It may be in use meanwhile.
 
     `progress` is told the position that was reached, and the last one. Raises `CorruptStore`, which names the first
-    position that does not hold. Holds a state for each account in memory. How far the relay has published is not
-    checked, since every position up to the head is a good one.
+    position that does not hold. Has a state for each account, and all open holds, in memory. How far the relay has
+    published is not checked, since every position up to the head is a good one.
     """
     await event_log.check()
     Signer(event_log.source, event_log.key)
@@ -25,11 +37,17 @@ async def verify(event_log: EventLog, progress: Callable[[int, int], None] = lam
     # In this order: what is added meanwhile is in the log in any case.
     settled = await event_log.states_position()
     states = await _read_states(event_log)
+    before = await event_log.head()
+    stored = await _read_holds(event_log)
     end, time = await event_log.end()
-    walk = _Walk(event_log.source, settled, states, end, time)
-    while walk.at.position < end.position:
+    walk = _Walk(event_log.source, settled, states, _Holds(stored, before, end.position), end, time)
+    # What was added meanwhile may have been read up to the middle of a request.
+    while walk.at.position < end.position or walk.request:
         runs = await event_log.runs(walk.at.position)
         if not runs:
+            walk.end_request()
+            if walk.at.position >= end.position:
+                break
             raise CorruptStore(f"position {walk.at.position + 1} is not there, and the log ends at {end.position}.")
         for run in runs:
             walk.take(run)
@@ -62,11 +80,99 @@ async def _read_states(event_log: EventLog) -> dict[AccountId, State]:
     return states
 
 
+async def _read_holds(event_log: EventLog) -> dict[HoldKey, Hold]:
+    holds: dict[HoldKey, Hold] = {}
+    last = None
+    while found := await event_log.holds(last):
+        holds.update(found)
+        last = found[-1][0]
+    return holds
+
+
+class _Holds:
+    """The open holds after each event; and are those stored?
+
+    What is `stored` was read while the log grew from `begin` to `end`: all that was open from the one to the other is
+    in it, and nothing that was open at no time in between.
+    """
+
+    def __init__(self, stored: dict[HoldKey, Hold], begin: Position, end: Position) -> None:
+        self._stored = stored
+        self._begin = begin
+        self._end = end
+        self._open: dict[HoldKey, Hold] = {}
+        self._explained: set[HoldKey] = set()
+        """Those of `stored` that are as they were placed."""
+        self._lasting: set[HoldKey] = set()
+        """Those that were open at `begin` and are still."""
+        self._unlike: set[HoldKey] = set()
+        """What was found to be otherwise at `end`."""
+        self._reach(Position(0))
+
+    def get(self, key: HoldKey) -> Hold | None:
+        return self._open.get(key)
+
+    def take(self, position: Position, key: HoldKey | None, event: Event) -> None:
+        """`event`, which is of the hold `key` or of none."""
+        if key is not None:
+            hold = hold_after(self._open.pop(key, None), event)
+            if hold is None:
+                self._lasting.discard(key)
+            else:
+                self._open[key] = hold
+                self._explain(key, hold, position)
+        self._reach(position)
+
+    def _explain(self, key: HoldKey, hold: Hold, position: Position) -> None:
+        if self._begin <= position <= self._end and self._stored.get(key) == hold:
+            self._explained.add(key)
+
+    def _reach(self, position: Position) -> None:
+        if position == self._begin:
+            self._lasting = set(self._open)
+            for key, hold in self._open.items():
+                self._explain(key, hold, position)
+        if position == self._end:
+            self._unlike = (self._lasting | self._stored.keys()) - self._explained
+
+    def check(self) -> None:
+        """When the log has been gone through. Raises `CorruptStore`."""
+        if self._unlike:
+            account_id, hold_id = min(self._unlike)
+            raise CorruptStore(
+                f"position {self._end}: the hold {hold_id!a} of {account_id!a} is not stored as it was placed, or not "
+                "open any more."
+            )
+
+
+class _Place(NamedTuple):
+    """Of a command in its request."""
+
+    request_id: str
+    number: int
+
+
+def _place(event: RecordedEvent) -> _Place | None:
+    """None when the command was alone. Raises `UnreadableEvent`."""
+    request_id, _, number = read_envelope(event).commandid.rpartition("/")
+    return _Place(request_id, int(number)) if number.isdecimal() and len(number) < 10 else None
+
+
+def _is_linked(event: RecordedEvent) -> bool:
+    return isinstance(event.event, Rejected) and event.event.reason == "linked-command-rejected"
+
+
 class _Walk:
     """Goes through the log once, from its beginning, and folds it as the writer did."""
 
     def __init__(
-        self, source: str, settled: Position, stored: dict[AccountId, State], end: ChainAt, end_time: str
+        self,
+        source: str,
+        settled: Position,
+        stored: dict[AccountId, State],
+        holds: _Holds,
+        end: ChainAt,
+        end_time: str,
     ) -> None:
         self.at = START
         self._source = source
@@ -76,11 +182,22 @@ class _Walk:
         self._settled = settled
         """Every event up to here is in `stored`."""
         self._stored = stored
+        self._holds = holds
         self._met: set[AccountId] = set()
         self._states: dict[AccountId, State] = {}
         self._time = ""
+        self.request: list[tuple[Position, RecordedEvent]] = []
+        """The last events, while they may be of an atomic request that was rejected: only its end tells."""
+        self._request_id = ""
 
     def take(self, run: Run) -> None:
+        try:
+            self._take(run)
+        except CorruptStore:
+            self.end_request()  # which is before that, and may not hold either
+            raise
+
+    def _take(self, run: Run) -> None:
         first = self.at.position + 1
         if run.position != self.at.position + len(run.events):
             raise CorruptStore(f"position {first}: {len(run.events)} events from there on end at {run.position}.")
@@ -96,6 +213,7 @@ class _Walk:
             self._check_end()
 
     def _check_end(self) -> None:
+        self.end_request()
         if (self.at, self._time) != (self._end, self._end_time):
             raise CorruptStore(
                 f"position {self._end.position}: the log ends there at {self._end_time!a}, as its head says, and its "
@@ -105,8 +223,39 @@ class _Walk:
     def _take_event(self, position: Position, encoded: bytes) -> None:
         try:
             (event,) = decode_events(join_events([encoded]))
+            is_rejected = isinstance(event.event, Rejected)
+            place = _place(event) if is_rejected or self.request else None
         except (UnreadableEvent, ValueError) as error:
             raise CorruptStore(f"position {position}: {error}.") from error
+        if self.request and place == (self._request_id, len(self.request)):
+            self.request.append((position, event))
+            return
+        self.end_request()
+        if is_rejected and place is not None and place.number == 0:
+            self.request, self._request_id = [(position, event)], place.request_id
+        else:
+            self._fold(position, event, self._decide(event))
+
+    def end_request(self) -> None:
+        request, self.request = self.request, []
+        rejections: Sequence[Event] = ()
+        commands = [command_of(event) for _, event in request]
+        if any(_is_linked(event) for _, event in request) and not any(isinstance(one, ExpireHold) for one in commands):
+            rejections = rejected_together(commands, request[0][1].time, self._stream, self._holds.get)
+        for number, (position, event) in enumerate(request):
+            self._fold(position, event, rejections[number] if rejections else self._decide(event))
+
+    def _decide(self, event: RecordedEvent) -> Event | None:
+        command = command_of(event)
+        version, account = self._stream(event.account_id)
+        counterpart = self._stream(command.to)[1] if command.to else None
+        hold = self._holds.get(hold_key_of(command)) if command.names_hold else None
+        return decide(account, version, command, event.time, counterpart, hold)
+
+    def _stream(self, account_id: AccountId) -> Stream:
+        return stream_of(self._states.get(account_id, NO_STATE))
+
+    def _fold(self, position: Position, event: RecordedEvent, decided: Event | None) -> None:
         if event.position != position or event.source != self._source:
             raise CorruptStore(f"position {position}: an event of {event.source!a} with position {event.position}.")
         if event.time < self._time:
@@ -115,17 +264,15 @@ class _Walk:
             last = self._states.get(account_id, NO_STATE).version
             if version != last + 1:
                 raise CorruptStore(f"position {position}: version {version} of {account_id!a} after version {last}.")
-        command = command_of(event)
-        if decide(self._account(command.account_id), command, self._account(command.to)) != event.event:
+        if decided != event.event:
             raise CorruptStore(f"position {position}: not what was to be decided: {type(event.event).__name__}.")
         self._time = event.time
         after = states_after(self._states, event)
         self._states.update(after)
+        command = command_of(event)
+        self._holds.take(position, hold_key_of(command) if command.names_hold else None, event.event)
         for account_id, state in after.items():
             self._compare(position, account_id, state)
-
-    def _account(self, account_id: AccountId | None) -> Account | None:
-        return decode_account(self._states.get(account_id, NO_STATE).account) if account_id else None
 
     def _compare(self, position: Position, account_id: AccountId, state: State) -> None:
         stored = self._stored.get(account_id, NO_STATE)
@@ -145,3 +292,4 @@ class _Walk:
                 f"position {self.at.position + 1}: the state of {account_id!a} has version "
                 f"{self._stored[account_id].version}, and the log ends before it."
             )
+        self._holds.check()

@@ -4,10 +4,11 @@ The same JSON bytes are stored in the event log, published to the broker and ret
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import reduce
 from operator import or_
-from typing import Annotated, ClassVar, Literal, NewType, get_args
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, NewType, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
@@ -15,6 +16,9 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 INT64_MAX = 2**63 - 1
 NAME_CHARS_MAX = 200
 DESCRIPTION_CHARS_MAX = 1000
+METADATA_PAIRS_MAX = 20
+METADATA_KEY_CHARS_MAX = 64
+METADATA_VALUE_CHARS_MAX = 200
 SOURCE_CHARS_MAX = 200
 TIME_CHARS_MAX = 40
 REASON_CHARS_MAX = 200
@@ -24,10 +28,17 @@ ACCOUNT_ID_PATTERN = (
     r"^([A-Za-z0-9_:-][A-Za-z0-9._:-]{0,63}|\.[A-Za-z0-9_:-][A-Za-z0-9._:-]{0,62}|\.\.[A-Za-z0-9._:-]{1,62})$"
 )
 ACCOUNT_ID_RULE = "1 to 64 characters of A-Z a-z 0-9 . _ : -, but not . or .. alone"
+ASSET_PATTERN = r"^[A-Z][A-Z0-9]{0,15}/[0-9]{1,2}$"
+ASSET_RULE = "a code and its decimal places, as in EUR/2: A-Z, then up to 15 of A-Z 0-9, a slash, and one or two digits"
+USD = "USD/2"
+"""The asset of whatever names none: it is left out where it is written."""
 HAS_NUL = "a text has the character U+0000"
 is_account_id = re.compile(ACCOUNT_ID_PATTERN).fullmatch
+is_asset = re.compile(ASSET_PATTERN).fullmatch
 
 AccountId = NewType("AccountId", str)
+HoldId = NewType("HoldId", str)
+"""Of one of its account's open holds, in the form of an account's id. When that one has ended, another may have it."""
 Position = NewType("Position", int)
 """Place of an event in the whole log: 1, 2, 3 … without a hole, in commit order."""
 Version = NewType("Version", int)
@@ -38,10 +49,50 @@ NO_NUL = {"pattern": r"^[^\x00]*$"}
 
 Name = Annotated[str, Meta(max_length=NAME_CHARS_MAX, examples=["Alice Liddell"], extra_json_schema=NO_NUL)]
 Amount = Annotated[int, Meta(ge=-(2**63), le=INT64_MAX, description="In cents.", examples=[1250])]
+Asset = Annotated[
+    str,
+    Meta(
+        # In Python, $ is before a line break at the end, too.
+        pattern=ASSET_PATTERN.replace("$", r"\Z"),
+        description=ASSET_RULE,
+        examples=["EUR/2"],
+        extra_json_schema={"pattern": ASSET_PATTERN},
+    ),
+]
+"""What an account is in, for ever. An amount of it is in its smallest unit, which is called a cent everywhere here."""
 Limit = Annotated[
     int, Meta(ge=0, le=INT64_MAX, description="In cents: how far below zero the balance may go.", examples=[50000])
 ]
 Description = Annotated[str, Meta(max_length=DESCRIPTION_CHARS_MAX, examples=["Salary"], extra_json_schema=NO_NUL)]
+MetadataKey = Annotated[str, Meta(max_length=METADATA_KEY_CHARS_MAX, extra_json_schema=NO_NUL)]
+MetadataValue = Annotated[str, Meta(max_length=METADATA_VALUE_CHARS_MAX, extra_json_schema=NO_NUL)]
+Metadata = Annotated[
+    dict[MetadataKey, MetadataValue],
+    Meta(
+        max_length=METADATA_PAIRS_MAX,
+        description="The client's own, kept in the event.",
+        examples=[{"invoice": "2026-117"}],
+    ),
+]
+IfVersion = Annotated[
+    int,
+    Meta(
+        ge=0,
+        le=INT64_MAX,
+        description="Rejected when the account named first has another version; 0 is that of one without events.",
+        examples=[7],
+    ),
+]
+
+ExpiresAt = Annotated[
+    str,
+    Meta(
+        max_length=TIME_CHARS_MAX,
+        description="RFC 3339, to the microsecond.",
+        examples=["2030-01-01T12:00:00Z"],
+        extra_json_schema={"format": "date-time"},
+    ),
+]
 
 Status = Literal["open", "frozen", "closed"]
 
@@ -51,15 +102,24 @@ Reason = Literal[
     "account-frozen",
     "account-not-found",
     "amount-not-positive",
+    "amount-over-hold",
+    "asset-mismatch",
     "balance-limit-exceeded",
     "balance-not-zero",
     "counterpart-closed",
     "counterpart-frozen",
     "counterpart-not-found",
+    "expiry-not-in-the-future",
+    "hold-already-exists",
+    "hold-expired",
+    "hold-not-found",
+    "holds-open",
     "insufficient-funds",
     "limit-in-use",
+    "linked-command-rejected",
     "not-frozen",
     "same-account",
+    "version-mismatch",
 ]
 
 
@@ -70,44 +130,61 @@ class Value(Struct, frozen=True, gc=False):
     """
 
 
-class AccountCreated(Value, frozen=True):
+class Accepted(Value, frozen=True, kw_only=True):
+    """An event of a command that took effect. What only some commands ask for comes last in it, or is not there."""
+
+    metadata: Metadata | UnsetType = UNSET
+
+
+class Rejected(Value, frozen=True, kw_only=True):
+    """An event that changes nothing: what was asked for, and why not."""
+
+    if_version: IfVersion | UnsetType = UNSET
+    metadata: Metadata | UnsetType = UNSET
+
+
+class AccountCreated(Accepted, frozen=True, omit_defaults=True):
+    """`asset` is left out when it is `USD` itself, and not a text that is equal."""
+
     type: ClassVar = "account-created"
     name: Name
+    asset: Asset = USD
 
 
-class AccountCreationRejected(Value, frozen=True):
+class AccountCreationRejected(Rejected, frozen=True, omit_defaults=True):
     type: ClassVar = "account-creation-rejected"
     name: Name
     reason: Reason
+    asset: Asset = USD
 
 
-class AmountDeposited(Value, frozen=True):
+class AmountDeposited(Accepted, frozen=True):
     type: ClassVar = "amount-deposited"
     amount: Amount
     description: Description
 
 
-class DepositRejected(Value, frozen=True):
+class DepositRejected(Rejected, frozen=True):
     type: ClassVar = "deposit-rejected"
     amount: Amount
     description: Description
     reason: Reason
 
 
-class AmountWithdrawn(Value, frozen=True):
+class AmountWithdrawn(Accepted, frozen=True):
     type: ClassVar = "amount-withdrawn"
     amount: Amount
     description: Description
 
 
-class WithdrawalRejected(Value, frozen=True):
+class WithdrawalRejected(Rejected, frozen=True):
     type: ClassVar = "withdrawal-rejected"
     amount: Amount
     description: Description
     reason: Reason
 
 
-class MoneyTransferred(Value, frozen=True):
+class MoneyTransferred(Accepted, frozen=True):
     """Out of the account that it is an event of first, into the account `to`: one event in the streams of both."""
 
     type: ClassVar = "money-transferred"
@@ -116,7 +193,7 @@ class MoneyTransferred(Value, frozen=True):
     description: Description
 
 
-class TransferRejected(Value, frozen=True):
+class TransferRejected(Rejected, frozen=True):
     type: ClassVar = "transfer-rejected"
     to: AccountId
     amount: Amount
@@ -124,47 +201,108 @@ class TransferRejected(Value, frozen=True):
     reason: Reason
 
 
-class OverdraftLimitSet(Value, frozen=True):
+class HoldPlaced(Accepted, frozen=True, omit_defaults=True):
+    """So much of the account's money waits for a capture, for ever or until `expires_at`, which is written as an
+    event's time is."""
+
+    type: ClassVar = "hold-placed"
+    hold_id: HoldId
+    amount: Amount
+    description: Description
+    expires_at: ExpiresAt | None = None
+
+
+class HoldRejected(Rejected, frozen=True, omit_defaults=True):
+    type: ClassVar = "hold-rejected"
+    hold_id: HoldId
+    amount: Amount
+    description: Description
+    reason: Reason
+    expires_at: ExpiresAt | None = None
+
+
+class HoldCaptured(Accepted, frozen=True, omit_defaults=True):
+    """`amount` of what was held goes into the account `to`, in one event in the streams of both, or out of the bank.
+    The rest, `released`, is the account's own again."""
+
+    type: ClassVar = "hold-captured"
+    hold_id: HoldId
+    amount: Amount
+    released: Amount
+    to: AccountId | None = None
+
+
+class CaptureRejected(Rejected, frozen=True, omit_defaults=True):
+    """Without `amount`, all that is held was asked for."""
+
+    type: ClassVar = "capture-rejected"
+    hold_id: HoldId
+    reason: Reason
+    amount: Amount | None = None
+    to: AccountId | None = None
+
+
+class HoldReleased(Accepted, frozen=True):
+    type: ClassVar = "hold-released"
+    hold_id: HoldId
+    amount: Amount
+
+
+class ReleaseRejected(Rejected, frozen=True):
+    type: ClassVar = "release-rejected"
+    hold_id: HoldId
+    reason: Reason
+
+
+class HoldExpired(Accepted, frozen=True):
+    """Its time has come, and nobody had captured or released it."""
+
+    type: ClassVar = "hold-expired"
+    hold_id: HoldId
+    amount: Amount
+
+
+class OverdraftLimitSet(Accepted, frozen=True):
     type: ClassVar = "overdraft-limit-set"
     limit: Limit
 
 
-class OverdraftLimitRejected(Value, frozen=True):
+class OverdraftLimitRejected(Rejected, frozen=True):
     type: ClassVar = "overdraft-limit-rejected"
     limit: Limit
     reason: Reason
 
 
-class AccountFrozen(Value, frozen=True):
+class AccountFrozen(Accepted, frozen=True):
     type: ClassVar = "account-frozen"
     description: Description
 
 
-class FreezeRejected(Value, frozen=True):
+class FreezeRejected(Rejected, frozen=True):
     type: ClassVar = "freeze-rejected"
     description: Description
     reason: Reason
 
 
-class AccountUnfrozen(Value, frozen=True):
+class AccountUnfrozen(Accepted, frozen=True):
     type: ClassVar = "account-unfrozen"
     description: Description
 
 
-class UnfreezeRejected(Value, frozen=True):
+class UnfreezeRejected(Rejected, frozen=True):
     type: ClassVar = "unfreeze-rejected"
     description: Description
     reason: Reason
 
 
-class AccountClosed(Value, frozen=True):
+class AccountClosed(Accepted, frozen=True):
     """For ever."""
 
     type: ClassVar = "account-closed"
     description: Description
 
 
-class CloseRejected(Value, frozen=True):
+class CloseRejected(Rejected, frozen=True):
     type: ClassVar = "close-rejected"
     description: Description
     reason: Reason
@@ -179,6 +317,13 @@ Event = (
     | WithdrawalRejected
     | MoneyTransferred
     | TransferRejected
+    | HoldPlaced
+    | HoldRejected
+    | HoldCaptured
+    | CaptureRejected
+    | HoldReleased
+    | ReleaseRejected
+    | HoldExpired
     | OverdraftLimitSet
     | OverdraftLimitRejected
     | AccountFrozen
@@ -190,8 +335,10 @@ Event = (
 )
 
 
-Entry = tuple[AccountId, int]
-"""An account, and the change of its balance in cents."""
+HoldEnded = HoldCaptured | HoldReleased | HoldExpired
+
+Entry = tuple[AccountId, int, int]
+"""An account, and the change of its balance and of what is held of it, in cents."""
 
 
 def status_after(event: Event) -> Status | None:
@@ -214,13 +361,28 @@ def entries(account_id: AccountId, event: Event) -> tuple[Entry, ...]:
     """
     match event:
         case AmountDeposited():
-            return ((account_id, event.amount),)
+            return ((account_id, event.amount, 0),)
         case AmountWithdrawn():
-            return ((account_id, -event.amount),)
+            return ((account_id, -event.amount, 0),)
         case MoneyTransferred():
-            return (account_id, -event.amount), (event.to, event.amount)
+            return (account_id, -event.amount, 0), (event.to, event.amount, 0)
+        case HoldPlaced():
+            return ((account_id, 0, event.amount),)
+        case HoldCaptured():
+            captured = (account_id, -event.amount, -event.amount - event.released)
+            return (captured,) if event.to is None else (captured, (event.to, event.amount, 0))
+        case HoldReleased() | HoldExpired():
+            return ((account_id, 0, -event.amount),)
         case _:
             return ()
+
+
+def written(moment: datetime) -> str:
+    """As events have their `time`: RFC 3339 in UTC with microseconds, so that of two the later one is the greater text.
+
+    Raises `OverflowError` for what is in no year from 1 to 9999 there.
+    """
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 EVENT_TYPES: dict[str, type[Event]] = {event.type: event for event in get_args(Event)}
@@ -289,7 +451,7 @@ class UnreadableEvent(ValueError):
 class _Received(Value, frozen=True, tag_field="type"):
     """What is read of an envelope; `data` is of the one event type in each of the classes made from this one.
 
-    Those of events in two streams have a counterpart.
+    Those of events in two streams have a counterpart; a capture may be in one or in two.
     """
 
     specversion: Literal["1.0"]
@@ -306,20 +468,57 @@ class _ReceivedByTwo(_Received, frozen=True):
     counterpartversion: Annotated[Version, Meta(ge=1, le=INT64_MAX)]
 
 
-_RECEIVED = [
-    msgspec.defstruct(
-        "_Received",
-        [("data", event)],
-        bases=(_ReceivedByTwo if event is MoneyTransferred else _Received,),
-        tag=name,
-        frozen=True,
-        gc=False,
-        kw_only=True,
-    )
-    for name, event in EVENT_TYPES.items()
-]
+class _ReceivedByOneOrTwo(_Received, frozen=True):
+    counterpart: AccountId | None = None
+    counterpartversion: Annotated[Version, Meta(ge=1, le=INT64_MAX)] | None = None
+
+
+_BASES: dict[type[Event], type[_Received]] = {MoneyTransferred: _ReceivedByTwo, HoldCaptured: _ReceivedByOneOrTwo}
+
+
+class EarlierForm(NamedTuple):
+    """What an event of today was written as once."""
+
+    event: type[Event]
+    data: type[Value]
+    upcast: Callable[[Any], Event]
+    """The event of today that says what such data says."""
+
+
+UPCASTS: dict[str, EarlierForm] = {}
+"""By the types that were written once, and are no more: what is of another meaning or shape is written as another type.
+
+An event that has only gained members that may be missing is of the same type, and needs nothing here.
+"""
+
+
+def batch_decoder(upcasts: Mapping[str, EarlierForm]) -> Callable[[bytes], list[_Received]]:
+    """Whatever is read of events comes out of it as an event of today; for what was written as one, that is free."""
+
+    def received(name: str, event: type[Event], data: type[Value], **methods: Callable[[_Received], None]) -> type:
+        return msgspec.defstruct(
+            "_Received",
+            [("data", data)],
+            bases=(_BASES.get(event, _Received),),
+            namespace=methods,
+            tag=name,
+            frozen=True,
+            gc=False,
+            kw_only=True,
+        )
+
+    def upcasting(upcast: Callable[[Any], Event]) -> Callable[[_Received], None]:
+        return lambda one: msgspec.structs.force_setattr(one, "data", upcast(one.data))
+
+    of_today = [received(name, event, event) for name, event in EVENT_TYPES.items()]
+    of_earlier = [
+        received(name, form.event, form.data, __post_init__=upcasting(form.upcast)) for name, form in upcasts.items()
+    ]
+    return msgspec.json.Decoder(list[reduce(or_, of_today + of_earlier)]).decode  # type: ignore[misc]
+
+
 _encode = msgspec.json.Encoder().encode
-_decode_batch: Callable[[bytes], list[_Received]] = msgspec.json.Decoder(list[reduce(or_, _RECEIVED)]).decode  # type: ignore[misc]
+_decode_batch = batch_decoder(UPCASTS)
 _decode_envelope = msgspec.json.Decoder(Envelope).decode
 _split_batch = msgspec.json.Decoder(list[Raw]).decode
 
@@ -382,13 +581,16 @@ def _unreadable(error: Exception) -> UnreadableEvent:
 
 def _check(received: list[_Received], events: list[RecordedEvent]) -> None:
     """What would take as long as all the rest of the reading as patterns of msgspec's, event by event."""
-    in_two_streams = [event for event in events if event.counterpart is not None]
-    for account_id in {event.account_id for event in events} | {event.counterpart for event in in_two_streams}:
-        if account_id is None or not is_account_id(account_id):
+    in_two_streams = [event for event in events if event.counterpart is not None or type(event.event) is HoldCaptured]
+    account_ids = {event.account_id for event in events}
+    account_ids.update([event.counterpart for event in in_two_streams if event.counterpart is not None])
+    for account_id in account_ids:
+        if not is_account_id(account_id):
             raise UnreadableEvent(f"{str(account_id)[:65]!a} is no account id")
     for event in in_two_streams:
-        moved = [account_id for account_id, _ in entries(event.account_id, event.event)]
-        if moved != [event.account_id, event.counterpart] or event.counterpart == event.account_id:
+        moved = [account_id for account_id, _, _ in entries(event.account_id, event.event)]
+        has_version = event.counterpart_version is not None
+        if moved != [event.account_id, event.counterpart][: 1 + has_version] or event.counterpart == event.account_id:
             raise UnreadableEvent("its counterpart is not the other account that it moves money into")
     if events:
         digits = "".join([one.sequence for one in received])
@@ -398,5 +600,6 @@ def _check(received: list[_Received], events: list[RecordedEvent]) -> None:
 
 
 def _has_nul(recorded: RecordedEvent) -> bool:
-    values = (recorded.source, recorded.time, *msgspec.structs.astuple(recorded.event))
+    metadata = recorded.event.metadata or {}
+    values = (recorded.source, recorded.time, *msgspec.structs.astuple(recorded.event), *metadata, *metadata.values())
     return any(isinstance(value, str) and "\0" in value for value in values)

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -156,8 +157,9 @@ class Bank:
         balances = fold(events)
         for projection in self.projections:
             wait = {"min_position": len(events), "wait": VISIBLE_SECONDS}
-            status, reserve = await self.query("/reserve", projection, **wait)
-            assert (status, reserve["amount"]) == (200, sum(balances.values())), projection.log.read_text()
+            status, found = await self.query("/reserves", projection, **wait)
+            assert status == 200, projection.log.read_text()
+            assert {reserve["asset"]: reserve["amount"] for reserve in found} == reserves(events)
             for account_id, balance in balances.items():
                 status, account = await self.query(f"/account/{account_id}", projection)
                 assert (status, account["balance"]) == (200, balance)
@@ -178,10 +180,13 @@ async def read_log(http: aiohttp.ClientSession, command: Service) -> list[dict[s
 def fold(events: Sequence[dict[str, Any]]) -> dict[str, int]:
     """Balances by account, written down again here so that the services are not checked against themselves.
 
-    Asserts that positions and versions have no hole, and that no balance is ever below its limit.
+    Asserts that positions and versions have no hole, that no balance is ever below its limit and what is held, and that
+    each hold ends once at most, and in time.
     """
     balances: dict[str, int] = {}
     limits: dict[str, int] = {}
+    held: dict[str, int] = defaultdict(int)
+    holds: dict[tuple[str, str], dict[str, Any]] = {}
     versions: dict[str, int] = {}
     for position, event in enumerate(events, 1):
         account = event["subject"]
@@ -203,10 +208,36 @@ def fold(events: Sequence[dict[str, Any]]) -> dict[str, int]:
                 assert event["counterpart"] == event["data"]["to"] != account
                 balances[account] -= event["data"]["amount"]
                 balances[event["counterpart"]] += event["data"]["amount"]
+            case "hold-placed":
+                assert (account, event["data"]["hold_id"]) not in holds
+                assert event["time"] < event["data"].get("expires_at", "9999")
+                holds[account, event["data"]["hold_id"]] = event["data"]
+                held[account] += event["data"]["amount"]
+            case "hold-released" | "hold-expired" | "hold-captured":
+                hold = holds.pop((account, event["data"]["hold_id"]))
+                held[account] -= hold["amount"]
+                is_due = hold.get("expires_at", "9999") <= event["time"]
+                assert is_due == (event["type"] == "hold-expired")
+                assert hold["amount"] == event["data"]["amount"] + event["data"].get("released", 0)
+                assert event.get("counterpart") == event["data"].get("to") != account
+                if event["type"] == "hold-captured":
+                    balances[account] -= event["data"]["amount"]
+                if "to" in event["data"]:
+                    balances[event["counterpart"]] += event["data"]["amount"]
             case "overdraft-limit-set":
                 limits[account] = event["data"]["limit"]
-        assert balances.get(account, 0) >= -limits.get(account, 0)
+        assert balances.get(account, 0) - held[account] >= -limits.get(account, 0)
     return balances
+
+
+def reserves(events: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """The sum of all balances of each asset."""
+    balances, sums = fold(events), {"USD/2": 0}
+    for event in events:
+        if event["type"] == "account-created":
+            asset = event["data"].get("asset", "USD/2")
+            sums[asset] = sums.get(asset, 0) + balances[event["subject"]]
+    return sums
 
 
 @asynccontextmanager

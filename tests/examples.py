@@ -4,8 +4,19 @@ from collections.abc import Iterable
 from functools import reduce
 
 from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
 
-from command_service.account import Account, Command, CreateAccount, Deposit, Transfer, Withdraw, evolve
+from command_service.account import (
+    Account,
+    Command,
+    CreateAccount,
+    Deposit,
+    Hold,
+    Transfer,
+    Withdraw,
+    evolve,
+    hold_after,
+)
 from shared.events import (
     AccountClosed,
     AccountCreated,
@@ -15,15 +26,24 @@ from shared.events import (
     AccountUnfrozen,
     AmountDeposited,
     AmountWithdrawn,
+    CaptureRejected,
     CloseRejected,
     CloudEvent,
     DepositRejected,
     Event,
     FreezeRejected,
+    HoldCaptured,
+    HoldExpired,
+    HoldId,
+    HoldPlaced,
+    HoldRejected,
+    HoldReleased,
     MoneyTransferred,
     OverdraftLimitRejected,
     OverdraftLimitSet,
     RecordedEvent,
+    Rejected,
+    ReleaseRejected,
     TransferRejected,
     UnfreezeRejected,
     WithdrawalRejected,
@@ -36,18 +56,26 @@ from shared.witness import Signer, new_key
 
 ALICE = AccountId("alice")
 BOB = AccountId("bob")
+HOLD = HoldId("order-7")
 SOURCE = "/ledgers/example"
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 INT64_MAX = 2**63 - 1
 SIGNER = Signer(SOURCE, new_key())
 
 CREATE = CreateAccount("Alice", ALICE)
 CREATED = AccountCreated("Alice")
+CREATED_IN_EUR = AccountCreated("Alice", "EUR/2")
 CREATION_REJECTED = AccountCreationRejected("Alice", "account-already-exists")
 DEPOSITED = AmountDeposited(100, "salary")
 DEPOSIT_REJECTED = DepositRejected(0, "salary", "amount-not-positive")
 WITHDRAWN = AmountWithdrawn(30, "rent")
 WITHDRAWAL_REJECTED = WithdrawalRejected(1000, "rent", "insufficient-funds")
 TRANSFERRED = MoneyTransferred(BOB, 30, "rent")
+PLACED = HoldPlaced(HOLD, 60, "books")
+CAPTURED = HoldCaptured(HOLD, 40, 20)
+CAPTURED_TO_BOB = HoldCaptured(HOLD, 40, 20, BOB)
+RELEASED = HoldReleased(HOLD, 60)
+EXPIRED = HoldExpired(HOLD, 60)
 TRANSFER_REJECTED = TransferRejected(BOB, 1000, "rent", "insufficient-funds")
 
 EVENTS: list[Event] = [
@@ -59,6 +87,13 @@ EVENTS: list[Event] = [
     WITHDRAWAL_REJECTED,
     TRANSFERRED,
     TRANSFER_REJECTED,
+    PLACED,
+    HoldRejected(HOLD, 1000, "books", "insufficient-funds"),
+    CAPTURED_TO_BOB,
+    CaptureRejected(HOLD, "hold-not-found"),
+    RELEASED,
+    ReleaseRejected(HOLD, "hold-not-found"),
+    EXPIRED,
     OverdraftLimitSet(50),
     OverdraftLimitRejected(0, "limit-in-use"),
     AccountFrozen("court order"),
@@ -69,6 +104,26 @@ EVENTS: list[Event] = [
     CloseRejected("moved away", "balance-not-zero"),
 ]
 """One of each type."""
+IN_TWO_STREAMS = [TRANSFERRED, CAPTURED_TO_BOB]
+
+MORE_EVENTS: list[Event] = [
+    AmountDeposited(INT64_MAX, 'Zoë 🏦 "quoted" \\ \n\t\x1f\x7f'),
+    AmountWithdrawn(1, ""),
+    DepositRejected(-(2**63), "", "account-not-found"),
+    DepositRejected(1, "", "balance-limit-exceeded"),
+    WithdrawalRejected(1, "", "account-closed"),
+    TransferRejected(BOB, 1, "", "counterpart-closed"),
+    TransferRejected(BOB, 1, "", "counterpart-frozen"),
+    TransferRejected(BOB, 1, "", "counterpart-not-found"),
+    TransferRejected(ALICE, 1, "", "same-account"),
+    TransferRejected(BOB, 1, "", "asset-mismatch"),
+    TransferRejected(BOB, 1, "", "linked-command-rejected", metadata={"invoice": "2026-117"}),
+    CREATED_IN_EUR,
+    AccountCreationRejected("Alice", "version-mismatch", "EUR/2", if_version=3, metadata={"": "\x7f", "ß": ""}),
+    *(replace(event, metadata={"corrects": "7"}) for event in EVENTS),
+    *(replace(event, if_version=3) for event in EVENTS if isinstance(event, Rejected)),
+]
+"""What these do not show: every other reason, and members that may be missing."""
 
 
 def deposit(amount: int, account_id: AccountId = ALICE) -> Command:
@@ -85,12 +140,19 @@ def transfer(amount: int, to: AccountId = BOB, account_id: AccountId = ALICE) ->
 
 def evolved(account: Account | None, event: Event, account_id: AccountId = ALICE) -> Account | None:
     """The account after `event`, which it is the subject of."""
-    return evolve(account, event, dict(entries(account_id, event)).get(account_id, 0))
+    changes = {moved: change for moved, *change in entries(account_id, event)}
+    return evolve(account, event, *changes.get(account_id, (0, 0)))
 
 
 def folded(events: Iterable[Event]) -> Account | None:
     """The account after `events`, which it is the subject of."""
     return reduce(evolved, events, None)
+
+
+def hold_folded(events: Iterable[Event], hold_id: HoldId | None = HOLD) -> Hold | None:
+    """The open hold `hold_id` after the events of its account."""
+    named = [event for event in events if getattr(event, "hold_id", None) == hold_id]
+    return reduce(hold_after, named, None)
 
 
 def at(second: int) -> str:
@@ -111,6 +173,7 @@ def cloud_event(
     version: int | None = None,
     traceparent: str | UnsetType = UNSET,
 ) -> CloudEvent:
+    to = event.to if isinstance(event, MoneyTransferred | HoldCaptured) else None
     return CloudEvent(
         id=f"event-{position}",
         source=SOURCE,
@@ -119,8 +182,8 @@ def cloud_event(
         time=at(position % 60),
         sequence=f"{position:020d}",
         accountversion=version or position,
-        counterpart=event.to if isinstance(event, MoneyTransferred) else UNSET,
-        counterpartversion=position if isinstance(event, MoneyTransferred) else UNSET,
+        counterpart=to or UNSET,
+        counterpartversion=position if to else UNSET,
         commandid=f"command-{position}",
         traceparent=traceparent,
         data=event,

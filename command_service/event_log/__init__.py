@@ -5,13 +5,20 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from command_service.account import Hold
 from command_service.event_log.runs import Page, Run
-from command_service.states import State
+from command_service.states import HoldKey, State
 from shared.chain import ChainAt
 from shared.errors import LedgerError
-from shared.events import AccountId, Position, Value
+from shared.events import AccountId, HoldId, Position, Value
 
 LEASE_SECONDS = 5
+CLERK_LEASE_SECONDS = 1
+"""It only saves work that would come to nothing; and who takes over at once is never late."""
+DueHold = tuple[str, AccountId, HoldId]
+"""When it expires, and which one it is: in the order in which they are due."""
+BEFORE_ALL: DueHold = "", AccountId(""), HoldId("")
+NO_HOLDS: Mapping[HoldKey, Hold | None] = {}
 
 
 class Answer(Value, frozen=True):
@@ -44,6 +51,7 @@ class Append(Protocol):
     """Of the last event; empty in an empty log."""
     states: Mapping[AccountId, State]
     answers: Mapping[str, Answer]
+    holds: Mapping[HoldKey, Hold]
 
     async def commit(
         self,
@@ -51,13 +59,14 @@ class Append(Protocol):
         time: str,
         states: Mapping[AccountId, State],
         answers: Mapping[str, Answer],
+        holds: Mapping[HoldKey, Hold | None] = NO_HOLDS,
     ) -> None:
         """Write all of it, on disk when this returns; what was read too, if another's commit was not there yet.
 
-        The encoded `events` follow `head`, and may be none; `time` is that of the last of them. `states` and `answers`
-        are new ones: a state takes the place of its account's last one. Raises `StoreUnavailable` when nothing was
-        written, `OutcomeUnknown` when that is not sure, and `ValueError`, with nothing written, when an answer's key
-        is there already: a bug.
+        The encoded `events` follow `head`, and may be none; `time` is that of the last of them. `states`, `answers` and
+        `holds` are new ones: a state takes the place of its account's last one, and None that of a hold that has ended.
+        Raises `StoreUnavailable` when nothing was written, `OutcomeUnknown` when that is not sure, and `ValueError`,
+        with nothing written, when an answer's key is there already: a bug.
         """
 
 
@@ -67,8 +76,10 @@ class EventLog(Protocol):
     key: bytes
     """Its Ed25519 key: 32 secret bytes, then the 32 that are public."""
 
-    def append(self, account_ids: Collection[AccountId], keys: Collection[str]) -> AbstractAsyncContextManager[Append]:
-        """Begin to append: takes the lock, then reads the states and answers asked for (those that exist).
+    def append(
+        self, account_ids: Collection[AccountId], keys: Collection[str], holds: Collection[HoldKey] = ()
+    ) -> AbstractAsyncContextManager[Append]:
+        """Begin to append: takes the lock, then reads the states, answers and open holds asked for (those that exist).
 
         Leaving the context without `commit` writes nothing. Raises `StoreUnavailable`.
         """
@@ -97,6 +108,18 @@ class EventLog(Protocol):
     async def end_lease(self, lease: Lease, position: Position) -> None:
         """Move the cursor a last time and let another relay lead at once. Changes nothing after a take-over."""
 
+    async def first_expiry(self) -> str | None:
+        """When the first of the open holds expires; None when none ever does."""
+
+    async def due_holds(self, after: DueHold, time: str, holds_max: int) -> Sequence[DueHold]:
+        """The next of the open holds that have expired at `time`, the earliest first; none after the last."""
+
+    async def lead_clerk(self, holder: str) -> bool:
+        """For `CLERK_LEASE_SECONDS` from now on, is it `holder` who works off what is due? Not while another does."""
+
+    async def end_clerk_lease(self, holder: str) -> None:
+        """Let another do so at once."""
+
     async def check(self) -> None:
         """Of the store's own structure, what can be checked without knowing what is in it. Raises `CorruptStore`."""
 
@@ -114,6 +137,9 @@ class EventLog(Protocol):
 
     async def states(self, after: AccountId) -> Sequence[tuple[AccountId, State]]:
         """The next states in the order of their ids; none after the last."""
+
+    async def holds(self, after: HoldKey | None) -> Sequence[tuple[HoldKey, Hold]]:
+        """The next open holds in the order of their accounts and ids; none after the last."""
 
     async def answers(self, after: str) -> Sequence[tuple[str, Answer, bytes]]:
         """The next answers in the order of their keys, each with the digest that was stored beside it; none after the

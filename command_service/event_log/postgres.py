@@ -8,12 +8,22 @@ from typing import TYPE_CHECKING
 import asyncpg
 import uuid_utils
 
-from command_service.event_log import LEASE_SECONDS, Answer, Append, Lease, LeaseLost
+from command_service.account import Hold
+from command_service.event_log import (
+    CLERK_LEASE_SECONDS,
+    LEASE_SECONDS,
+    NO_HOLDS,
+    Answer,
+    Append,
+    DueHold,
+    Lease,
+    LeaseLost,
+)
 from command_service.event_log.runs import Page, Run, cut, page
-from command_service.states import State
+from command_service.states import HoldKey, State
 from shared.chain import START, ChainAt
 from shared.errors import CorruptStore, OutcomeUnknown
-from shared.events import AccountId, Position, Version
+from shared.events import AccountId, HoldId, Position, Version
 from shared.platform.postgres import DATABASE_ERRORS, PostgresPool, migrate, reason
 from shared.witness import new_key
 
@@ -26,6 +36,7 @@ RUNS_FIRST = 12
 """Of full runs, so many are a page. Of short ones a page takes more: twice as many are asked for each time."""
 CHECK_ROWS = 1_000
 LEASE = timedelta(seconds=LEASE_SECONDS)
+CLERK_LEASE = timedelta(seconds=CLERK_LEASE_SECONDS)
 
 READ_LEDGER = 'SELECT source, "key", position, chain FROM ledger'
 READ_HEAD = "SELECT position FROM ledger"
@@ -40,6 +51,23 @@ READ_HEAD_AND_STATES = """
 """
 READ_ANSWERS = """
     SELECT idempotency_key, fingerprint, convert_to(outcomes, 'UTF8') FROM answers WHERE idempotency_key = ANY($1)
+"""
+# Hold by hold: else a plan that was made while there were few would go through all of them.
+READ_HOLDS = """
+    SELECT hold.* FROM unnest($1::text[], $2::text[]) AS asked (account_id, hold_id) CROSS JOIN LATERAL (
+        SELECT account_id, hold_id, amount, expires_at FROM holds
+        WHERE account_id = asked.account_id AND hold_id = asked.hold_id OFFSET 0
+    ) AS hold
+"""
+# In a statement of its own: most batches have none.
+WRITE_HOLDS = """
+    WITH ended AS (
+        DELETE FROM holds USING unnest($1::text[], $2::text[]) AS gone (account_id, hold_id)
+        WHERE holds.account_id = gone.account_id AND holds.hold_id = gone.hold_id
+    )
+    INSERT INTO holds (account_id, hold_id, amount, expires_at)
+    SELECT * FROM unnest($3::text[], $4::text[], $5::bigint[], $6::text[])
+    ON CONFLICT (account_id, hold_id) DO UPDATE SET amount = excluded.amount, expires_at = excluded.expires_at
 """
 # `unnest` and not COPY, which takes more rows a second from 1000 rows on: a process that stops in the middle
 # of a COPY would hold the lock for as long as it lives, since no time-out ends a COPY that waits for its client.
@@ -65,6 +93,17 @@ READ_RUNS = """
     SELECT position, chain, CASE WHEN position > $1 THEN convert_to(events, 'UTF8') END FROM runs
     WHERE position >= (SELECT coalesce(max(position), 0) FROM runs WHERE position <= $1) ORDER BY position LIMIT $2
 """
+READ_FIRST_EXPIRY = "SELECT expires_at FROM holds WHERE expires_at IS NOT NULL ORDER BY expires_at LIMIT 1"
+# After the last page: else each would go through those that the ones before it have ended, until a VACUUM.
+READ_DUE_HOLDS = """
+    SELECT expires_at, account_id, hold_id FROM holds
+    WHERE (expires_at, account_id, hold_id) > ($1, $2, $3) AND expires_at <= $4
+    ORDER BY expires_at, account_id, hold_id LIMIT $5
+"""
+CHECK_HOLDS = """
+    SELECT account_id, hold_id, amount, expires_at FROM holds
+    WHERE (account_id, hold_id) > ($1, $2) ORDER BY account_id, hold_id LIMIT $3
+"""
 CHECK_STATES = "SELECT account_id, version, state FROM states WHERE account_id > $1 ORDER BY account_id LIMIT $2"
 CHECK_ANSWERS = """
     SELECT idempotency_key, fingerprint, convert_to(outcomes, 'UTF8'), digest FROM answers
@@ -83,6 +122,13 @@ MOVE_PUBLISHED = """
 """
 READ_PUBLISHED = "SELECT published FROM relay"
 END_LEASE = "UPDATE relay SET published = $2, leased_until = '-infinity' WHERE token = $1"
+# Without a token: a clerk that has lost it writes nothing that is not decided under the head's lock.
+LEAD_CLERK = """
+    UPDATE clerk SET holder = $1, leased_until = clock_timestamp() + $2
+    WHERE holder = $1 OR leased_until < clock_timestamp() OR leased_until > clock_timestamp() + $2
+    RETURNING holder
+"""
+END_CLERK_LEASE = "UPDATE clerk SET leased_until = '-infinity' WHERE holder = $1"
 
 
 class PostgresEventLog:
@@ -114,14 +160,17 @@ class PostgresEventLog:
             return cls(source, key, writer, reader, resources.pop_all())
 
     @asynccontextmanager
-    async def append(self, account_ids: Collection[AccountId], keys: Collection[str]) -> AsyncIterator[Append]:
+    async def append(
+        self, account_ids: Collection[AccountId], keys: Collection[str], holds: Collection[HoldKey] = ()
+    ) -> AsyncIterator[Append]:
         async with self._writer.connection() as connection:
             await connection.execute(BEGIN_APPEND)
             # Statements of their own: each sees what had been committed when it began, after the lock was ours.
             # https://www.postgresql.org/docs/current/transaction-iso.html#XACT-READ-COMMITTED
             rows = await connection.fetch(READ_HEAD_AND_STATES, list(account_ids))
             answers = await connection.fetch(READ_ANSWERS, list(keys)) if keys else []
-            append = _PostgresAppend(connection, rows, answers)
+            open_holds = await connection.fetch(READ_HOLDS, *_columns(holds)) if holds else []
+            append = _PostgresAppend(connection, rows, answers, open_holds)
             yield append
             if not append.ended:
                 await connection.execute("ROLLBACK")
@@ -140,6 +189,24 @@ class PostgresEventLog:
                 _, found = await _read_runs(connection, runs[-1].position, rows_max := 2 * rows_max)
                 runs += found
         return page(begin, runs, after, events_max, bytes_max)
+
+    async def first_expiry(self) -> str | None:
+        async with self._reader.connection() as connection:
+            expires_at: str | None = await connection.fetchval(READ_FIRST_EXPIRY)
+        return expires_at
+
+    async def due_holds(self, after: DueHold, time: str, holds_max: int) -> Sequence[DueHold]:
+        async with self._reader.connection() as connection:
+            rows = await connection.fetch(READ_DUE_HOLDS, *after, time, holds_max)
+        return [(expires_at, AccountId(account_id), HoldId(hold_id)) for expires_at, account_id, hold_id in rows]
+
+    async def lead_clerk(self, holder: str) -> bool:
+        async with self._reader.connection() as connection:
+            return await connection.fetchval(LEAD_CLERK, holder, CLERK_LEASE) is not None
+
+    async def end_clerk_lease(self, holder: str) -> None:
+        async with self._reader.connection() as connection:
+            await connection.execute(END_CLERK_LEASE, holder)
 
     async def check(self) -> None:
         """Nothing: the server's data checksums, pg_checksums and pg_amcheck do that.
@@ -164,6 +231,10 @@ class PostgresEventLog:
         async with self._reader.connection() as connection:
             rows = await connection.fetch(CHECK_STATES, after, CHECK_ROWS)
         return [(AccountId(account_id), State(Version(version), state)) for account_id, version, state in rows]
+
+    async def holds(self, after: HoldKey | None) -> Sequence[tuple[HoldKey, Hold]]:
+        async with self._reader.connection() as connection:
+            return _holds(await connection.fetch(CHECK_HOLDS, *(after or ("", "")), CHECK_ROWS))
 
     async def answers(self, after: str) -> Sequence[tuple[str, Answer, bytes]]:
         async with self._reader.connection() as connection:
@@ -194,7 +265,11 @@ class PostgresEventLog:
 
 class _PostgresAppend:
     def __init__(
-        self, connection: "Connection", rows: Sequence[asyncpg.Record], answers: Sequence[asyncpg.Record]
+        self,
+        connection: "Connection",
+        rows: Sequence[asyncpg.Record],
+        answers: Sequence[asyncpg.Record],
+        holds: Sequence[asyncpg.Record],
     ) -> None:
         self._connection = connection
         (_, position, chain, self.time), *states = rows
@@ -205,14 +280,27 @@ class _PostgresAppend:
         self.answers: Mapping[str, Answer] = {
             key: Answer(fingerprint, outcomes) for key, fingerprint, outcomes in answers
         }
+        self.holds: Mapping[HoldKey, Hold] = dict(_holds(holds))
         self.ended = False
 
     async def commit(
-        self, events: Sequence[bytes], time: str, states: Mapping[AccountId, State], answers: Mapping[str, Answer]
+        self,
+        events: Sequence[bytes],
+        time: str,
+        states: Mapping[AccountId, State],
+        answers: Mapping[str, Answer],
+        holds: Mapping[HoldKey, Hold | None] = NO_HOLDS,
     ) -> None:
         runs = cut(self.head, events)
         end = runs[-1] if runs else self.head
         try:
+            if holds:
+                still_open = [(*key, hold.amount, hold.expires_at) for key, hold in holds.items() if hold is not None]
+                await self._connection.execute(
+                    WRITE_HOLDS,
+                    *_columns([key for key, hold in holds.items() if hold is None]),
+                    *([row[column] for row in still_open] for column in range(4)),
+                )
             await self._connection.execute(
                 WRITE,
                 end.position,
@@ -264,6 +352,17 @@ async def _read_runs(connection: "Connection", after: Position, rows_max: int) -
         (position, chain, _), *rows = rows
         begin = ChainAt(Position(position), chain)
     return begin, [Run(Position(position), chain, events.split(b"\n")) for position, chain, events in rows]
+
+
+def _columns(keys: Collection[HoldKey]) -> tuple[list[AccountId], list[HoldId]]:
+    return [account_id for account_id, _ in keys], [hold_id for _, hold_id in keys]
+
+
+def _holds(rows: Sequence[asyncpg.Record]) -> list[tuple[HoldKey, Hold]]:
+    return [
+        ((AccountId(account_id), HoldId(hold_id)), Hold(amount, expires_at))
+        for account_id, hold_id, amount, expires_at in rows
+    ]
 
 
 def _is_enough(runs: Sequence[Run], events_max: int, bytes_max: int) -> bool:

@@ -12,14 +12,15 @@ from typing import Any, NamedTuple
 import msgspec
 import uuid_utils
 
-from command_service.event_log import Answer, Append, Lease
+from command_service.account import Hold
+from command_service.event_log import NO_HOLDS, Answer, Append, DueHold, Lease
 from command_service.event_log.recent_states import RecentStates, put
 from command_service.event_log.rows import sound
 from command_service.event_log.runs import Page, Run, cut, page
-from command_service.states import State
+from command_service.states import HoldKey, State
 from shared.chain import START, ChainAt
 from shared.errors import CorruptStore, LedgerError, OutcomeUnknown
-from shared.events import AccountId, Position, Version
+from shared.events import AccountId, HoldId, Position, Version
 from shared.platform.data_files import DataFiles, held_lock, make_file
 from shared.platform.sqlite import GOOD_COPY, SqliteThread, migrate, never_wait, primary_code, roll_back_leftover
 from shared.witness import new_key
@@ -49,6 +50,20 @@ READ_ANSWERS = """
     SELECT idempotency_key, fingerprint, outcomes FROM answers
     WHERE idempotency_key IN (SELECT value FROM json_each(?))
 """
+READ_HOLDS = """
+    SELECT account_id, hold_id, amount, coalesce(expires_at, '') FROM json_each(?)
+    CROSS JOIN holds ON account_id = json_extract(value, '$[0]') AND hold_id = json_extract(value, '$[1]')
+"""
+READ_FIRST_EXPIRY = "SELECT expires_at FROM holds WHERE expires_at IS NOT NULL ORDER BY expires_at LIMIT 1"
+READ_DUE_HOLDS = """
+    SELECT expires_at, account_id, hold_id FROM holds
+    WHERE (expires_at, account_id, hold_id) > (?, ?, ?) AND expires_at <= ?
+    ORDER BY expires_at, account_id, hold_id LIMIT ?
+"""
+CHECK_HOLDS = """
+    SELECT account_id, hold_id, amount, coalesce(expires_at, '') FROM holds
+    WHERE (account_id, hold_id) > (?, ?) ORDER BY account_id, hold_id LIMIT ?
+"""
 CHECK_STATES = "SELECT account_id, version, state FROM states WHERE account_id > ? ORDER BY account_id LIMIT ?"
 CHECK_ANSWERS = """
     SELECT idempotency_key, fingerprint, outcomes, digest FROM answers
@@ -63,10 +78,25 @@ MOVE_HEAD = "UPDATE ledger SET position = ?, chain = ?, time = ?, states_positio
 MOVE_STATES = "UPDATE ledger SET states_position = ?"
 MOVE_PUBLISHED = "UPDATE ledger SET published = ?"
 ADD_RUN = "INSERT INTO runs (position, chain, events) VALUES (?, ?, ?)"
+PUT_HOLD = """
+    INSERT INTO holds (account_id, hold_id, amount, expires_at) VALUES (?, ?, ?, ?)
+    ON CONFLICT (account_id, hold_id) DO UPDATE SET amount = excluded.amount, expires_at = excluded.expires_at
+"""
+END_HOLD = "DELETE FROM holds WHERE account_id = ? AND hold_id = ?"
 ADD_ANSWER = "INSERT INTO answers (idempotency_key, fingerprint, outcomes, digest) VALUES (?, ?, ?, ?)"
 
 
-Commit = Callable[[ChainAt, Sequence[bytes], str, Mapping[AccountId, State], Mapping[str, Answer]], Awaitable[None]]
+Commit = Callable[
+    [
+        ChainAt,
+        Sequence[bytes],
+        str,
+        Mapping[AccountId, State],
+        Mapping[str, Answer],
+        Mapping[HoldKey, Hold | None],
+    ],
+    Awaitable[None],
+]
 
 
 class _Ledger(NamedTuple):
@@ -81,6 +111,7 @@ class _Ledger(NamedTuple):
 
 LEDGER_TYPES = (str, bytes, int, bytes, str, int, int)
 RUN_TYPES = (int, bytes, bytes)
+HOLD_TYPES = (str, str, int, str)
 
 
 class _Tail(NamedTuple):
@@ -141,17 +172,23 @@ class SqliteEventLog:
             return cls(ledger, writer, reader, DataFiles(path), resources.pop_all())
 
     @asynccontextmanager
-    async def append(self, account_ids: Collection[AccountId], keys: Collection[str]) -> AsyncIterator[Append]:
+    async def append(
+        self, account_ids: Collection[AccountId], keys: Collection[str], holds: Collection[HoldKey] = ()
+    ) -> AsyncIterator[Append]:
         async with self._appending:
             connection = self._writer.connection
             try:
                 await self._writer.begin()
-                yield connection.run(self._begin, account_ids, keys)
+                yield connection.run(self._begin, account_ids, keys, holds)
             finally:
                 connection.run(roll_back_leftover)
 
     def _begin(
-        self, connection: sqlite3.Connection, account_ids: Collection[AccountId], keys: Collection[str]
+        self,
+        connection: sqlite3.Connection,
+        account_ids: Collection[AccountId],
+        keys: Collection[str],
+        holds: Collection[HoldKey],
     ) -> "_SqliteAppend":
         ledger = _catch_up(connection, self._recent)
         answers = {
@@ -160,7 +197,9 @@ class SqliteEventLog:
                 _rows(connection, self._path, (str, bytes, bytes), READ_ANSWERS, _json(keys)) if keys else ()
             )
         }
-        return _SqliteAppend(ledger, self._recent.read(connection, account_ids), answers, self._commit)
+        states = self._recent.read(connection, account_ids)
+        open_holds = dict(_read_holds(connection, self._path, READ_HOLDS, _json(holds)) if holds else ())
+        return _SqliteAppend(ledger, states, answers, open_holds, self._commit)
 
     async def _commit(
         self,
@@ -169,9 +208,12 @@ class SqliteEventLog:
         time: str,
         states: Mapping[AccountId, State],
         answers: Mapping[str, Answer],
+        holds: Mapping[HoldKey, Hold | None],
     ) -> None:
         runs = cut(head, events)
-        written = self._writer.connection.run(_write, self._recent, self._compressor, head, runs, time, states, answers)
+        written = self._writer.connection.run(
+            _write, self._recent, self._compressor, head, runs, time, states, answers, holds
+        )
         await self._writer.run(_commit)
         self.files.check()
         self._recent.committed(Position(head.position + len(events)), states, written)
@@ -204,6 +246,20 @@ class SqliteEventLog:
     async def end_lease(self, lease: Lease, position: Position) -> None:
         await self.save_published(lease, position)
 
+    async def first_expiry(self) -> str | None:
+        rows = await self._reader.run(_rows, self._path, (str,), READ_FIRST_EXPIRY)
+        return rows[0][0] if rows else None
+
+    async def due_holds(self, after: DueHold, time: str, holds_max: int) -> Sequence[DueHold]:
+        types = (str, str, str)
+        return await self._reader.run(_rows, self._path, types, READ_DUE_HOLDS, *after, time, holds_max)
+
+    async def lead_clerk(self, holder: str) -> bool:  # noqa: ARG002
+        """Always: no other process has the file open."""
+        return True
+
+    async def end_clerk_lease(self, holder: str) -> None: ...
+
     async def check(self) -> None:
         await self._reader.run(_check, self._path)
 
@@ -220,6 +276,9 @@ class SqliteEventLog:
     async def states(self, after: AccountId) -> Sequence[tuple[AccountId, State]]:
         rows = await self._reader.run(_rows, self._path, (str, int, bytes), CHECK_STATES, after, CHECK_ROWS)
         return [(AccountId(account_id), State(Version(version), state)) for account_id, version, state in rows]
+
+    async def holds(self, after: HoldKey | None) -> Sequence[tuple[HoldKey, Hold]]:
+        return await self._reader.run(_read_holds, self._path, CHECK_HOLDS, *(after or ("", "")), CHECK_ROWS)
 
     async def answers(self, after: str) -> Sequence[tuple[str, Answer, bytes]]:
         types = (str, bytes, bytes, bytes)
@@ -246,18 +305,25 @@ class _SqliteAppend:
         ledger: _Ledger,
         states: Mapping[AccountId, State],
         answers: Mapping[str, Answer],
+        holds: Mapping[HoldKey, Hold],
         commit: Commit,
     ) -> None:
         self.head = ChainAt(ledger.position, ledger.chain)
         self.time = ledger.time
         self.states = states
         self.answers = answers
+        self.holds = holds
         self._commit = commit
 
     async def commit(
-        self, events: Sequence[bytes], time: str, states: Mapping[AccountId, State], answers: Mapping[str, Answer]
+        self,
+        events: Sequence[bytes],
+        time: str,
+        states: Mapping[AccountId, State],
+        answers: Mapping[str, Answer],
+        holds: Mapping[HoldKey, Hold | None] = NO_HOLDS,
     ) -> None:
-        await self._commit(self.head, events, time, states, answers)
+        await self._commit(self.head, events, time, states, answers, holds)
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> _Ledger:
@@ -303,6 +369,7 @@ def _write(
     time: str,
     states: Mapping[AccountId, State],
     answers: Mapping[str, Answer],
+    holds: Mapping[HoldKey, Hold | None],
 ) -> list[AccountId]:
     """The ids of the states that were written to the table."""
     end = runs[-1] if runs else head
@@ -319,6 +386,8 @@ def _write(
             ],
         )
         put(connection, [(account_id, states.get(account_id) or recent.states[account_id]) for account_id in due])
+        if holds:
+            _put_holds(connection, holds)
         connection.executemany(
             ADD_ANSWER,
             [
@@ -329,6 +398,15 @@ def _write(
     except sqlite3.IntegrityError as error:
         raise ValueError(str(error)) from error
     return due
+
+
+def _put_holds(connection: sqlite3.Connection, holds: Mapping[HoldKey, Hold | None]) -> None:
+    """Not in sweeps, as states are: few commands change one, and the log of holds that have ended long ago would have
+    to be read again for those that have not."""
+    connection.executemany(END_HOLD, [key for key, hold in holds.items() if hold is None])
+    connection.executemany(
+        PUT_HOLD, [(*key, hold.amount, hold.expires_at) for key, hold in holds.items() if hold is not None]
+    )
 
 
 def _commit(connection: sqlite3.Connection) -> None:
@@ -393,6 +471,16 @@ def _read_runs(connection: sqlite3.Connection, path: Path, after: Position) -> l
     return list(_unpacked_runs(path, rows))
 
 
+def _read_holds(
+    connection: sqlite3.Connection, path: Path, statement: str, *parameters: object
+) -> list[tuple[HoldKey, Hold]]:
+    rows = _rows(connection, path, HOLD_TYPES, statement, *parameters)
+    return [
+        ((AccountId(account_id), HoldId(hold_id)), Hold(amount, expires_at or None))
+        for account_id, hold_id, amount, expires_at in rows
+    ]
+
+
 def _unpacked_runs(path: Path, rows: Iterable[tuple[int, bytes, bytes]]) -> Iterator[Run]:
     for position, chain_after, events in rows:
         yield Run(Position(position), chain_after, _decompress(path, events).split(b"\n"))
@@ -419,5 +507,5 @@ def _rows(
     return list(sound(path, types, connection.execute(statement, parameters)))
 
 
-def _json(values: Collection[str]) -> str:
+def _json(values: Collection[str] | Collection[HoldKey]) -> str:
     return msgspec.json.encode(list(values)).decode()

@@ -1,20 +1,23 @@
 """What a client is told of a command's outcome, alone and in a batch."""
 
 from command_service.ledger_writer import Counterpart, Outcome
-from shared.events import AccountCreated, AccountId, Position, Reason, Value, Version
+from shared.events import AccountId, Asset, HoldId, Position, Reason, Value, Version
 from shared.platform.problems import PROBLEM_TYPE
 
 
 class Receipt(Value, frozen=True, kw_only=True, omit_defaults=True):
     """An accepted command. Amount, balance and what is available are in cents.
 
-    `amount` is there when the command named one; `counterpart` is the account that a transfer went into, after it.
+    `amount` is there when the command is about one, `released` is what a capture left of its hold; `counterpart` the
+    account that a transfer or a capture went into, after it.
     """
 
     type: str
     event_id: str
     account_id: AccountId
+    hold_id: HoldId | None = None
     amount: int | None = None
+    released: int | None = None
     balance: int
     available: int
     version: Version
@@ -27,6 +30,7 @@ class NewAccount(Value, frozen=True):
 
     id: AccountId
     name: str
+    asset: Asset
     balance: int
     available: int
     version: Version
@@ -72,14 +76,15 @@ def answer(
         )
     assert o.balance is not None
     assert o.available is not None
-    if o.type == AccountCreated.type:
-        assert o.name is not None
-        return new_account(o.account_id, o.name, o.balance, o.available, o.version, o.position)
+    if created := o.created:
+        return new_account(o.account_id, created.name, created.asset, o.balance, o.available, o.version, o.position)
     return receipt(
         type=o.type,
         event_id=o.event_id,
         account_id=o.account_id,
+        hold_id=o.hold_id,
         amount=o.amount,
+        released=o.released,
         balance=o.balance,
         available=o.available,
         version=o.version,

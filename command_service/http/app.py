@@ -1,6 +1,6 @@
 """The command service's HTTP face: the gate, the commands behind it, and the application for all else."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
@@ -10,6 +10,7 @@ from command_service.http.commands import command_endpoints
 from command_service.http.feed import install_feed
 from command_service.http.openapi import describe_commands
 from command_service.ledger_writer import LedgerWriter
+from shared.events import Asset
 from shared.platform.docs import install_docs
 from shared.platform.gate import Gate
 from shared.platform.problems import install_problem_handlers, problem_responses
@@ -25,10 +26,12 @@ def create_api(
     head: Watermark,
     registry: CollectorRegistry,
     query_url: str,
+    default_asset: Asset,
     hosts: Iterable[str],
-    relay_status: Callable[[], str],
+    status: Callable[[], Mapping[str, str]],
 ) -> Gate:
-    """`query_url` is where accounts are read; `hosts` are the names by which clients may call."""
+    """`query_url` is where accounts are read; `default_asset` is that of accounts for which none is asked; `hosts` are
+    the names by which clients may call; `status` is what the tasks beside the writer say of themselves."""
     app = FastAPI(
         title="Counting House: command service",
         summary="Records commands in the event log.",
@@ -43,9 +46,9 @@ def create_api(
     async def readyz() -> dict[str, str]:
         await event_log.head()
         writer.check_ready()
-        return {"status": "ready", "relay": relay_status()}
+        return {"status": "ready", **status()}
 
     install_operator_routes(app, registry)
     install_docs(app)
     describe_commands(app.openapi())
-    return Gate(app, {"/events": feed, **command_endpoints(writer, query_url)}, hosts)
+    return Gate(app, {"/events": feed, **command_endpoints(writer, query_url, default_asset)}, hosts)

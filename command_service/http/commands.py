@@ -2,19 +2,25 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from operator import attrgetter
 from typing import Annotated, Any, TypeVar
+from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import UNSET, Meta, Struct
+from msgspec.structs import replace
 
 from command_service.account import (
+    Capture,
     Close,
     Command,
     CreateAccount,
     Deposit,
     Freeze,
+    PlaceHold,
+    Release,
     SetOverdraftLimit,
     Transfer,
     Unfreeze,
@@ -23,7 +29,7 @@ from command_service.account import (
 from command_service.http.answers import NewAccount, NewAccountResult, ReceiptResult, Rejection, answer
 from command_service.ledger_writer import LedgerWriter, WriteRequest, fingerprint
 from shared.errors import InvalidRequest
-from shared.events import ACCOUNT_ID_RULE, is_account_id
+from shared.events import ACCOUNT_ID_RULE, Asset, is_account_id, written
 from shared.platform.gate import Answer, Endpoint, Headers, Request
 
 BODY_BYTES_MAX = 64 * 1024
@@ -37,6 +43,9 @@ PATHS: Mapping[str, type[Command]] = {
     "/account/deposit/": Deposit,
     "/account/withdraw/": Withdraw,
     "/account/transfer/": Transfer,
+    "/account/hold/": PlaceHold,
+    "/account/capture/": Capture,
+    "/account/release/": Release,
     "/account/overdraft/": SetOverdraftLimit,
     "/account/freeze/": Freeze,
     "/account/unfreeze/": Unfreeze,
@@ -44,10 +53,9 @@ PATHS: Mapping[str, type[Command]] = {
 }
 """The account's id follows. `/account` alone takes it in the body, and `/commands` takes a list of all of them."""
 
+Moment = Annotated[datetime, Meta(tz=True)]
 Batch = Annotated[list[Command], Meta(max_length=BATCH_COMMANDS_MAX)]
 
-VALID_ID = "-"
-"""In place of an id that a client leaves to us."""
 ESCAPED_NUL = b"\\u0000"
 TRUNCATED, MARGIN = "Input data was truncated", b" " * 6
 """msgspec says so too of half a surrogate pair, unless so many bytes follow."""
@@ -66,18 +74,21 @@ _is_key = re.compile(IDEMPOTENCY_KEY_PATTERN.encode()).fullmatch
 _encode = msgspec.json.Encoder().encode
 
 
-def command_endpoints(writer: LedgerWriter, query_url: str) -> dict[str, Endpoint]:
-    """`query_url` is where accounts are read: the base of `Location`."""
+def command_endpoints(writer: LedgerWriter, query_url: str, default_asset: Asset) -> dict[str, Endpoint]:
+    """`query_url` is where accounts are read: the base of `Location`. `default_asset` is that of accounts for which
+    none is asked."""
 
-    def to_write(headers: Headers, commands: Sequence[Command], asked: object) -> WriteRequest:
+    def to_write(headers: Headers, commands: Sequence[Command], asked: object, atomic: bool = False) -> WriteRequest:
         key, trace = headers.get(b"idempotency-key"), headers.get(b"traceparent")
         if key is not None and not _is_key(key):
             raise InvalidRequest([("Idempotency-Key", "must be 1 to 255 visible ASCII characters, quoted or bare")])
         return WriteRequest(
-            commands,
+            # From here on nothing hangs on the setting, nor does a retry's fingerprint.
+            [_in_asset(command, default_asset) if type(command) is CreateAccount else command for command in commands],
             key.decode().strip('"') if key else None,
             fingerprint(asked) if key else b"",
             trace.decode() if trace and TRACEPARENT.fullmatch(trace) else UNSET,
+            atomic,
         )
 
     async def one(request: Request, read: ReadOne) -> Answer:
@@ -94,7 +105,9 @@ def command_endpoints(writer: LedgerWriter, query_url: str) -> dict[str, Endpoin
 
     async def batch(request: Request) -> Answer:
         commands = _read_batch(await request.body(BATCH_BYTES_MAX))
-        outcomes = await writer.write(to_write(request.headers, commands, commands))
+        atomic = _is_atomic(request.query)
+        asked = {"atomic": commands} if atomic else commands
+        outcomes = await writer.write(to_write(request.headers, commands, asked, atomic))
         return Answer(200, b"application/json", _encode([answer(o, ReceiptResult, NewAccountResult) for o in outcomes]))
 
     def single(read: ReadOne) -> Endpoint:
@@ -105,6 +118,10 @@ def command_endpoints(writer: LedgerWriter, query_url: str) -> dict[str, Endpoin
         "/commands": Endpoint("POST", batch),
         **{path: single(_reader(command)) for path, command in PATHS.items()},
     }
+
+
+def _in_asset(command: CreateAccount, default_asset: Asset) -> CreateAccount:
+    return command if command.asset else replace(command, asset=default_asset)
 
 
 def body_of(command: type[Command], with_id: bool = False) -> type[Struct]:
@@ -125,12 +142,15 @@ def _reader(command: type[Command], with_id: bool = False) -> ReadOne:
     id_at = command.__struct_fields__.index("account_id")
 
     def read(name: str, body: bytes) -> Command:
-        fields = msgspec.structs.astuple(_read(decode, body))
-        asked = make(*fields) if with_id else make(*fields[:id_at], name, *fields[id_at:])
-        for field, account_id in ("id" if with_id else "account_id", asked.account_id), ("to", asked.to):
-            if account_id is not None and not is_account_id(account_id):
+        *fields, if_version, metadata = msgspec.structs.astuple(_read(decode, body))
+        if not with_id:
+            fields.insert(id_at, name)
+        asked = make(*fields, if_version=if_version, metadata=metadata)
+        named = ("id" if with_id else "account_id", asked.account_id), ("to", asked.to), ("hold_id", asked.hold_id)
+        for field, named_id in named:
+            if named_id is not None and not is_account_id(named_id):
                 raise InvalidRequest([(field, f"must be {ACCOUNT_ID_RULE}")])
-        return asked
+        return _with_written_expiry(asked, "expires_at") if isinstance(asked, PlaceHold) else asked
 
     return read
 
@@ -140,12 +160,36 @@ _decode_batch = msgspec.json.Decoder(Batch).decode
 
 def _read_batch(body: bytes) -> list[Command]:
     commands = _read(_decode_batch, body)
-    for field in ("account_id", "to"):
-        account_ids = [VALID_ID if one is None else one for one in map(attrgetter(field), commands)]
-        if not all(map(is_account_id, account_ids)):
-            wrong = next(number for number, account_id in enumerate(account_ids) if not is_account_id(account_id))
+    for field in ("account_id", "to", "hold_id"):
+        named = list(map(attrgetter(field), commands))
+        if not all(map(is_account_id, filter(None, named))):
+            wrong = next(number for number, one in enumerate(named) if one is not None and not is_account_id(one))
             raise InvalidRequest([(f"{wrong}.{field}", f"must be {ACCOUNT_ID_RULE}")])
+    for number, command in enumerate(commands):
+        if type(command) is PlaceHold:
+            commands[number] = _with_written_expiry(command, f"{number}.expires_at")
     return commands
+
+
+def _is_atomic(query: bytes) -> bool:
+    """Raises `InvalidRequest`."""
+    asked = [value for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True) if name == "atomic"]
+    if asked not in ([], ["true"], ["false"]):
+        raise InvalidRequest([("atomic", "must be true or false, and there once")])
+    return asked == ["true"]
+
+
+def _with_written_expiry(command: PlaceHold, field: str) -> PlaceHold:
+    """With `expires_at` as an event's time is written, to the nearest microsecond. Raises `InvalidRequest`."""
+    if command.expires_at is None:
+        return command
+    try:
+        expires_at = written(msgspec.convert(command.expires_at, Moment))
+    except (ValueError, OverflowError):
+        raise InvalidRequest(
+            [(field, "must be a date and time as in RFC 3339, with its offset, in the years 1 to 9999 of UTC")]
+        ) from None
+    return msgspec.structs.replace(command, expires_at=expires_at)
 
 
 def _read(decode: Callable[[bytes], T], body: bytes) -> T:
@@ -165,8 +209,12 @@ def _fault(error: Exception) -> tuple[str, str]:
     """The field that is at fault, as `0.amount`, and what is wrong with it."""
     if not isinstance(error, msgspec.ValidationError):
         return "body", f"is no JSON: {error}"
-    detail, _, place = str(error).partition(" - at `$")
-    field = place.rstrip("`").replace("[", ".").replace("]", "").lstrip(".")
+    detail, in_key, place = str(error).partition(" - at `key` in `$")
+    if in_key:
+        detail += " as key"
+    else:
+        detail, _, place = detail.partition(" - at `$")
+    field = place.rstrip("`").removesuffix("[...]").replace("[", ".").replace("]", "").lstrip(".")
     if named := FIELD_NAMED.fullmatch(detail):
         detail, field = f"{named[1]} field", f"{field}.{named[2]}".lstrip(".")
     return field[:FAULT_CHARS_MAX] or "body", detail[:FAULT_CHARS_MAX]
@@ -185,4 +233,5 @@ def _refuse_nul(asked: Any, field: str) -> None:
                 _refuse_nul(item, f"{field}.{number}")
         case dict():
             for name, value in asked.items():
+                _refuse_nul(name, field)
                 _refuse_nul(value, f"{field}.{name}")

@@ -27,6 +27,12 @@ ACCOUNT_ID: Document = {
     "schema": {"type": "string", "pattern": ACCOUNT_ID_PATTERN},
     "description": ACCOUNT_ID_RULE,
 }
+ATOMIC: Document = {
+    "name": "atomic",
+    "in": "query",
+    "schema": {"type": "boolean", "default": False},
+    "description": "All or nothing: when one command is rejected, all others are too, as `linked-command-rejected`.",
+}
 
 
 def describe_commands(document: Document) -> None:
@@ -50,7 +56,7 @@ def describe_commands(document: Document) -> None:
         operation = _operation(summary, parameters, body, {**accepted, "400": rejected})
         document["paths"].setdefault(path, {})["post"] = operation
     done = {"200": _response("A result for each command, in order, with the status it would have had alone.", results)}
-    operation = _operation("Record many commands in one transaction", [IDEMPOTENCY_KEY], items, done)
+    operation = _operation("Record many commands in one transaction", [IDEMPOTENCY_KEY, ATOMIC], items, done)
     document["paths"]["/commands"] = {"post": operation}
 
 

@@ -70,6 +70,12 @@ class ImpossibleEvents(LedgerError):
     """A view can't hold what these events would make of it: no ledger has recorded them. `str()` says what."""
 
 
+class TornViews(CorruptStore):
+    """These tables are not of one moment: a copy of them was put together from several. `str()` says where."""
+
+    slug, title = "torn-views", "Views of more than one moment"
+
+
 class OtherViews(CorruptStore):
     """These tables do not hold the views that they are asked for."""
 

@@ -31,9 +31,15 @@ def route(app: FastAPI | APIRouter, path: str, method: str, **options: Any) -> C
 
 
 def read_query(query: bytes, model: type[Q]) -> Q:
-    """As the application would read it. Raises `InvalidRequest`."""
+    """As the application would read it. Raises `InvalidRequest`, also when it says twice what it may say once."""
+    said = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    asked = dict(said)
+    if len(asked) < len(said):
+        names = [name for name, _ in said]
+        if repeated := [(name, "was sent twice; send it once") for name in model.model_fields if names.count(name) > 1]:
+            raise InvalidRequest(repeated)
     try:
-        return model.model_validate(dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)))
+        return model.model_validate(asked)
     except ValidationError as error:
         raise InvalidRequest([(".".join(map(str, e["loc"])), e["msg"]) for e in error.errors()]) from None
 

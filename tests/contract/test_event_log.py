@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from command_service.account import Account
-from command_service.event_log import Answer, EventLog, Lease
+from command_service.account import Account, Hold
+from command_service.event_log import BEFORE_ALL, CLERK_LEASE_SECONDS, Answer, EventLog, Lease
 from command_service.event_log.runs import RUN_BYTES_MAX, RUN_EVENTS_MAX, Run
-from command_service.states import State, encode_account
+from command_service.states import HoldKey, State, encode_account
 from shared.chain import CHAIN_START, START, ChainAt, extend
-from shared.events import AccountCreated, AccountId, Position, Version
+from shared.events import AccountCreated, AccountId, HoldId, Position, Version
 from tests.contract.conftest import OpenEventLog
-from tests.examples import ALICE, BOB, CREATED, DEPOSIT_REJECTED, DEPOSITED, INT64_MAX, WITHDRAWN, logged
+from tests.examples import ALICE, BOB, CREATED, DEPOSIT_REJECTED, DEPOSITED, HOLD, INT64_MAX, WITHDRAWN, at, logged
 
 ALL = 1_000_000
 """Events or bytes: more than any test has."""
@@ -295,6 +295,92 @@ async def test_runs_have_limits_in_events_and_bytes(event_log: EventLog) -> None
     assert [event for run in runs for event in run.events] == log
     assert max(len(run.events) for run in runs) == RUN_EVENTS_MAX
     assert max(sum(map(len, run.events)) for run in runs) <= RUN_BYTES_MAX
+
+
+OF_ALICE: HoldKey = (ALICE, HOLD)
+OF_BOB: HoldKey = (BOB, HOLD)
+OTHER_OF_BOB: HoldKey = (BOB, HoldId("\"'] order"))
+HOLDS = {OF_ALICE: Hold(60), OF_BOB: Hold(INT64_MAX, at(30)), OTHER_OF_BOB: Hold(1, at(20))}
+
+
+async def put_holds(log: EventLog, holds: Mapping[HoldKey, Hold | None]) -> None:
+    async with log.append(set(), set(), holds.keys()) as append:
+        await append.commit([], append.time, {}, {}, holds)
+
+
+async def listed(log: EventLog) -> dict[HoldKey, Hold]:
+    holds: list[tuple[HoldKey, Hold]] = []
+    while found := await log.holds(holds[-1][0] if holds else None):
+        holds += found
+    assert holds == sorted(holds, key=lambda hold: hold[0])
+    return dict(holds)
+
+
+async def test_an_append_reads_the_open_holds_asked_for(open_event_log: OpenEventLog) -> None:
+    async with open_event_log() as log:
+        await put_holds(log, HOLDS)
+    async with open_event_log() as log:
+        async with log.append({ALICE}, set(), {OF_ALICE, OTHER_OF_BOB, (ALICE, HoldId("another"))}) as append:
+            assert append.holds == {OF_ALICE: HOLDS[OF_ALICE], OTHER_OF_BOB: HOLDS[OTHER_OF_BOB]}
+        async with log.append({ALICE}, set()) as append:
+            assert append.holds == {}
+        assert await listed(log) == HOLDS
+
+
+async def test_a_hold_is_replaced_by_its_next_form_or_gone(event_log: EventLog) -> None:
+    await put_holds(event_log, HOLDS)
+    await put_holds(event_log, {OF_ALICE: None, OF_BOB: Hold(7), (ALICE, HoldId("never")): None})
+    assert await listed(event_log) == {OF_BOB: Hold(7), OTHER_OF_BOB: HOLDS[OTHER_OF_BOB]}
+    assert await event_log.first_expiry() == at(20)
+    await put_holds(event_log, {OTHER_OF_BOB: None, OF_ALICE: Hold(5, at(40))})
+    assert await listed(event_log) == {OF_BOB: Hold(7), OF_ALICE: Hold(5, at(40))}
+    assert await event_log.first_expiry() == at(40)
+
+
+async def test_holds_that_are_not_committed_are_not_there(event_log: EventLog) -> None:
+    await put_holds(event_log, HOLDS)
+    with pytest.raises(ZeroDivisionError):
+        async with event_log.append(set(), set(), HOLDS.keys()):
+            raise ZeroDivisionError
+    await record(event_log, [], {}, {"key": ANSWER})
+    with pytest.raises(ValueError, match=r"\S"):
+        async with event_log.append(set(), set(), HOLDS.keys()) as append:
+            await append.commit([], append.time, {}, {"key": ANSWER}, dict.fromkeys(HOLDS))
+    assert await listed(event_log) == HOLDS
+
+
+async def test_an_append_takes_as_many_holds_as_a_transaction_has(event_log: EventLog) -> None:
+    holds = {(AccountId(f"account-{n % 7}"), HoldId(f"{n}")): Hold(n + 1, at(n % 60)) for n in range(10_000)}
+    await put_holds(event_log, holds)
+    async with event_log.append(set(), set(), holds.keys()) as append:
+        assert append.holds == holds
+    assert await listed(event_log) == holds
+    await put_holds(event_log, dict.fromkeys(holds))
+    assert await listed(event_log) == {}
+
+
+async def test_due_holds_are_found_earliest_first_and_those_without_expiry_never(event_log: EventLog) -> None:
+    assert await event_log.first_expiry() is None
+    assert await event_log.due_holds(BEFORE_ALL, at(59), 10) == []
+    await put_holds(event_log, HOLDS)
+    assert await event_log.first_expiry() == at(20)
+    first, second = (at(20), *OTHER_OF_BOB), (at(30), *OF_BOB)
+    for time, due in [(at(19), []), (at(20), [first]), (at(29), [first]), (at(30), [first, second])]:
+        assert await event_log.due_holds(BEFORE_ALL, time, 10) == due
+    assert await event_log.due_holds(BEFORE_ALL, at(59), 1) == [first]
+    assert await event_log.due_holds(first, at(59), 1) == [second]
+    assert await event_log.due_holds(second, at(59), 1) == []
+
+
+async def test_one_clerk_leads_until_it_ends_or_its_lease_does(open_event_log: OpenEventLog) -> None:
+    async with open_event_log() as log:
+        assert await log.lead_clerk("one")
+        assert await log.lead_clerk("one")
+        await log.end_clerk_lease("one")
+        assert await log.lead_clerk("other")
+    async with open_event_log() as log, asyncio.timeout(10 * CLERK_LEASE_SECONDS):
+        while not await log.lead_clerk("one"):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 async def test_states_and_answers_are_listed_in_order(open_event_log: OpenEventLog) -> None:

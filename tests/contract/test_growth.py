@@ -5,16 +5,16 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from command_service.account import CreateAccount
+from command_service.account import Capture, CreateAccount, PlaceHold
 from command_service.event_log import EventLog, recent_states
 from command_service.event_log.postgres import PostgresEventLog
 from command_service.event_log.runs import RUN_EVENTS_MAX
 from command_service.event_log.sqlite import SqliteEventLog
 from command_service.ledger_writer import WriteRequest
-from shared.events import AccountId
+from shared.events import AccountId, HoldId
 from tests.contract.conftest import closed_at_the_end
 from tests.contract.test_ledger import Ledger, running
-from tests.examples import ALICE, CREATE, deposit
+from tests.examples import ALICE, CREATE, HOLD, deposit
 
 MANY = 3_000
 
@@ -52,6 +52,23 @@ async def test_a_deposit_takes_as_many_statements_after_many_events_and_accounts
     assert after == before
     assert (before.count("COMMIT"), sum(statement.startswith("BEGIN") for statement in before)) == (1, 1)
     assert len(before) <= 10
+
+
+async def test_a_hold_takes_as_many_statements_beside_many_as_alone(event_log: EventLog) -> None:
+    request = WriteRequest([PlaceHold(ALICE, 1, HoldId("one"), "9999-01-01T00:00:00.000000Z"), Capture(ALICE, HOLD)])
+    async with running(event_log) as ledger:
+        await ledger.writer.write(WriteRequest([CREATE, deposit(10 * MANY), PlaceHold(ALICE, 1, HOLD)]))
+        before = await statements_of(ledger, request)
+        await ledger.writer.write(
+            WriteRequest([*(PlaceHold(ALICE, 1, HoldId(f"h-{n}")) for n in range(MANY)), PlaceHold(ALICE, 1, HOLD)])
+        )
+        await ledger.writer.write(WriteRequest([Capture(ALICE, HoldId("one"))]))
+        after = await statements_of(ledger, request)
+        without = await statements_of(ledger, WriteRequest([deposit(1)]))
+        assert after == before
+        # Who names no hold asks for none.
+        assert len(before) - len(without) == (2 if isinstance(event_log, PostgresEventLog) else 3)
+        assert not any("hold" in statement for statement in without)
 
 
 async def test_many_commands_take_as_many_statements_on_postgresql_as_one(database_url: str) -> None:

@@ -12,24 +12,27 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from command_service import ledger_writer
-from command_service.account import Command, CreateAccount, Deposit, Withdraw
+from command_service.account import Command, CreateAccount, Deposit, Transfer, Withdraw, command_of
 from command_service.event_log import EventLog
 from command_service.event_log.sqlite import SqliteEventLog
-from command_service.ledger_writer import COMMANDS_WAITING_MAX, LedgerWriter, WriteRequest
+from command_service.ledger_writer import COMMANDS_WAITING_MAX, LedgerWriter, Outcome, WriteRequest
+from command_service.verify import verify
 from projection_service.projection import Projection
 from projection_service.view_store.sqlite import SqliteViewStore
 from projection_service.views import VIEWS
 from projection_service.views.accounts.tables import read_accounts
-from projection_service.views.reserve.tables import read_reserve
+from projection_service.views.reserve.tables import read_page
 from shared.chain import extend
 from shared.errors import IdempotencyKeyReused, LedgerError, NotReady, Overloaded, StoreUnavailable
-from shared.events import AccountId, Position, RecordedEvent, decode_events, join_events
+from shared.events import AccountCreated, AccountId, Position, RecordedEvent, decode_events, entries, join_events
 from shared.platform.watermark import Watermark
 from tests.contract.conftest import OpenEventLog, closed_at_the_end
-from tests.examples import ALICE, BOB, CREATE, INT64_MAX, deposit, withdraw
+from tests.examples import ALICE, BOB, CREATE, INT64_MAX, deposit, transfer, withdraw
 
 ALL = 2**31
 
@@ -76,10 +79,74 @@ amounts = st.one_of(
     st.integers(-(2**63), INT64_MAX),
 )
 commands = st.one_of(
-    st.builds(CreateAccount, st.text(texts, min_size=1, max_size=5), accounts),
+    st.builds(
+        CreateAccount,
+        st.text(texts, min_size=1, max_size=5),
+        accounts,
+        st.sampled_from([None, "USD/2", "EUR/2", "EUR/2", "BTC/8"]),
+    ),
     st.builds(Deposit, accounts, amounts, st.text(texts, max_size=5)),
     st.builds(Withdraw, accounts, amounts, st.text(texts, max_size=5)),
+    st.builds(Transfer, accounts, accounts, st.integers(-1, 300)),
 )
+
+
+def asking(command: Command, if_version: int | UnsetType, metadata: dict[str, str] | UnsetType) -> Command:
+    return replace(command, if_version=if_version, metadata=metadata)
+
+
+asking_commands = st.builds(
+    asking,
+    st.one_of(
+        commands,
+        st.builds(Transfer, accounts, accounts, st.integers(0, 9)),
+        st.builds(Deposit, accounts, st.integers(1, 9)),
+    ),
+    st.one_of(st.just(UNSET), st.just(UNSET), st.just(UNSET), st.integers(0, 4)),
+    st.one_of(st.just(UNSET), st.dictionaries(st.text(texts, max_size=3), st.text(texts, max_size=3), max_size=3)),
+)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(before=st.lists(asking_commands, max_size=8), batch=st.lists(asking_commands, max_size=6))
+def test_an_atomic_request_is_what_its_commands_come_to_one_by_one_or_nothing(
+    before: list[Command], batch: list[Command]
+) -> None:
+    created: list[Command] = [CreateAccount("Alice", ALICE), CreateAccount("Bob", BOB)]
+    asyncio.run(check_all_or_nothing([*created, *before], batch))
+
+
+async def check_all_or_nothing(before: list[Command], batch: list[Command]) -> None:
+    with TemporaryDirectory() as folder:
+        async with (
+            closed_at_the_end(SqliteEventLog.open(Path(folder) / "atomic.sqlite3")) as log,
+            closed_at_the_end(SqliteEventLog.open(Path(folder) / "copy.sqlite3")) as copy,
+            running(log) as atomic,
+            running(copy) as one_by_one,
+        ):
+            for ledger in (atomic, one_by_one):
+                await ledger.writer.write(WriteRequest(before))
+            told = await atomic.writer.write(WriteRequest(batch, atomic=True))
+            alone = [(await one_by_one.writer.write(WriteRequest([command])))[0] for command in batch]
+            events, events_alone = [
+                [event.event for event in (await ledger.events())[len(before) :]] for ledger in (atomic, one_by_one)
+            ]
+            first = next((number for number, outcome in enumerate(alone) if outcome.reason), None)
+            if first is None:
+                assert events == events_alone
+                assert [replace(one, event_id="") for one in told] == [replace(one, event_id="") for one in alone]
+            else:
+                assert events[first] == events_alone[first]
+                assert [outcome.reason for outcome in told] == [
+                    alone[first].reason if number == first else "linked-command-rejected" for number in range(len(told))
+                ]
+                assert [command_of(event) for event in (await atomic.events())[len(before) :]] == [
+                    replace(command, metadata=command.metadata or UNSET) for command in batch
+                ]
+                balances = fold(await atomic.events())
+                assert [one.balance for one in told] == [balances.get(one.account_id) for one in told]
+            assert [outcome.position for outcome in told] == [outcome.position for outcome in alone]
+            assert (await verify(log)).position == len(before) + len(batch)
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
@@ -114,7 +181,17 @@ async def check_that_it_adds_up(requests: list[list[Command]], page: int) -> Non
                 await apply(projection, events[first : first + page])
             stored = await read_accounts(views.read, [AccountId(name) for name in ("alice", "bob", "carol")])
             assert {account.id: account.balance for account in stored.values()} == balances
-            assert (await read_reserve(views.read))[0].amount == sum(balances.values())
+            assets = {
+                event.account_id: event.event.asset for event in events if isinstance(event.event, AccountCreated)
+            }
+            assert {account.id: account.asset for account in stored.values()} == assets
+            reserves = {asset: reserve.amount for asset, reserve in (await read_page(views.read, "", 10))[0]}
+            moved = [entry[:2] for event in events for entry in entries(event.account_id, event.event)]
+            for amounts in (balances.items(), moved):
+                sums = dict.fromkeys(["USD/2", *assets.values()], 0)
+                for account_id, amount in amounts:
+                    sums[assets[account_id]] += amount
+                assert reserves == sums
 
 
 async def apply(projection: Projection, events: list[RecordedEvent]) -> None:
@@ -132,15 +209,19 @@ def fold(events: Sequence[RecordedEvent]) -> dict[AccountId, int]:
     versions: dict[AccountId, int] = {}
     for recorded in events:
         account_id = recorded.account_id
-        versions[account_id] = versions.get(account_id, 0) + 1
-        assert recorded.version == versions[account_id]
+        for changed, version in recorded.streams():
+            versions[changed] = versions.get(changed, 0) + 1
+            assert version == versions[changed]
         match type(recorded.event).__name__:
             case "AccountCreated":
                 balances[account_id] = 0
             case "AmountDeposited":
-                balances[account_id] += recorded.event.amount  # type: ignore[union-attr]
+                balances[account_id] += recorded.event.amount  # type: ignore[union-attr, operator]
             case "AmountWithdrawn":
-                balances[account_id] -= recorded.event.amount  # type: ignore[union-attr]
+                balances[account_id] -= recorded.event.amount  # type: ignore[union-attr, operator]
+            case "MoneyTransferred":
+                balances[account_id] -= recorded.event.amount  # type: ignore[union-attr, operator]
+                balances[recorded.event.to] += recorded.event.amount  # type: ignore[union-attr, operator, index]
         assert 0 <= balances.get(account_id, 0) <= INT64_MAX
     return balances
 
@@ -175,6 +256,87 @@ async def test_each_command_sees_what_those_before_it_did_in_the_same_transactio
         ("insufficient-funds", 2, 6),
         ("account-already-exists", 2, 7),
     ]
+
+
+def results(outcomes: Sequence[Outcome]) -> list[tuple[str | None, int | None, int, int]]:
+    return [(outcome.reason, outcome.balance, outcome.version, outcome.position) for outcome in outcomes]
+
+
+LINKED = "linked-command-rejected"
+
+
+async def test_of_an_atomic_request_nothing_takes_effect_when_one_command_is_rejected(ledger: Ledger) -> None:
+    write, bob = ledger.writer.write, CreateAccount("Bob", BOB)
+    await write(WriteRequest([CREATE, bob, deposit(10)]))
+    told = await write(WriteRequest([transfer(4), transfer(3, ALICE, BOB), withdraw(10), deposit(1)], atomic=True))
+    assert results(told) == [
+        (LINKED, 10, 3, 4),
+        (LINKED, 0, 2, 5),
+        ("insufficient-funds", 10, 4, 6),
+        (LINKED, 10, 5, 7),
+    ]
+    told = await write(WriteRequest([transfer(4), transfer(3, ALICE, BOB), withdraw(9), deposit(1)], atomic=True))
+    assert results(told) == [(None, 6, 6, 8), (None, 1, 4, 9), (None, 0, 8, 10), (None, 1, 9, 11)]
+    assert fold(await ledger.events()) == {ALICE: 1, BOB: 1}
+    assert (await verify(ledger.log)).position == 11
+
+
+async def test_commands_of_an_atomic_request_see_what_those_before_them_did(ledger: Ledger) -> None:
+    commands = [
+        replace(CREATE, if_version=0),
+        replace(deposit(10), if_version=1),
+        CreateAccount("Bob", BOB),
+        replace(transfer(4), if_version=2),
+        replace(deposit(1, BOB), if_version=2),
+        replace(withdraw(5, BOB), if_version=3),
+    ]
+    told = await ledger.writer.write(WriteRequest(commands, atomic=True))
+    assert [(one.reason, one.balance) for one in told] == [(None, n) for n in (0, 10, 0, 6, 5, 0)]
+
+
+async def test_an_atomic_request_whose_first_or_only_command_is_rejected_says_why(ledger: Ledger) -> None:
+    carol = CreateAccount("Carol")
+    assert results(await ledger.writer.write(WriteRequest([], atomic=True))) == []
+    told = await ledger.writer.write(WriteRequest([withdraw(1), carol, CREATE], atomic=True))
+    assert results(told) == [("account-not-found", None, 1, 1), (LINKED, None, 1, 2), (LINKED, None, 2, 3)]
+    (only,) = await ledger.writer.write(WriteRequest([withdraw(1)], "one", atomic=True))
+    assert (only.reason, only.version) == ("account-not-found", 3)
+    assert results(await ledger.writer.write(WriteRequest([CREATE], "two", atomic=True))) == [(None, 0, 4, 5)]
+    assert (await verify(ledger.log)).position == 5
+
+
+async def test_atomic_requests_of_one_transaction_see_each_other_and_are_each_whole_or_nothing(ledger: Ledger) -> None:
+    requests = [
+        WriteRequest([CREATE, deposit(5)], atomic=True),
+        WriteRequest([deposit(5), withdraw(11)], atomic=True),
+        WriteRequest([deposit(5), withdraw(11)]),
+        WriteRequest([deposit(1), withdraw(11)], atomic=True),
+    ]
+    first, *others = requests
+    await ledger.writer.write(first)
+    told = await asyncio.gather(*(ledger.writer.write(request) for request in others))
+    assert [results(outcomes) for outcomes in told] == [
+        [(LINKED, 5, 3, 3), ("insufficient-funds", 5, 4, 4)],
+        [(None, 10, 5, 5), ("insufficient-funds", 10, 6, 6)],
+        [(None, 11, 7, 7), (None, 0, 8, 8)],
+    ]
+    assert (await verify(ledger.log)).position == 8
+
+
+async def test_a_retry_is_answered_as_before_whatever_the_version_is_by_then(ledger: Ledger) -> None:
+    await ledger.writer.write(WriteRequest([CREATE]))
+    good = WriteRequest([replace(deposit(5), if_version=1)], "good", b"a")
+    late = WriteRequest([replace(deposit(5), if_version=1)], "late", b"b")
+    told = [await ledger.writer.write(request) for request in (good, late)]
+    assert [results(outcomes) for outcomes in told] == [[(None, 5, 2, 2)], [("version-mismatch", 5, 3, 3)]]
+    assert [await ledger.writer.write(request) for request in (good, late)] == told
+    assert await ledger.log.head() == 3
+
+
+async def test_an_account_without_an_id_of_its_own_has_no_version_yet(ledger: Ledger) -> None:
+    commands = [CreateAccount("Carol", if_version=0), CreateAccount("Carol", if_version=1)]
+    told = await ledger.writer.write(WriteRequest(commands))
+    assert results(told) == [(None, 0, 1, 1), ("version-mismatch", None, 1, 2)]
 
 
 async def test_a_full_queue_refuses_more_and_records_nothing_of_it(ledger: Ledger) -> None:

@@ -23,7 +23,7 @@ from projection_service.projection import Projection
 from projection_service.view_store.postgres import PostgresViewStore
 from projection_service.views import VIEWS
 from projection_service.views.accounts.tables import read_account, read_accounts
-from projection_service.views.reserve.tables import read_reserve
+from projection_service.views.reserve.tables import read_reserves
 from scripts.ports import free_ports
 from scripts.postgres import PostgresCluster
 from shared.errors import (
@@ -34,7 +34,7 @@ from shared.errors import (
     OutcomeUnknown,
     StoreUnavailable,
 )
-from shared.events import AccountId, AmountDeposited, Position, RecordedEvent, decode_events, join_events
+from shared.events import USD, AccountId, AmountDeposited, Position, RecordedEvent, decode_events, join_events
 from shared.platform import postgres
 from shared.platform.watermark import follow
 from tests.conftest import running_cluster
@@ -54,7 +54,19 @@ from tests.contract.test_event_log import (
 )
 from tests.contract.test_ledger import Ledger, apply, balances_after_each, fold, running
 from tests.contract.test_sqlite_files import EARLIER
-from tests.examples import ALICE, BOB, CREATE, CREATED, DEPOSITED, WITHDRAWN, deposit, logged, recorded, withdraw
+from tests.examples import (
+    ALICE,
+    BOB,
+    CREATE,
+    CREATED,
+    CREATED_IN_EUR,
+    DEPOSITED,
+    WITHDRAWN,
+    deposit,
+    logged,
+    recorded,
+    withdraw,
+)
 
 S = TypeVar("S", bound=Closable)
 T = TypeVar("T")
@@ -647,7 +659,7 @@ async def test_a_database_shows_people_every_event_with_its_position(database_ur
             assert await connection.fetchval(asked, text) == [n for n in range(1, 301) if n % len(texts) == number]
 
 
-EVENTS = [recorded(1, CREATED, ALICE, 1), recorded(2, CREATED, BOB, 1)] + [
+EVENTS = [recorded(1, CREATED, ALICE, 1), recorded(2, CREATED_IN_EUR, BOB, 1)] + [
     recorded(position, DEPOSITED if version % 2 == 0 else WITHDRAWN, account_id, version)
     for version in range(2, 42)
     for position, account_id in ((2 * version - 1, ALICE), (2 * version, BOB))
@@ -665,8 +677,10 @@ async def apply_all(projection: Projection, page: int) -> None:
 
 async def assert_folded_once(views: PostgresViewStore, events: Sequence[RecordedEvent]) -> None:
     balances = fold(events)
-    (reserve, position), accounts = await read_reserve(views.read), await read_accounts(views.read, [ALICE, BOB])
-    assert (position, reserve.amount) == (len(events), sum(balances.values()))
+    reserves, accounts = await read_reserves(views.read, ["EUR/2"]), await read_accounts(views.read, [ALICE, BOB])
+    sums = {USD: balances.get(ALICE, 0)} | ({"EUR/2": balances[BOB]} if BOB in balances else {})
+    assert reserves.position == len(events)
+    assert {asset: reserve.amount for asset, reserve in reserves.by_asset.items()} == sums
     assert {account.id: account.balance for account in accounts.values()} == balances
     assert {id_: account.version for id_, account in accounts.items()} == Counter(event.account_id for event in events)
 

@@ -12,26 +12,42 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from command_service.account import Close, Command, CreateAccount, Freeze, SetOverdraftLimit, Unfreeze
+from command_service.account import (
+    Capture,
+    Close,
+    Command,
+    CreateAccount,
+    Freeze,
+    Hold,
+    PlaceHold,
+    Release,
+    SetOverdraftLimit,
+    Unfreeze,
+    hold_after,
+)
 from command_service.event_log import recent_states, runs, sqlite
 from command_service.event_log.sqlite import SqliteEventLog
 from command_service.ledger_writer import WriteRequest
-from command_service.states import State, states_after
+from command_service.states import HoldKey, State, states_after
 from command_service.verify import verify
 from shared.errors import CorruptStore, OutcomeUnknown
-from shared.events import AccountId, RecordedEvent, decode_events, join_events
+from shared.events import AccountId, HoldId, RecordedEvent, decode_events, join_events
 from tests.contract.conftest import closed_at_the_end
-from tests.contract.test_event_log import LOG, STATES, record, state, stored
+from tests.contract.test_event_log import LOG, STATES, listed, record, state, stored
 from tests.contract.test_ledger import running
 from tests.examples import ALICE, BOB, DEPOSIT_REJECTED, deposit, logged, transfer, withdraw
 
 IDS = [AccountId(name) for name in "abcdefgh"]
 ids = st.sampled_from(IDS)
+hold_ids = st.sampled_from([HoldId("x"), HoldId("y")])
 commands = st.one_of(
     st.builds(CreateAccount, st.just("Alice"), ids),
     st.builds(deposit, st.integers(0, 3), ids),
     st.builds(withdraw, st.integers(0, 3), ids),
     st.builds(transfer, st.integers(0, 3), ids, ids),
+    st.builds(PlaceHold, ids, st.integers(0, 3), hold_ids),
+    st.builds(Capture, ids, hold_ids, st.none() | st.integers(0, 3), st.none() | ids),
+    st.builds(Release, ids, hold_ids),
     st.builds(SetOverdraftLimit, ids, st.integers(0, 3)),
     *(st.builds(command, ids) for command in (Freeze, Unfreeze, Close)),
 )
@@ -52,12 +68,22 @@ def folded(events: Sequence[RecordedEvent]) -> dict[AccountId, State]:
     return states
 
 
+def folded_holds(events: Sequence[RecordedEvent]) -> dict[HoldKey, Hold]:
+    holds: dict[HoldKey, Hold | None] = {}
+    for event in events:
+        if hold_id := getattr(event.event, "hold_id", None):
+            key = event.account_id, hold_id
+            holds[key] = hold_after(holds.get(key), event.event)
+    return {key: hold for key, hold in holds.items() if hold}
+
+
 async def check(log: SqliteEventLog) -> None:
-    """Each state is what its account's events, replayed from the first one, have come to."""
+    """Each state, and each hold, is what its account's events, replayed from the first one, have come to."""
     events = decode_events(join_events(await stored(log)))
     async with log.append(IDS, set()) as append:
         assert append.head.position == len(events)
         assert append.states == folded(events)
+    assert await listed(log) == folded_holds(events)
     await verify(log)
 
 

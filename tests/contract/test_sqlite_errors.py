@@ -12,7 +12,7 @@ from command_service.event_log.sqlite import SqliteEventLog
 from projection_service.view_store import OtherViews
 from projection_service.view_store.sqlite import SqliteViewStore
 from projection_service.views.accounts.tables import read_account
-from projection_service.views.reserve.tables import read_reserve
+from projection_service.views.reserve.tables import read_page
 from shared.errors import CorruptStore, LedgerError, StoreUnavailable
 from shared.events import AccountId
 from shared.platform.sqlite import SqliteConnection
@@ -160,7 +160,7 @@ async def test_a_view_that_another_process_has_taken_away_is_told_so(tmp_path: P
     async with closed_at_the_end(Views.open(path)) as one, closed_at_the_end(Views.open(path, ["accounts"])):
         for read in (one.read, partial(one.read_for_fold, BEGINNING)):
             with pytest.raises(OtherViews, match="another PROJECTION_VIEWS"):
-                await read_reserve(read)
+                await read_page(read, "", 1)
 
 
 def test_a_closed_connection_is_a_bug(tmp_path: Path) -> None:

@@ -20,11 +20,15 @@ import msgspec
 import pytest
 
 from command_service.account import (
+    Capture,
     Close,
     Command,
     CreateAccount,
     Deposit,
+    ExpireHold,
     Freeze,
+    PlaceHold,
+    Release,
     SetOverdraftLimit,
     Transfer,
     Unfreeze,
@@ -37,7 +41,7 @@ from command_service.ledger_writer import WriteRequest
 from command_service.verify import verify
 from shared.chain import START, ChainAt, extend
 from shared.errors import CorruptStore, LedgerError
-from shared.events import EVENT_TYPES, AccountId, Position, decode_events, join_events
+from shared.events import EVENT_TYPES, AccountId, HoldId, Position, decode_events, join_events, written
 from tests.contract.conftest import OpenEventLog, closed_at_the_end
 from tests.contract.test_event_log import ALL
 from tests.contract.test_ledger import Ledger, running
@@ -59,7 +63,7 @@ def some_command(number: int) -> Command:
     account_id = IDS[number % 7 % 4]
     match number % 6:
         case 0:
-            return CreateAccount("Alice", account_id)
+            return CreateAccount("Alice", account_id, "EUR/2")
         case 1:
             return Withdraw(account_id, number % 40)
         case 2:
@@ -79,15 +83,35 @@ def some_commands(number: int, first: int = 0) -> list[Command]:
 
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+ERIN, FRANK = AccountId("erin"), AccountId("frank")
+NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
+LATER = written(NOON + timedelta(hours=1))
+SOON = written(NOON + timedelta(seconds=20))
+"""Before the last request."""
+
+
+def hold(hold_id: str, amount: int, expires_at: str | None = None) -> Command:
+    return PlaceHold(ERIN, amount, HoldId(hold_id), expires_at, "books")
+
+
+OF_HOLDS = [
+    WriteRequest([CreateAccount("Erin", ERIN), Deposit(ERIN, 100), CreateAccount("Frank", FRANK)]),
+    WriteRequest([hold("a", 30), hold("b", 20, LATER), hold("c", 10, SOON), hold("d", 41)]),
+    WriteRequest([Capture(ERIN, HoldId("a"), 20, FRANK), Capture(ERIN, HoldId("a")), Release(ERIN, HoldId("b"))]),
+    WriteRequest([Release(ERIN, HoldId("b")), hold("a", 5), hold("b", 7, LATER)]),
+    WriteRequest([ExpireHold(ERIN, HoldId("c"))]),
+]
+"""Two are open at the end."""
 HISTORY = [
     WriteRequest([CreateAccount("Alice", IDS[0])]),
     WriteRequest([Deposit(IDS[0], 100, "salary")], "short", b"fingerprint"),
-    WriteRequest([CreateAccount("Bob", IDS[1]), CreateAccount("Carol", IDS[2])]),
+    WriteRequest([CreateAccount("Bob", IDS[1]), CreateAccount("Carol", IDS[2], "EUR/2")]),
     WriteRequest([], "nothing", b"fingerprint"),
     WriteRequest(some_commands(40), "long", b"another fingerprint"),
     *(WriteRequest([command], traceparent=TRACE) for command in some_commands(10, 40)),
     WriteRequest(some_commands(200, 50)),
     WriteRequest(some_commands(20, 250), "last", b""),
+    *OF_HOLDS,
 ]
 EVENTS = sum(len(request.commands) for request in HISTORY)
 
@@ -97,7 +121,7 @@ async def write_history(log: EventLog, history: Sequence[WriteRequest] = HISTORY
     seconds = count()
 
     def now() -> datetime:
-        return datetime(2026, 11, 23, 12, tzinfo=UTC) + timedelta(seconds=next(seconds))
+        return NOON + timedelta(seconds=next(seconds))
 
     async with running(log, now) as ledger:
         for request in history:
@@ -140,10 +164,14 @@ async def test_a_log_is_passed_while_it_is_written_to(event_log: EventLog, monke
     async def write(ledger: Ledger) -> None:
         for number in range(150):
             commands = some_commands(chance.choice([0, 1, 2, 3, 30]), chance.randrange(100))
-            await ledger.writer.write(WriteRequest(commands, chance.choice([None, f"key-{number}"])))
+            commands += [chance.choice(of_holds) for _ in range(chance.choice([0, 1, 30]))]
+            key, atomic = chance.choice([None, f"key-{number}"]), chance.random() < 0.3
+            await ledger.writer.write(WriteRequest(commands, key, atomic=atomic))
             await asyncio.sleep(0)
 
+    of_holds = [command for n in range(5) for command in (hold(f"{n}", n), Release(ERIN, HoldId(f"{n}")))]
     async with running(event_log) as ledger:
+        await ledger.writer.write(OF_HOLDS[0])
         writing = asyncio.create_task(write(ledger))
         while not writing.done():
             verified.append((await verify(event_log)).position)
@@ -203,6 +231,7 @@ def contents(path: Path) -> dict[str, list[tuple[Any, ...]]]:
                 "ledger",
                 "runs",
                 "states",
+                "holds",
                 "answers",
             )
         }
@@ -326,7 +355,9 @@ async def rows_of(admin: "asyncpg.Connection[asyncpg.Record]", table: str) -> li
     """With the values that have a bit, but for the column that is only there to allow one row."""
     rows = await admin.fetch(f"SELECT ctid::text, * FROM {table}")
     return [
-        TableRow(table, place, {name: value for name, value in columns.items() if name != "one" and value != b""})
+        TableRow(
+            table, place, {name: value for name, value in columns.items() if name != "one" and value not in (b"", None)}
+        )
         for place, columns in ((row["ctid"], dict(list(row.items())[1:])) for row in rows)
     ]
 
@@ -366,7 +397,7 @@ async def test_a_bit_that_changes_in_any_value_of_a_database_is_found(database_u
     admin = await asyncpg.connect(database_url, server_settings={"search_path": "ledger", "synchronous_commit": "off"})
     async with closed_at_the_end(PostgresEventLog.open(database_url)) as log:
         await write_history(log, SMALL)
-        tables = [await rows_of(admin, table) for table in ("ledger", "runs", "states", "answers")]
+        tables = [await rows_of(admin, table) for table in ("ledger", "runs", "states", "holds", "answers")]
         for _ in range(FLIPS):
             row = chance.choice(chance.choice(tables))
             column, value = chance.choice(list(row.values.items()))
@@ -463,6 +494,18 @@ def a_rejection_that_had_no_reason(events: Rewritten) -> int:
     return position
 
 
+def a_hold_that_expired_before_its_time(events: Rewritten) -> int:
+    placed = next(n for n, event in enumerate(events) if attributes(event)["data"].get("expires_at") == SOON)
+    events[placed] = changed(events[placed], {"expires_at": LATER})
+    return first(events, "hold-expired")
+
+
+def a_capture_of_more_than_was_held(events: Rewritten) -> int:
+    position = first(events, "hold-captured")
+    events[position - 1] = changed(events[position - 1], {"amount": 31, "released": -1})
+    return position
+
+
 def two_that_are_swapped(events: Rewritten) -> int:
     events[20:22] = events[21], events[20]
     return 21
@@ -511,6 +554,8 @@ def no_event(events: Rewritten) -> int:
         an_amount_that_could_not_be,
         an_amount_over_the_balance,
         a_rejection_that_had_no_reason,
+        a_hold_that_expired_before_its_time,
+        a_capture_of_more_than_was_held,
         two_that_are_swapped,
         one_that_is_gone,
         one_that_is_gone_without_a_hole,
@@ -553,20 +598,24 @@ async def test_a_history_that_may_have_been_is_found_by_what_it_comes_to(damaged
         ("UPDATE runs SET position = 43 WHERE position = 44", 5),
         ("UPDATE runs SET chain = (SELECT chain FROM runs AS r WHERE r.position = 1) WHERE position = 44", 5),
         ("UPDATE runs SET events = (SELECT events FROM runs AS r WHERE r.position = 2) WHERE position = 1", 1),
-        ("UPDATE ledger SET position = 273", 273),
-        ("UPDATE ledger SET position = 275", 275),
+        (f"UPDATE ledger SET position = {EVENTS - 1}", EVENTS - 1),
+        (f"UPDATE ledger SET position = {EVENTS + 1}", EVENTS + 1),
         ("UPDATE ledger SET position = 0", 1),
         ("UPDATE ledger SET position = 254, chain = (SELECT chain FROM runs WHERE position = 254)", 254),
-        ("UPDATE ledger SET chain = (SELECT chain FROM runs WHERE position = 44)", 274),
-        ("UPDATE ledger SET time = '2026-11-23T12:00:00.000000Z'", 274),
-        ("UPDATE ledger SET time = ''", 274),
-        ("UPDATE states SET version = version + 1 WHERE account_id = 'alice'", 275),
+        ("UPDATE ledger SET chain = (SELECT chain FROM runs WHERE position = 44)", EVENTS),
+        ("UPDATE ledger SET time = '2026-11-23T12:00:00.000000Z'", EVENTS),
+        ("UPDATE ledger SET time = ''", EVENTS),
+        ("UPDATE states SET version = version + 1 WHERE account_id = 'alice'", EVENTS + 1),
+        ("UPDATE holds SET amount = amount + 1 WHERE hold_id = 'a'", EVENTS),
+        ("UPDATE holds SET expires_at = NULL WHERE hold_id = 'b'", EVENTS),
+        ("UPDATE holds SET account_id = 'frank' WHERE hold_id = 'a'", EVENTS),
+        ("INSERT INTO holds SELECT account_id, 'c', amount, expires_at FROM holds WHERE hold_id = 'a'", EVENTS),
+        ("DELETE FROM holds WHERE hold_id = 'a'", EVENTS),
     ],
 )
 async def test_tables_that_do_not_belong_together_are_found_at_the_first_position(
     damaged_log: EventLog, damage: str, position: int
 ) -> None:
-    assert EVENTS == 274
     await execute(damaged_log, damage)
     with pytest.raises(CorruptStore, match=f"^position {position}[ :]"):
         await verify(damaged_log)
@@ -609,7 +658,7 @@ async def test_a_state_that_is_not_its_accounts_is_found_at_an_event_of_it(damag
 
 async def test_a_state_of_an_account_that_has_no_events_is_found(damaged_log: EventLog) -> None:
     await execute(damaged_log, "INSERT INTO states SELECT 'zoe', version, state FROM states WHERE account_id = 'alice'")
-    with pytest.raises(CorruptStore, match=r"^position 275: the state of 'zoe' has version"):
+    with pytest.raises(CorruptStore, match=f"^position {EVENTS + 1}: the state of 'zoe' has version"):
         await verify(damaged_log)
 
 

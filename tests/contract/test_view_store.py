@@ -2,22 +2,45 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import pytest
 from msgspec.structs import astuple, replace
 
-from projection_service.view_store import Change, Checkpoint, CheckpointMoved, ImpossibleEvents, OtherViews, ViewStore
+from projection_service.view_store import (
+    Change,
+    Checkpoint,
+    CheckpointMoved,
+    ImpossibleEvents,
+    OtherViews,
+    Read,
+    ReadRows,
+    ViewStore,
+)
 from projection_service.views.accounts.fold import AccountView
 from projection_service.views.accounts.tables import PUT_ACCOUNTS, read_account, read_accounts
 from projection_service.views.history.tables import read_history
-from projection_service.views.reserve.tables import PUT_RESERVE, read_reserve
+from projection_service.views.reserve.fold import ReserveView
+from projection_service.views.reserve.tables import PUT_RESERVES, READ_ASSETS, changes, read_page, read_reserves
 from shared.chain import CHAIN_START
 from shared.errors import LedgerError, StoreUnavailable
-from shared.events import AccountId, Position, Version
+from shared.events import USD, AccountCreated, AccountId, Position, RecordedEvent, Version
 from tests.contract.conftest import ChangeViews, OpenViewStore
-from tests.examples import ALICE, BOB, INT64_MAX, SIGNER, SOURCE, at
+from tests.examples import (
+    ALICE,
+    BOB,
+    CREATED,
+    CREATED_IN_EUR,
+    DEPOSITED,
+    INT64_MAX,
+    SIGNER,
+    SOURCE,
+    WITHDRAWN,
+    at,
+    recorded,
+)
 
 BEGINNING = Checkpoint(Position(0), None, CHAIN_START, None)
 
@@ -33,11 +56,17 @@ def put(*views: AccountView) -> list[Change]:
 
 
 def put_reserve(amount: int) -> list[Change]:
-    return [Change(PUT_RESERVE, [(str(amount), at(1))])]
+    return [Change(PUT_RESERVES, [(USD, str(amount), at(1))])]
+
+
+async def read_reserve(read: ReadRows) -> tuple[int, Position]:
+    """That of USD/2, and its position."""
+    found = await read_reserves(read, [])
+    return found.by_asset[USD].amount, found.position
 
 
 def view(account_id: AccountId, balance: int, version: int = 1, name: str = "Alice") -> AccountView:
-    return AccountView(account_id, name, balance, 0, "open", Version(version), at(version % 60))
+    return AccountView(account_id, name, "EUR/2", balance, 0, 0, "open", Version(version), at(version % 60))
 
 
 async def test_new_views_are_at_the_start_and_empty(view_store: ViewStore) -> None:
@@ -62,8 +91,7 @@ async def test_what_is_committed_is_read_back(view_store: ViewStore) -> None:
 @pytest.mark.parametrize("amount", [INT64_MAX + 1, 2**64, 10_000 * INT64_MAX, 2**200])
 async def test_a_value_can_be_larger_than_64_bits(view_store: ViewStore, amount: int) -> None:
     await view_store.commit(checkpoint(0), checkpoint(1), put_reserve(amount))
-    reserve, position = await read_reserve(view_store.read)
-    assert (reserve.amount, position) == (amount, 1)
+    assert await read_reserve(view_store.read) == (amount, 1)
 
 
 async def test_a_row_is_replaced_by_its_next_state_and_others_stay(view_store: ViewStore) -> None:
@@ -84,7 +112,67 @@ async def test_a_commit_takes_changes_of_several_views_and_changes_without_rows(
     await view_store.commit(checkpoint(1), checkpoint(2), [*put(), *put_reserve(50)])
     await view_store.commit(checkpoint(2), checkpoint(3), [])
     assert await read_account(view_store.read, ALICE) == (view(ALICE, 100), 3)
-    assert (await read_reserve(view_store.read))[0].amount == 50
+    assert (await read_reserve(view_store.read))[0] == 50
+
+
+DAVE, ERIN = AccountId("dave"), AccountId("erin")
+OF_THREE_ASSETS = [
+    recorded(1, CREATED, ALICE, 1),
+    recorded(2, CREATED_IN_EUR, BOB, 1),
+    recorded(3, DEPOSITED, ALICE, 2),
+    recorded(4, DEPOSITED, BOB, 2),
+    recorded(5, AccountCreated("Dave", "EUR/2"), DAVE, 1),
+    recorded(6, DEPOSITED, DAVE, 2),
+    recorded(7, AccountCreated("Erin", "BTC/8"), ERIN, 1),
+    recorded(8, WITHDRAWN, BOB, 3),
+]
+THE_RESERVES = [("BTC/8", ReserveView(0, None)), ("EUR/2", ReserveView(170, at(8))), (USD, ReserveView(100, at(3)))]
+
+
+async def fold_reserves(store: ViewStore, events: Sequence[RecordedEvent], page: int) -> None:
+    for first in range(0, len(events), page):
+        expected, moved = checkpoint(first), checkpoint(min(first + page, len(events)))
+        changed = await changes(partial(store.read_for_fold, expected), events[first : first + page])
+        await store.commit(expected, moved, changed)
+
+
+@pytest.mark.parametrize("page", range(1, 9))
+async def test_the_reserves_of_all_assets_are_the_same_in_runs_of_any_size(view_store: ViewStore, page: int) -> None:
+    """What an account is in, only its first event says."""
+    assert await read_page(view_store.read, "", 10) == ([(USD, ReserveView(0, None))], 0)
+    await fold_reserves(view_store, OF_THREE_ASSETS, page)
+    assert await read_page(view_store.read, "", 10) == (THE_RESERVES, 8)
+    found = await read_reserves(view_store.read, ["EUR/2", "GBP/2"])
+    assert (found.position, found.by_asset) == (8, {"EUR/2": THE_RESERVES[1][1], USD: THE_RESERVES[2][1]})
+
+
+async def test_the_reserves_are_read_in_pages_in_the_order_of_their_assets(view_store: ViewStore) -> None:
+    """The order of their bytes, whatever the language of the database is."""
+    names = sorted(["B/2", "A/2", "AA/2", "A1/2", "Z/2", "USD/10", "USD/1", "USDT/2", USD])
+    await view_store.commit(BEGINNING, checkpoint(1), [Change(PUT_RESERVES, [(name, "1", None) for name in names])])
+    page, _ = await read_page(view_store.read, "", 100)
+    assert [asset for asset, _ in page] == names
+    for first in range(len(names)):
+        assert await read_page(view_store.read, names[first], 2) == (page[first + 1 : first + 3], 1)
+
+
+async def test_what_accounts_are_in_is_not_looked_up_while_all_are_in_usd(view_store: ViewStore) -> None:
+    asked: list[Read] = []
+
+    async def ask(read: Read, *parameters: object) -> Sequence[Sequence[Any]]:
+        asked.append(read)
+        return await view_store.read(read, *parameters)
+
+    await changes(ask, [recorded(1, CREATED, ALICE, 1), recorded(2, DEPOSITED, ALICE, 2)])
+    assert READ_ASSETS not in asked
+    await fold_reserves(view_store, OF_THREE_ASSETS, 8)
+    await changes(ask, [recorded(9, DEPOSITED, ALICE, 3)])
+    assert READ_ASSETS in asked
+
+
+async def test_a_deposit_whose_account_was_never_seen_is_in_usd(view_store: ViewStore) -> None:
+    await fold_reserves(view_store, [recorded(1, DEPOSITED, BOB, 1), *OF_THREE_ASSETS[2:3]], 1)
+    assert await read_reserve(view_store.read) == (200, 2)
 
 
 OTHERS = {
@@ -108,7 +196,7 @@ async def test_a_commit_from_another_checkpoint_writes_nothing(view_store: ViewS
         await view_store.commit(expected, checkpoint(9), changes)
     assert await view_store.checkpoint() == before
     assert await read_accounts(view_store.read, [ALICE, BOB]) == {ALICE: view(ALICE, 100)}
-    assert (await read_reserve(view_store.read))[0].amount == 0
+    assert (await read_reserve(view_store.read))[0] == 0
     await view_store.commit(checkpoint(5), checkpoint(6), [])
 
 
@@ -227,7 +315,7 @@ async def test_a_view_and_its_position_are_of_one_moment(view_store: ViewStore) 
         account, position = await read_account(view_store.read, ALICE)
         assert (account.balance if account else 0) == position
         reserve, later = await read_reserve(view_store.read)
-        assert reserve.amount == later >= position >= seen
+        assert reserve == later >= position >= seen
         seen = position
         await asyncio.sleep(0)  # a store may answer without ever waiting
         if writing.done():
@@ -242,7 +330,7 @@ async def test_all_of_it_is_there_when_the_store_is_opened_again(open_view_store
     async with open_view_store() as store:
         assert await store.checkpoint() == moved
         assert await read_account(store.read, ALICE) == (view(ALICE, 100), 2)
-        assert (await read_reserve(store.read))[0].amount == 2**64
+        assert (await read_reserve(store.read))[0] == 2**64
         await store.commit(checkpoint(2), checkpoint(3), [])
 
 
@@ -256,7 +344,7 @@ async def test_a_view_that_was_not_there_from_the_first_event_on_is_refused(open
         async with open_view_store():
             pass
     async with open_view_store("reserve", "accounts") as store:
-        assert (await read_reserve(store.read))[0].amount == 7
+        assert (await read_reserve(store.read))[0] == 7
 
 
 async def test_a_view_that_is_no_longer_kept_is_gone_and_does_not_come_back(open_view_store: OpenViewStore) -> None:
@@ -268,7 +356,7 @@ async def test_a_view_that_is_no_longer_kept_is_gone_and_does_not_come_back(open
         with pytest.raises((LedgerError, sqlite3.OperationalError), match="reserve"):
             await read_reserve(store.read)
         await store.commit(checkpoint(1), checkpoint(2), [])
-    with pytest.raises(OtherViews, match="without history and reserve"):
+    with pytest.raises(OtherViews, match="without history and holds and reserve"):
         async with open_view_store():
             pass
 

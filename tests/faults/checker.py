@@ -1,7 +1,8 @@
 """Decides from the clients' history, the log and the views whether the bank kept its promises."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import msgspec
@@ -19,8 +20,9 @@ from command_service.account import (
     Unfreeze,
     Withdraw,
     decide,
+    rejected,
 )
-from shared.events import AccountId
+from shared.events import USD, AccountId, Event, Reason, Version
 from tests.faults.history import Body, History, Operation, Read, View
 
 CloudEvent = dict[str, Any]
@@ -43,6 +45,7 @@ KINDS = {
     "account-closed": "close",
     "close-rejected": "close",
 }
+LINKED: Reason = "linked-command-rejected"
 STATUSES = {"account-frozen": "frozen", "account-unfrozen": "open", "account-closed": "closed"}
 
 
@@ -51,8 +54,10 @@ def check(history: History, log: Sequence[CloudEvent], views: Sequence[View]) ->
     return [
         *check_log(log),
         *check_operations(history.operations, log),
+        *check_atomic(history.operations, log),
         *check_order(history, log),
         *check_reads(history),
+        *check_pool(history, views),
         *check_states(log, history.reads, views),
     ]
 
@@ -62,36 +67,93 @@ def check_log(log: Sequence[CloudEvent]) -> Iterator[str]:
     versions: dict[str, int] = defaultdict(int)
     accounts: dict[str, Account] = {}
     ids: set[str] = set()
-    for expected, event in enumerate(log, 1):
-        where = f"position {event['sequence']}"
-        if int(event["sequence"]) != expected:
-            yield f"{where}: {expected} belongs there"
-        for account_id, version in streams(event).items():
-            versions[account_id] += 1
-            if version != versions[account_id]:
-                yield f"{where}: version {version} of {account_id}, not {versions[account_id]}"
-        if event["id"] in ids:
-            yield f"{where}: the event {event['id']} is there twice"
-        ids.add(event["id"])
-        moved, command = changes(event), command_of(event)
-        if moved.keys() - streams(event):
-            yield f"{where}: it moves {moved}, and is in the streams of {[*streams(event)]} only"
-        account = accounts.get(event["subject"])
-        right = decide(account, command, accounts.get(command.to) if command.to else None)
-        if (right.type, msgspec.to_builtins(right)) != (event["type"], event["data"]):
-            yield f"{where}: {event['type']} {event['data']} for {account}, and not {right}"
-        if event["type"] == "account-created" and account is None:
-            accounts[event["subject"]] = Account(event["data"]["name"], 0)
-        elif event["type"] == "overdraft-limit-set" and account is not None:
-            accounts[event["subject"]] = replace(account, overdraft_limit=event["data"]["limit"])
-        elif event["type"] in STATUSES and account is not None:
-            accounts[event["subject"]] = replace(account, status=STATUSES[event["type"]])
-        for account_id, change in moved.items():
-            before = accounts.get(account_id, Account("", 0))
-            if before.balance + change < min(0, -before.overdraft_limit):
-                yield f"{where}: the balance of {account_id} is {before.balance + change}"
-            if account_id in accounts:
-                accounts[account_id] = replace(before, balance=before.balance + change)
+    expected = 0
+    for _, group in groupby(log, request_id):
+        request = list(group)
+        together = decided_together(request, accounts, versions) if any(map(is_linked, request)) else None
+        for number, event in enumerate(request):
+            expected += 1
+            where = f"position {event['sequence']}"
+            if int(event["sequence"]) != expected:
+                yield f"{where}: {expected} belongs there"
+            before = Version(versions[event["subject"]])
+            for account_id, version in streams(event).items():
+                versions[account_id] += 1
+                if version != versions[account_id]:
+                    yield f"{where}: version {version} of {account_id}, not {versions[account_id]}"
+            if event["id"] in ids:
+                yield f"{where}: the event {event['id']} is there twice"
+            ids.add(event["id"])
+            moved, command = changes(event), command_of(event)
+            if moved.keys() - streams(event):
+                yield f"{where}: it moves {moved}, and is in the streams of {[*streams(event)]} only"
+            account = accounts.get(event["subject"])
+            other = accounts.get(command.to) if command.to else None
+            right = together[number] if together else decide(account, before, command, event["time"], other)
+            if right is None or (right.type, msgspec.to_builtins(right)) != (event["type"], event["data"]):
+                yield f"{where}: {event['type']} {event['data']} for {account}, and not {right}"
+            settle(accounts, event)
+            for account_id, change in moved.items():
+                after = accounts.get(account_id, Account("", change))
+                if after.balance < min(0, -after.overdraft_limit):
+                    yield f"{where}: the balance of {account_id} is {after.balance}"
+
+
+def settle(accounts: MutableMapping[str, Account], event: CloudEvent) -> None:
+    """Bring `accounts` to where `event` leaves them."""
+    account, data = accounts.get(event["subject"]), event["data"]
+    if event["type"] == "account-created" and account is None:
+        accounts[event["subject"]] = Account(data["name"], 0, asset=data.get("asset"))
+    elif event["type"] == "overdraft-limit-set" and account is not None:
+        accounts[event["subject"]] = replace(account, overdraft_limit=data["limit"])
+    elif event["type"] in STATUSES and account is not None:
+        accounts[event["subject"]] = replace(account, status=STATUSES[event["type"]])
+    for account_id, change in changes(event).items():
+        if account_id in accounts:
+            before = accounts[account_id]
+            accounts[account_id] = replace(before, balance=before.balance + change)
+
+
+def decided_together(
+    request: Sequence[CloudEvent], accounts: Mapping[str, Account], versions: Mapping[str, int]
+) -> list[Event]:
+    """What the commands of an atomic request that was rejected come to: they are tried in order, on a copy."""
+    tried, tried_versions = dict(accounts), defaultdict(int, versions)
+    commands, accepted = [command_of(event) for event in request], list[Event]()
+    for number, (event, command) in enumerate(zip(request, commands, strict=True)):
+        subject, version = event["subject"], Version(tried_versions[event["subject"]])
+        other = tried.get(command.to) if command.to else None
+        right = decide(tried.get(subject), version, command, event["time"], other)
+        assert right is not None
+        data = msgspec.to_builtins(right)
+        if "reason" in data:
+            return [right if n == number else rejected(one, LINKED) for n, one in enumerate(commands)]
+        accepted.append(right)
+        settle(tried, {"subject": subject, "type": right.type, "data": data})
+        for account_id in {subject, data.get("to", subject)}:
+            tried_versions[account_id] += 1
+    return accepted
+
+
+def check_atomic(operations: Sequence[Operation], log: Sequence[CloudEvent]) -> Iterator[str]:
+    """All or nothing: of an atomic request all is accepted or nothing, and one event follows another."""
+    events = {operation_id(event): event for event in log}
+    atomic = [operation for operation in operations if operation.atomic is not None]
+    for name, group in groupby(atomic, lambda operation: operation.atomic):
+        asked = list(group)
+        done = [events[operation.id] for operation in asked if operation.id in events]
+        positions = [int(event["sequence"]) for event in done]
+        if done and len(done) < len(asked):
+            yield f"of the {len(asked)} commands of {name} only {len(done)} are in the log: {positions}"
+        if positions and positions != list(range(positions[0], positions[0] + len(positions))):
+            yield f"the commands of {name} are not one after the other, in order: {positions}"
+        reasons = [event["data"].get("reason") for event in done]
+        if any(reasons) and (None in reasons or len(reasons) - reasons.count(LINKED) != 1):
+            yield f"{name} is neither accepted nor rejected as a whole: {reasons}"
+    alone = {operation.id for operation in operations if operation.atomic is None}
+    for event in log:
+        if is_linked(event) and operation_id(event) in alone:
+            yield f"{operation_id(event)!r} is not of an atomic request, and is rejected as one of it"
 
 
 def check_operations(operations: Sequence[Operation], log: Sequence[CloudEvent]) -> Iterator[str]:
@@ -114,10 +176,17 @@ def check_operations(operations: Sequence[Operation], log: Sequence[CloudEvent])
             case ("unknown", number) if number > 1:
                 yield f"{what} is in the log {number} times: {positions}"
         for event in events:
-            asked = (operation.kind, operation.account, operation.amount, operation.to)
-            done = (KINDS[event["type"]], event["subject"], amount_of(event), event["data"].get("to"))
+            data = event["data"]
+            asked = (operation.kind, operation.account, operation.amount, operation.to, operation.asset)
+            done = (KINDS[event["type"]], event["subject"], amount_of(event), data.get("to"), data.get("asset"))
             if asked != done:
                 yield f"{what} asked for {asked}, the log has {done}"
+            if operation.metadata != event["data"].get("metadata"):
+                yield f"{what} has the metadata {operation.metadata}, the log {event['data'].get('metadata')}"
+            is_rejected = "reason" in event["data"]
+            version = event["data"].get("if_version") if is_rejected else event["accountversion"] - 1
+            if operation.if_version != version and (is_rejected or operation.if_version is not None):
+                yield f"{what} was for version {operation.if_version}, the log has {version}"
         for answer in operation.answers:
             told = (answer["position"], answer.get("event_id"), answer.get("version"), answer.get("balance"))
             there = [
@@ -141,6 +210,8 @@ def check_operations(operations: Sequence[Operation], log: Sequence[CloudEvent])
                 yield f"{what} was told {answer.get('counterpart')} of its counterpart, the log has {counterparts}"
             if "reason" in answer and [answer["reason"]] != [event["data"].get("reason") for event in events]:
                 yield f"{what} was told {answer['reason']}, the log has another reason"
+            if "asset" in answer and [answer["asset"]] != [event["data"].get("asset", USD) for event in events]:
+                yield f"{what} was told {answer['asset']}, the log has another asset"
     for operation_id_, events in found.items():
         yield f"{operation_id_!r} at {[event['sequence'] for event in events]} was sent by nobody"
 
@@ -223,18 +294,47 @@ def contradictions(told: Iterable[Moment], sent: Iterable[Moment]) -> Iterator[t
             yield furthest, moment
 
 
+def check_pool(history: History, views: Sequence[View]) -> Iterator[str]:
+    """Where all accounts of the pool were read, they have together what was put in: no log is asked for that."""
+    pool = history.pool
+    if pool is None:
+        return
+    whole = [(f"at {position}", balances) for position, balances in whole_pools(history).items()]
+    for view in views:
+        found = [view.accounts.get(account) for account in pool.accounts]
+        whole.append((f"in a view at {view.position}", [body["balance"] if body else None for body in found]))
+    for where, balances in whole:
+        if sum(balance or 0 for balance in balances) != pool.total:
+            yield f"{where} the pool has {balances}, and not {pool.total} together"
+
+
+def whole_pools(history: History) -> dict[int, list[int | None]]:
+    """The balances of the pool by position, where all its accounts were read: once, or several times in any views."""
+    if history.pool is None:
+        return {}
+    found: dict[int, dict[str, int | None]] = defaultdict(dict)
+    for read in history.reads:
+        if read.account and read.account in history.pool.accounts and read.position >= history.pool.since:
+            found[read.position][read.account] = read.body["balance"] if isinstance(read.body, dict) else None
+    return {
+        position: [*balances.values()]
+        for position, balances in found.items()
+        if len(balances) == len(history.pool.accounts)
+    }
+
+
 def check_states(log: Sequence[CloudEvent], reads: Sequence[Read], views: Sequence[View]) -> Iterator[str]:
     """Each answer to a query, and each whole view, is the fold of the log up to the position it names."""
     accounts: dict[str, Body] = {}
-    reserve: Body = {"amount": 0, "last_updated": None}
+    reserves: list[Body] = [{"asset": USD, "amount": 0, "last_updated": None}]
     asked: dict[int, list[Read]] = defaultdict(list)
     for read in reads:
         asked[read.position].append(read)
     for position in range(len(log) + 1):
         if position:
-            reserve = fold(accounts, reserve, log[position - 1])
+            reserves = fold(accounts, reserves, log[position - 1])
         for read in asked.pop(position, []):
-            state = reserve if read.account is None else accounts.get(read.account)
+            state = reserves if read.account is None else accounts.get(read.account)
             if read.body != state:
                 yield f"{named(read)} at {position} is {read.body}, the log says {state}"
         for view in views:
@@ -245,8 +345,8 @@ def check_states(log: Sequence[CloudEvent], reads: Sequence[Read], views: Sequen
                             f"a view at {position} has {view.accounts.get(account)} for {account}, "
                             f"the log says {accounts.get(account)}"
                         )
-                if view.reserve != reserve:
-                    yield f"a view at {position} has the reserve {view.reserve}, the log says {reserve}"
+                if view.reserves != reserves:
+                    yield f"a view at {position} has the reserves {view.reserves}, the log says {reserves}"
     for position in [*asked, *(view.position for view in views if view.position > len(log))]:
         yield f"a view was at {position}, the log ends at {len(log)}"
     for one in views:
@@ -255,13 +355,15 @@ def check_states(log: Sequence[CloudEvent], reads: Sequence[Read], views: Sequen
                 yield f"two views at {one.position} differ"
 
 
-def fold(accounts: dict[str, Body], reserve: Body, event: CloudEvent) -> Body:
-    """Bring `accounts` to where `event` leaves them; the reserve after it."""
+def fold(accounts: dict[str, Body], reserves: Iterable[Body], event: CloudEvent) -> list[Body]:
+    """Bring `accounts` to where `event` leaves them; the reserves after it, in the order of their assets."""
     moved, time = changes(event), event["time"]
+    by_asset, sums = {reserve["asset"]: reserve for reserve in reserves}, Counter[str]()
     if event["type"] == "account-created":
-        account_id, name = event["subject"], event["data"]["name"]
-        accounts[account_id] = {"id": account_id, "name": name, "balance": 0, "available": 0, "overdraft_limit": 0}
-        accounts[account_id].update(status="open", last_updated=time)
+        account_id, name, asset = event["subject"], event["data"]["name"], event["data"].get("asset", USD)
+        accounts[account_id] = {"id": account_id, "name": name, "asset": asset, "balance": 0, "available": 0}
+        accounts[account_id].update(overdraft_limit=0, status="open", last_updated=time)
+        by_asset.setdefault(asset, {"asset": asset, "amount": 0, "last_updated": None})
     for account_id, version in streams(event).items():
         if account_id in accounts:
             accounts[account_id] = account = {**accounts[account_id], "version": version}
@@ -272,9 +374,12 @@ def fold(accounts: dict[str, Body], reserve: Body, event: CloudEvent) -> Body:
             elif event["type"] in STATUSES:
                 account.update(status=STATUSES[event["type"]], last_updated=time)
             account["available"] = account["balance"] + account["overdraft_limit"]
-    if not sum(moved.values()):
-        return reserve
-    return {"amount": reserve["amount"] + sum(moved.values()), "last_updated": time}
+    for account_id, change in moved.items():
+        sums[accounts[account_id]["asset"] if account_id in accounts else USD] += change
+    for asset, change in sums.items():
+        if change:
+            by_asset[asset] = {"asset": asset, "amount": by_asset[asset]["amount"] + change, "last_updated": time}
+    return [by_asset[asset] for asset in sorted(by_asset)]
 
 
 def balances_after_each(log: Sequence[CloudEvent]) -> dict[int, dict[str, int]]:
@@ -321,7 +426,7 @@ def went_back(who: str, before: Moment, after: Moment) -> str:
 def named(what: Operation | Read) -> str:
     if isinstance(what, Operation):
         return f"the {what.kind} {what.id!r}"
-    account = "the reserve" if what.account is None else what.account
+    account = "the reserves" if what.account is None else what.account
     return f"the read of {account} in {what.views} by session {what.session}"
 
 
@@ -329,6 +434,16 @@ def amount_of(event: CloudEvent) -> int | None:
     data: Body = event["data"]
     amount: int | None = data.get("limit", data.get("amount"))
     return amount
+
+
+def request_id(event: CloudEvent) -> str:
+    """Alike for all events of one request, and for no others."""
+    request, slash, _ = str(event["commandid"]).rpartition("/")
+    return request if slash else f"{event['commandid']} alone"
+
+
+def is_linked(event: CloudEvent) -> bool:
+    return bool(event["data"].get("reason") == LINKED)
 
 
 def operation_id(event: CloudEvent) -> str:
@@ -340,10 +455,16 @@ def operation_id(event: CloudEvent) -> str:
 
 def command_of(event: CloudEvent) -> Command:
     """The command that led to `event`."""
+    asked = {name: value for name, value in event["data"].items() if name in ("metadata", "if_version")}
+    return replace(plain_command_of(event), **asked)
+
+
+def plain_command_of(event: CloudEvent) -> Command:
+    """Without what any command may carry."""
     account_id, data = AccountId(event["subject"]), event["data"]
     match KINDS[event["type"]]:
         case "create-account":
-            return CreateAccount(data["name"], account_id)
+            return CreateAccount(data["name"], account_id, data.get("asset"))
         case "deposit":
             return Deposit(account_id, data["amount"], data["description"])
         case "transfer":

@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.faults.history import Attempt, History, Kind, Operation, Read
+from tests.faults.history import Attempt, History, Kind, Operation, Pool, Read
 
 CLIENTS = 16
 KINDS: dict[Kind, int] = {
@@ -25,19 +25,30 @@ KINDS: dict[Kind, int] = {
 }
 """How often each is asked for."""
 ACCOUNTS = 12
+OTHER_ASSET, OTHER_ASSET_SHARE = "EUR/2", 0.3
+"""So many of the accounts are not in the default one: most transfers stay within an asset."""
+POOL_ACCOUNTS = 8
+POOL_FUNDS = 5_000
+"""Of each account, in cents: some transfers are more than there is."""
+POOL_SHARE = 0.2
+"""Of all commands, those that are transfers in the pool."""
 BATCH_COMMANDS_MAX = 100
+ATOMIC_COMMANDS_MAX = 6
+"""Few enough that some are accepted."""
 REQUEST_SECONDS = 6
 ATTEMPTS_MAX = 60
 PAUSE_SECONDS_MAX = 0.03
+POOL_PAUSE_SECONDS_MAX = 0.2
 WAIT_SECONDS = 1
 
 FAILURES = (aiohttp.ClientError, TimeoutError, ConnectionError)
 
 
 class Clients:
-    """A load of all commands, alone and in batches, duplicates, commands without hope, and queries.
+    """A load of all commands, alone and in batches, atomic ones too, duplicates, commands without hope, and queries.
 
-    Each client is a session: it remembers the highest position that it was told of or has read.
+    Each client is a session: it remembers the highest position that it was told of or has read. One more for each
+    projection does nothing but read a pool of accounts, among which money only moves.
     """
 
     def __init__(
@@ -50,7 +61,9 @@ class Clients:
         self._http = http
         self._stopping = False
         self._number = 0
-        self._seen = [0] * CLIENTS
+        self._seen = [0] * (CLIENTS + len(projections))
+        self._versions: dict[str, int] = {}
+        """Of accounts, as far as anybody was told."""
         self.history = History()
         self.acknowledged = 0
         self.duplicates = 0
@@ -64,15 +77,42 @@ class Clients:
         self._stopping = True
 
     async def run(self) -> None:
+        pool = await self._fill_pool()
         async with asyncio.TaskGroup() as group:
             for session in range(CLIENTS):
                 group.create_task(self._client(session))
+            for session, (url, views) in enumerate(self._projections, CLIENTS):
+                group.create_task(self._watch_pool(session, pool, url, views))
+
+    async def _fill_pool(self) -> list[str]:
+        pool = [f"pool-{number}" for number in range(POOL_ACCOUNTS)]
+        operations = [Operation(self._new_id("command"), "create-account", one, None, 0) for one in pool]
+        operations += [Operation(self._new_id("command"), "deposit", one, POOL_FUNDS, 0) for one in pool]
+        self.history.operations += operations
+        key = self._new_id("key")
+        while not self._stopping and not operations[-1].answers:
+            await self._until_told(operations, key)
+        if last := operations[-1].answers:
+            self.history.pool = Pool(pool, POOL_FUNDS * POOL_ACCOUNTS, last[0]["position"])
+        return pool
+
+    async def _watch_pool(self, session: int, pool: Sequence[str], url: str, views: str) -> None:
+        """Read all its accounts at once: as they are, or as soon as the views have what nobody has seen yet.
+
+        Who waits for the same position is answered together, mostly at one.
+        """
+        while not self._stopping:
+            await_next = self._random.random() < 0.7
+            min_position = max(self._seen) + 1 if await_next else None
+            await asyncio.gather(*(self._read(session, one, url, views, min_position, await_next) for one in pool))
+            await asyncio.sleep(self._random.uniform(0, POOL_PAUSE_SECONDS_MAX))
 
     async def _client(self, session: int) -> None:
         while not self._stopping:
-            what = self._random.choices(("single", "batch", "twins"), (10, 3, 1))[0]
-            number = self._random.randint(1, BATCH_COMMANDS_MAX) if what == "batch" else 1
-            operations = [self._new_operation(session) for _ in range(number)]
+            what = self._random.choices(("single", "batch", "atomic", "twins"), (10, 3, 3, 1))[0]
+            number = self._random.randint(1, {"batch": BATCH_COMMANDS_MAX, "atomic": ATOMIC_COMMANDS_MAX}.get(what, 1))
+            atomic = self._new_id("atomic") if what == "atomic" else None
+            operations = [self._new_operation(session, atomic) for _ in range(number)]
             if what == "twins":
                 key = self._new_id("key")
                 await asyncio.gather(self._until_told(operations, key), self._until_told(operations, key))
@@ -127,22 +167,27 @@ class Clients:
             if told not in operation.answers:
                 operation.answers.append(told)
             self._see(operation.session, told["position"])
+            self._versions[operation.account] = max(self._versions.get(operation.account, 0), told.get("version", 0))
         return True
 
     async def _look(self, session: int, account: str) -> None:
-        """Read the account or the reserve in any projection, or in all at once: they may be at the same position."""
+        """Read the account or the reserves in any projection, or in all at once: they may be at the same position."""
         asked = account if self._random.random() < 0.8 else None
         everywhere = self._random.random() < 0.3
         where = self._projections if everywhere else [self._random.choice(self._projections)]
-        await asyncio.gather(*(self._read(session, asked, url, views) for url, views in where))
+        await asyncio.gather(*(self._read_as_seen(session, asked, url, views) for url, views in where))
 
-    async def _read(self, session: int, account: str | None, url: str, views: str) -> None:
+    async def _read_as_seen(self, session: int, account: str | None, url: str, views: str) -> None:
         """As far as the session has seen, or however far the views are."""
-        random = self._random
-        url += "/reserve" if account is None else f"/account/{account}"
-        min_position = self._seen[session] if random.random() < 0.6 else None
+        min_position = self._seen[session] if self._random.random() < 0.6 else None
+        await self._read(session, account, url, views, min_position, self._random.random() < 0.5)
+
+    async def _read(
+        self, session: int, account: str | None, url: str, views: str, min_position: int | None, is_patient: bool
+    ) -> None:
+        url += "/reserves" if account is None else f"/account/{account}"
         parameters = {} if min_position is None else {"min_position": str(min_position)}
-        if random.random() < 0.5:
+        if is_patient:
             parameters["wait"] = str(WAIT_SECONDS)
         sent = monotonic()
         try:
@@ -161,7 +206,7 @@ class Clients:
     def _see(self, session: int, position: int) -> None:
         self._seen[session] = max(self._seen[session], position)
 
-    def _new_operation(self, session: int) -> Operation:
+    def _new_operation(self, session: int, atomic: str | None = None) -> Operation:
         random, account = self._random, self._random.choice(self.accounts)
         kind: Kind = random.choices(list(KINDS), list(KINDS.values()))[0]
         amount: int | None = random.randint(1, 1_000)
@@ -172,6 +217,10 @@ class Clients:
                 account = f"nobody-{random.randrange(1000)}"
             case 2:
                 account, kind = self._new_id("account"), "create-account"
+        payees: Sequence[str] = [*self.accounts, "nobody"]
+        if self.history.pool and random.random() < POOL_SHARE:
+            payees = self.history.pool.accounts
+            kind, account, amount = "transfer", random.choice(payees), random.randint(1, POOL_FUNDS)
         name = self._new_id("command")
         if kind == "set-overdraft-limit":
             # No two are the same, and some are lower than those before them.
@@ -179,9 +228,15 @@ class Clients:
             name = f"limit-{amount}"
         elif kind not in ("deposit", "withdraw", "transfer"):
             amount = None
-        operation = Operation(name, kind, account, amount, session)
+        operation = Operation(name, kind, account, amount, session, atomic=atomic)
+        if kind == "create-account" and random.random() < OTHER_ASSET_SHARE:
+            operation.asset = OTHER_ASSET
+        if random.random() < 0.1:
+            operation.if_version = self._versions.get(account, 0)
+        if random.random() < 0.2:
+            operation.metadata = {"sent as": name}
         if kind == "transfer":
-            operation.to = random.choice([*self.accounts, "nobody"])
+            operation.to = random.choice(payees)
         self.history.operations.append(operation)
         return operation
 
@@ -193,6 +248,8 @@ class Clients:
 def _request(operations: list[Operation]) -> tuple[str, Any]:
     """A path and a body: a single command goes where single commands go."""
     items = [_item(operation) for operation in operations]
+    if operations[0].atomic is not None:
+        return "/commands?atomic=true", items
     if len(items) > 1:
         return "/commands", items
     (operation,), (item,) = operations, items
@@ -208,9 +265,13 @@ def _request(operations: list[Operation]) -> tuple[str, Any]:
 
 def _item(operation: Operation) -> dict[str, object]:
     item: dict[str, object] = {"type": operation.kind, "account_id": operation.account}
+    if operation.if_version is not None:
+        item["if_version"] = operation.if_version
+    if operation.metadata is not None:
+        item["metadata"] = operation.metadata
     match operation.kind:
         case "create-account":
-            return {**item, "name": operation.id}
+            return {**item, "name": operation.id, "asset": operation.asset}
         case "set-overdraft-limit":
             return {**item, "limit": operation.amount}
         case "transfer":

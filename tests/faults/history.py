@@ -3,6 +3,7 @@
 All times are in seconds of one monotonic clock: that of the process that all clients are in.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -40,8 +41,14 @@ class Operation:
     to: str | None = None
     """Where a transfer goes."""
     attempts: list[Attempt] = field(default_factory=list)
+    asset: str | None = None
+    """That an account is asked for in; None when none is named."""
     answers: list[Body] = field(default_factory=list)
     """What it came to, as told to the client: by the first request, a retry, or a duplicate."""
+    if_version: int | None = None
+    metadata: Body | None = None
+    atomic: str | None = None
+    """The atomic request that it is of: all in it have this."""
 
     @property
     def outcome(self) -> Outcome:
@@ -73,26 +80,36 @@ class Read:
     views: str
     """The name of the projection: replicas of one share its views."""
     account: str | None
-    """None when the reserve was asked for."""
+    """None when the reserves were asked for."""
     min_position: int | None
     """The highest position that the session had seen, when it passed that on."""
     sent: float
     answered: float
     position: int
-    body: Body | None
+    body: Body | list[Body] | None
     """None when there was no such account."""
 
 
 @dataclass(slots=True)
 class View:
-    """Everything that a projection holds, at one position: its answers, by account and for the reserve."""
+    """Everything that a projection holds, at one position: its answers, by account and for the reserves."""
 
     position: int
     accounts: dict[str, Body]
-    reserve: Body
+    reserves: list[Body]
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Accounts among which money only moves, from position `since` on: `total` cents together."""
+
+    accounts: Sequence[str]
+    total: int
+    since: int
 
 
 @dataclass
 class History:
     operations: list[Operation] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
+    pool: Pool | None = None

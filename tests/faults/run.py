@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 
 from tests.bank import read_log
-from tests.faults.checker import check
+from tests.faults.checker import check, whole_pools
 from tests.faults.clients import REQUEST_SECONDS, Clients
 from tests.faults.history import Body, Read, View
 from tests.faults.schedule import Schedule
@@ -29,6 +29,8 @@ class Report:
     duplicates: int
     reads: Counter[str]
     """Answers to queries, see `count_reads`."""
+    whole_pools: int
+    """Positions at which all accounts of the pool were read."""
     events: int
     violations: list[str]
 
@@ -41,6 +43,7 @@ class Report:
             f"commands: {outcomes}; {self.duplicates} requests sent twice; {self.events} events in the log\n"
             f"queries answered: {self.reads['all']}, {self.reads['session']} with what the session had seen; "
             f"{self.reads['again']} of a state that was read before, {self.reads['elsewhere']} of them in other views\n"
+            f"positions at which a whole pool was read: {self.whole_pools}\n"
             f"violations: {len(self.violations)}" + "".join(f"\n  {violation}" for violation in self.violations[:50])
         )
 
@@ -81,6 +84,7 @@ async def survive(
         Counter(operation.outcome for operation in history.operations),
         clients.duplicates,
         count_reads(history.reads),
+        len(whole_pools(history)),
         len(log),
         [*schedule.violations, *violations],
     )
@@ -109,10 +113,10 @@ async def read_view(url: str, log: list[dict[str, Any]], http: aiohttp.ClientSes
     query = {"min_position": str(len(log)), "wait": "2"}
     async with asyncio.timeout(HEAL_SECONDS):
         while True:
-            async with http.get(f"{url}/reserve", params=query) as response:
+            async with http.get(f"{url}/reserves", params=query) as response:
                 if response.status == 200:
                     position = int(response.headers["Ledger-Position"])
-                    reserve = await response.json(content_type=None)
+                    reserves = await response.json(content_type=None)
                     break
     accounts: dict[str, Body] = {}
     for account in {event["subject"] for event in log}:
@@ -122,4 +126,4 @@ async def read_view(url: str, log: list[dict[str, Any]], http: aiohttp.ClientSes
                 accounts[account] = answer
             elif response.status != 404:
                 raise AssertionError(f"{url}/account/{account} answered {response.status}: {answer}")
-    return View(position, accounts, reserve)
+    return View(position, accounts, reserves)

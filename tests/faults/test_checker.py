@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,12 +10,13 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import UNSET
 
-from command_service.account import Account, Command, CreateAccount, Deposit, Withdraw, decide
-from shared.events import AccountId
-from tests.examples import evolved
-from tests.faults.checker import KINDS, CloudEvent, Moment, check, contradictions
-from tests.faults.history import Attempt, Body, History, Kind, Operation, Outcome, Read, View
+from command_service.account import Account, Command, CreateAccount, Deposit, Transfer, Withdraw, decide, rejected
+from shared.events import AccountId, Event, Reason, Version
+from tests.examples import ALICE, BOB, evolved
+from tests.faults.checker import KINDS, LINKED, CloudEvent, Moment, check, contradictions, whole_pools
+from tests.faults.history import Attempt, Body, History, Kind, Operation, Outcome, Pool, Read, View
 
 
 @dataclass
@@ -51,11 +53,11 @@ def alice(balance: int, version: int, time: int) -> Body:
 
 def account_body(account: str, name: str, balance: int, version: int) -> Body:
     limit = {"available": balance, "overdraft_limit": 0, "status": "open"}
-    return {"id": account, "name": name, "balance": balance, **limit, "version": version}
+    return {"id": account, "name": name, "asset": "USD/2", "balance": balance, **limit, "version": version}
 
 
-def reserve(amount: int, time: int) -> Body:
-    return {"amount": amount, "last_updated": f"time-{time}"}
+def reserves(amount: int, time: int) -> list[Body]:
+    return [{"asset": "USD/2", "amount": amount, "last_updated": f"time-{time}"}]
 
 
 def sound() -> Case:
@@ -72,17 +74,20 @@ def sound() -> Case:
         history.operations.append(operation)
         if not recorded:
             return
-        event = decide(account, command_for(operation))
+        time = f"time-{len(log) + 1}"
+        event = decide(account, Version(len(log)), command_for(operation), time)
+        assert event is not None
         account = evolved(account, event)
         position = len(log) + 1
         log.append(
             {
                 "id": f"event-{position}",
+                "commandid": f"command-{position}",
                 "type": event.type,
                 "subject": "alice",
                 "sequence": f"{position:020d}",
                 "accountversion": position,
-                "time": f"time-{position}",
+                "time": time,
                 "data": msgspec.to_builtins(event),
             }
         )
@@ -103,13 +108,13 @@ def sound() -> Case:
     history.reads = [
         Read(0, ONE, "alice", 1, 0.6, 0.8, 1, None),
         Read(1, ONE, "alice", 2, 3.2, 3.4, 3, alice(100, 3, 3)),
-        Read(1, OTHER, None, None, 4.6, 4.8, 3, reserve(100, 3)),
+        Read(1, OTHER, None, None, 4.6, 4.8, 3, reserves(100, 3)),
         Read(1, OTHER, "alice", 4, 4.9, 5.0, 5, alice(30, 5, 4)),
-        Read(2, ONE, None, None, 7.6, 7.8, 6, reserve(35, 6)),
+        Read(2, ONE, None, None, 7.6, 7.8, 6, reserves(35, 6)),
         Read(1, OTHER, "alice", 5, 8.6, 8.8, 6, alice(35, 6, 6)),
         Read(0, ONE, "alice", 1, 8.7, 8.9, 6, alice(35, 6, 6)),
     ]
-    views = [View(6, {"alice": alice(35, 6, 6)}, reserve(35, 6)) for _ in range(2)]
+    views = [View(6, {"alice": alice(35, 6, 6)}, reserves(35, 6)) for _ in range(2)]
     return Case(history, log, views)
 
 
@@ -207,8 +212,8 @@ SALARY_IS_3 = "the deposit 'salary' has position 3, but was sent after the answe
         (change_event("yacht", type="amount-withdrawn", data={"amount": 999, "description": "yacht"}), "and not"),
         (change_event("yacht", type="amount-withdrawn", data={"amount": 999, "description": "yacht"}), "is -969"),
         (change_event("rent", type="withdrawal-rejected"), "and not"),
-        (change_data("salary", amount=101), "asked for ('deposit', 'alice', 100, None), the log has"),
-        (change_event("salary", subject="bob"), "asked for ('deposit', 'alice', 100, None), the log has"),
+        (change_data("salary", amount=101), "asked for ('deposit', 'alice', 100, None, None), the log has"),
+        (change_event("salary", subject="bob"), "asked for ('deposit', 'alice', 100, None, None), the log has"),
         (change_answer("salary", balance=99), "was told (position, event, version, balance)"),
         (change_answer("salary", position=4), "was told (position, event, version, balance)"),
         (change_answer("yacht", event_id="event-1"), "was told (position, event, version, balance)"),
@@ -223,7 +228,7 @@ SALARY_IS_3 = "the deposit 'salary' has position 3, but was sent after the answe
         (attempt("found", at(7.9)), "'found' has position 6, but was sent after the answer to the read of the reserve"),
         (set_read(0, position=3), "'create' has position 2, but was sent after the answer to the read of alice in one"),
         (set_read(1, min_position=4), "older than the 4 that was asked for"),
-        (set_read(4, position=2), "one-projection went back: the read of the reserve in one-projection by session 2"),
+        (set_read(4, position=2), "one-projection went back: the read of the reserves in one-projection by session 2"),
         (set_read(3, position=2), "other-projection went back: the read of alice in other-projection by session 1"),
         (set_read(3, position=3), "session 1 went back: the read of alice in other-projection by session 1 is at 3"),
         (
@@ -234,23 +239,32 @@ SALARY_IS_3 = "the deposit 'salary' has position 3, but was sent after the answe
         (set_read(6, body=alice(36, 6, 6)), "at 6, the read of alice in other-projection by session 1 is"),
         (
             set_read(1, body=alice(99, 3, 3)),
-            "the log says {'id': 'alice', 'name': 'create', 'balance': 100, 'avail",
+            "the log says {'id': 'alice', 'name': 'create', 'asset': 'USD/2', 'balance': 100, 'avail",
         ),
         (
             set_read(1, body=alice(100, 2, 3)),
-            "the log says {'id': 'alice', 'name': 'create', 'balance': 100, 'avail",
+            "the log says {'id': 'alice', 'name': 'create', 'asset': 'USD/2', 'balance': 100, 'avail",
         ),
         (set_read(1, body=alice(100, 3, 2)), "'last_updated': 'time-2'}, the log says"),
         (set_read(1, body={**alice(100, 3, 3), "name": "bob"}), "the log says {'id': 'alice', 'name': 'create'"),
         (set_read(0, body=alice(0, 1, 1)), "the log says None"),
-        (set_read(2, body=reserve(99, 3)), "the log says {'amount': 100, 'last_updated': 'time-3'}"),
-        (set_read(2, body=reserve(100, 2)), "the log says {'amount': 100, 'last_updated': 'time-3'}"),
+        (
+            set_read(2, body=reserves(99, 3)),
+            "the log says [{'asset': 'USD/2', 'amount': 100, 'last_updated': 'time-3'}]",
+        ),
+        (
+            set_read(2, body=reserves(100, 2)),
+            "the log says [{'asset': 'USD/2', 'amount': 100, 'last_updated': 'time-3'}]",
+        ),
         (set_read(1, position=7), "a view was at 7, the log ends at 6"),
         (lambda case: case.views[0].accounts.update(alice=alice(36, 6, 6)), "a view at 6 has {'id': 'alice', 'name'"),
         (lambda case: case.views[0].accounts.clear(), "a view at 6 has None for alice"),
         (lambda case: case.views[0].accounts.update(bob=alice(0, 1, 1)), "for bob, the log says None"),
-        (lambda case: case.views[0].reserve.update(amount=36), "a view at 6 has the reserve {'amount': 36"),
-        (lambda case: case.views[0].reserve.update(amount=36), "two views at 6 differ"),
+        (
+            lambda case: case.views[0].reserves[0].update(amount=36),
+            "a view at 6 has the reserves [{'asset': 'USD/2', 'amount': 36",
+        ),
+        (lambda case: case.views[0].reserves[0].update(amount=36), "two views at 6 differ"),
         (lambda case: setattr(case.views[0], "position", 7), "a view was at 7, the log ends at 6"),
     ],
 )
@@ -279,7 +293,7 @@ def test_a_broken_promise_is_found(damage: Callable[[Case], None], violation: st
         # Without `min_position` a session may find other views behind.
         set_read(3, min_position=None, position=3, body=alice(100, 3, 3)),
         # Two reads of the same views at the same time.
-        set_read(4, sent=4.7, answered=9.0, position=4, views=OTHER, body=reserve(30, 4)),
+        set_read(4, sent=4.7, answered=9.0, position=4, views=OTHER, body=reserves(30, 4)),
     ],
 )
 def test_what_real_time_leaves_open_is_no_violation(change: Callable[[Case], None]) -> None:
@@ -304,7 +318,7 @@ def test_contradictions_are_those_that_comparing_each_with_each_finds(told: list
 
 
 def transferred() -> Case:
-    """Alice has given Bob 30 of her 100."""
+    """Alice has given Bob 30 of her 100; Carol has 7 of something else."""
     log: list[CloudEvent] = []
     operations: list[Operation] = []
     done: list[tuple[Kind, str, int | None, Body, Body]] = [
@@ -318,18 +332,27 @@ def transferred() -> Case:
             {"to": "bob", "description": "four"},
             {"balance": 70, "version": 3, "counterpart": {"account_id": "bob", "balance": 30, "version": 2}},
         ),
+        (
+            "create-account",
+            "carol",
+            None,
+            {"name": "five", "asset": "EUR/2"},
+            {"asset": "EUR/2", "balance": 0, "version": 1},
+        ),
+        ("deposit", "carol", 7, {"description": "six"}, {"balance": 7, "version": 2}),
     ]
     types = {kind: event_type for event_type, kind in reversed(KINDS.items())}
     for position, (kind, account, amount, data, answer) in enumerate(done, 1):
         name = data.get("description") or data["name"]
         attempt = Attempt(position, position + 0.5, "acknowledged")
-        operation = Operation(name, kind, account, amount, 0, data.get("to"), [attempt])
+        operation = Operation(name, kind, account, amount, 0, data.get("to"), [attempt], data.get("asset"))
         operation.answers.append({"position": position, **answer})
         operations.append(operation)
         other = {"counterpart": "bob", "counterpartversion": 2} if kind == "transfer" else {}
         log.append(
             {
                 "id": f"event-{position}",
+                "commandid": f"command-{position}",
                 "type": types[kind],
                 "subject": account,
                 "sequence": f"{position:020d}",
@@ -342,11 +365,13 @@ def transferred() -> Case:
     accounts = {
         "alice": {**account_body("alice", "one", 70, 3), "last_updated": "time-4"},
         "bob": {**account_body("bob", "two", 30, 2), "last_updated": "time-4"},
+        "carol": {**account_body("carol", "five", 7, 2), "asset": "EUR/2", "last_updated": "time-6"},
     }
-    return Case(History(operations), log, [View(4, accounts, reserve(100, 3))])
+    of_both = [{"asset": "EUR/2", "amount": 7, "last_updated": "time-6"}, *reserves(100, 3)]
+    return Case(History(operations), log, [View(6, accounts, of_both)])
 
 
-def test_a_transfer_is_in_the_streams_of_both_accounts() -> None:
+def test_a_transfer_is_in_the_streams_of_both_accounts_and_each_asset_has_its_reserve() -> None:
     case = transferred()
     assert check(case.history, case.log, case.views) == []
 
@@ -356,7 +381,7 @@ def half_a_transfer(case: Case) -> None:
 
 
 def a_transfer_that_made_money(case: Case) -> None:
-    case.views[0].reserve.update(amount=130)
+    case.views[0].reserves[1].update(amount=130)
 
 
 def a_wrong_version(case: Case) -> None:
@@ -371,6 +396,32 @@ def another_account(case: Case) -> None:
     case.operation("four").to = "carol"
 
 
+def a_transfer_into_another_asset(case: Case) -> None:
+    data = {"to": "carol", "amount": 1, "description": "seven"}
+    streams = {"accountversion": 4, "counterpart": "carol", "counterpartversion": 3}
+    case.log.append({**case.event("four"), "id": "event-7", "sequence": f"{7:020d}", **streams, "data": data})
+
+
+def money_in_another_reserve(case: Case) -> None:
+    case.views[0].reserves[0].update(amount=0)
+
+
+def no_reserve(case: Case) -> None:
+    del case.views[0].reserves[0]
+
+
+def a_view_of_another_asset(case: Case) -> None:
+    case.views[0].accounts["carol"].update(asset="USD/2")
+
+
+def another_asset(case: Case) -> None:
+    case.operation("five").asset = None
+
+
+def a_wrong_asset_in_an_answer(case: Case) -> None:
+    case.operation("five").answers[0].update(asset="USD/2")
+
+
 def a_wrong_answer(case: Case) -> None:
     case.operation("four").answers[0]["counterpart"]["balance"] = 31
 
@@ -378,16 +429,201 @@ def a_wrong_answer(case: Case) -> None:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (half_a_transfer, "has {'id': 'bob', 'name': 'two', 'balance': 0"),
-        (a_transfer_that_made_money, "has the reserve {'amount': 130"),
+        (half_a_transfer, "has {'id': 'bob', 'name': 'two', 'asset': 'USD/2', 'balance': 0"),
+        (a_transfer_that_made_money, "has the reserves [{'asset': 'EUR/2', 'amount': 7, "),
         (a_wrong_version, "version 3 of bob, not 2"),
         (no_counterpart, "is in the streams of ['alice'] only"),
-        (another_account, "asked for ('transfer', 'alice', 30, 'carol')"),
+        (another_account, "asked for ('transfer', 'alice', 30, 'carol', None)"),
+        (a_transfer_into_another_asset, "reason='asset-mismatch'"),
+        (money_in_another_reserve, "has the reserves [{'asset': 'EUR/2', 'amount': 0"),
+        (no_reserve, "has the reserves [{'asset': 'USD/2', 'amount': 100"),
+        (a_view_of_another_asset, "'name': 'five', 'asset': 'USD/2'"),
+        (another_asset, "asked for ('create-account', 'carol', None, None, None)"),
+        (a_wrong_asset_in_an_answer, "was told USD/2, the log has another asset"),
         (a_wrong_answer, "'balance': 31, 'version': 2} of its counterpart"),
     ],
 )
 def test_a_damaged_transfer_is_found(damage: Callable[[Case], None], said: str) -> None:
     case = transferred()
+    damage(case)
+    violations = check(case.history, case.log, case.views)
+    assert any(said in violation for violation in violations), violations
+
+
+ACCEPTED, REFUSED = "atomic-1", "atomic-2"
+
+
+def all_or_nothing() -> Case:
+    """One request that creates Alice and Bob and pays them, and one in which Alice pays more than she has."""
+    requests: list[tuple[str, list[tuple[str, Command, Kind, Reason | None]]]] = [
+        (
+            ACCEPTED,
+            [
+                ("one", CreateAccount("one", ALICE, if_version=0), "create-account", None),
+                ("two", CreateAccount("two", BOB, metadata={"sent as": "two"}), "create-account", None),
+                ("three", Deposit(ALICE, 100, "three", if_version=1), "deposit", None),
+                ("four", Transfer(ALICE, BOB, 30, "four"), "transfer", None),
+            ],
+        ),
+        (
+            REFUSED,
+            [
+                ("five", Transfer(ALICE, BOB, 60, "five", metadata={"sent as": "five"}), "transfer", LINKED),
+                ("six", Transfer(ALICE, BOB, 20, "six"), "transfer", "insufficient-funds"),
+                ("seven", Withdraw(BOB, 1000, "seven", if_version=2), "withdraw", LINKED),
+            ],
+        ),
+    ]
+    log: list[CloudEvent] = []
+    operations: list[Operation] = []
+    versions: Counter[str] = Counter()
+    for request, commands in requests:
+        for number, (name, command, kind, reason) in enumerate(commands):
+            position, account_id = len(log) + 1, command.account_id
+            assert account_id is not None
+            event = rejected(command, reason) if reason else accepted(command)
+            versions.update({account_id, command.to} if command.to and not reason else {account_id})
+            other = {"counterpart": BOB, "counterpartversion": versions[BOB]} if command.to and not reason else {}
+            told: Body = {"position": position, "event_id": f"event-{position}"}
+            operations.append(
+                Operation(
+                    *(name, kind, account_id, getattr(command, "amount", None), 0, command.to),
+                    [at(position, position + 0.5)],
+                    None,
+                    [{**told, "reason": reason} if reason else {**told, "version": versions[account_id]}],
+                    None if command.if_version is UNSET else command.if_version,
+                    None if command.metadata is UNSET else command.metadata,
+                    request,
+                )
+            )
+            if other:
+                operations[-1].answers[0]["counterpart"] = {"account_id": BOB, "balance": 30, "version": versions[BOB]}
+            log.append(
+                {
+                    "id": f"event-{position}",
+                    "commandid": f"{request}/{number}",
+                    "type": event.type,
+                    "subject": account_id,
+                    "sequence": f"{position:020d}",
+                    "accountversion": versions[account_id],
+                    **other,
+                    "time": f"time-{position}",
+                    "data": msgspec.to_builtins(event),
+                }
+            )
+    accounts = {
+        "alice": {**account_body("alice", "one", 70, 5), "last_updated": "time-4"},
+        "bob": {**account_body("bob", "two", 30, 3), "last_updated": "time-4"},
+    }
+    return Case(History(operations), log, [View(7, accounts, reserves(100, 3))])
+
+
+def accepted(command: Command) -> Event:
+    account = Account("any", 10**6)
+    is_new = isinstance(command, CreateAccount)
+    version = Version(command.if_version or 0)
+    event = decide(None if is_new else account, version, command, "", account)
+    assert event is not None
+    return event
+
+
+def test_an_atomic_request_is_accepted_or_rejected_as_a_whole() -> None:
+    case = all_or_nothing()
+    assert check(case.history, case.log, case.views) == []
+
+
+def forget_last(case: Case) -> None:
+    del case.log[-1]
+
+
+def take_effect(case: Case) -> None:
+    """The first command of the rejected request."""
+    event = case.event("five")
+    del event["data"]["reason"]
+    event.update(type="money-transferred", counterpart="bob", counterpartversion=3)
+
+
+def swap(case: Case) -> None:
+    five, six = case.operation("five"), case.operation("six")
+    five.id, six.id = "six", "five"
+
+
+def as_an_ordinary_one(case: Case) -> None:
+    for operation in case.history.operations:
+        operation.atomic = None
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (forget_last, "of the 3 commands of atomic-2 only 2 are in the log: [5, 6]"),
+        (take_effect, "atomic-2 is neither accepted nor rejected as a whole: [None, 'insufficient-funds'"),
+        (take_effect, "position 00000000000000000005: money-transferred {"),
+        (change_data("seven", reason="insufficient-funds"), "neither accepted nor rejected as a whole: ['linked-"),
+        (change_data("seven", reason="insufficient-funds"), "position 00000000000000000007: withdrawal-rejected {"),
+        (change_data("six", reason="linked-command-rejected"), "neither accepted nor rejected as a whole: ['linked-"),
+        (change_data("six", reason="linked-command-rejected"), "position 00000000000000000006: transfer-rejected {"),
+        (change_data("six", reason="account-frozen"), "position 00000000000000000006: transfer-rejected {"),
+        (change_data("six", amount=10), "position 00000000000000000006: transfer-rejected {"),
+        (change_data("five", amount=71), "position 00000000000000000005: transfer-rejected {"),
+        (change_event("seven", commandid="another"), "position 00000000000000000007: withdrawal-rejected {"),
+        (swap, "the commands of atomic-2 are not one after the other, in order: [6, 5, 7]"),
+        (as_an_ordinary_one, "'five' is not of an atomic request, and is rejected as one of it"),
+        (change_data("five", metadata={"sent as": "six"}), "has the metadata {'sent as': 'five'}, the log {'sent as'"),
+        (lambda case: case.event("two")["data"].pop("metadata"), "has the metadata {'sent as': 'two'}, the log None"),
+        (change_data("seven", if_version=3), "'seven' was for version 2, the log has 3"),
+        (lambda case: setattr(case.operation("three"), "if_version", 0), "'three' was for version 0, the log has 1"),
+        (change_data("six", if_version=0), "'six' was for version None, the log has 0"),
+    ],
+)
+def test_a_damaged_atomic_request_is_found(damage: Callable[[Case], None], said: str) -> None:
+    case = all_or_nothing()
+    damage(case)
+    violations = check(case.history, case.log, case.views)
+    assert any(said in violation for violation in violations), violations
+
+
+def pooled() -> Case:
+    """The same, with what was read of both between the deposit and the end: they are a pool of 100."""
+    case = transferred()
+    one, two = case.views[0].accounts["alice"], case.views[0].accounts["bob"]
+    before = {**account_body("alice", "one", 100, 2), "last_updated": "time-3"}
+    case.history.reads = [
+        Read(0, ONE, "alice", None, 2.1, 2.2, 2, {**account_body("alice", "one", 0, 1), "last_updated": "time-1"}),
+        Read(0, ONE, "bob", None, 2.1, 2.2, 2, {**account_body("bob", "two", 0, 1), "last_updated": "time-2"}),
+        Read(0, ONE, "alice", None, 3.6, 3.7, 3, before),
+        Read(0, ONE, "alice", None, 4.6, 4.7, 4, one),
+        Read(1, OTHER, "bob", None, 4.6, 4.7, 4, two),
+    ]
+    case.history.pool = Pool(["alice", "bob"], 100, 3)
+    return case
+
+
+def test_a_pool_has_what_was_put_in() -> None:
+    case = pooled()
+    assert check(case.history, case.log, case.views) == []
+    assert whole_pools(case.history) == {4: [70, 30]}
+
+
+def a_torn_transfer(case: Case) -> None:
+    case.history.reads[4].body = {**account_body("bob", "two", 0, 1), "last_updated": "time-2"}
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (a_torn_transfer, "at 4 the pool has [70, 0], and not 100 together"),
+        (set_read(4, body=None), "at 4 the pool has [70, None], and not 100 together"),
+        (half_a_transfer, "in a view at 6 the pool has [70, 0], and not 100 together"),
+        (
+            lambda case: case.views[0].accounts.pop("bob"),
+            "in a view at 6 the pool has [70, None], and not 100 together",
+        ),
+        (lambda case: setattr(case.history, "pool", Pool(["alice", "bob"], 100, 2)), "at 2 the pool has [0, 0]"),
+    ],
+)
+def test_a_pool_that_does_not_add_up_is_found(damage: Callable[[Case], None], said: str) -> None:
+    case = pooled()
     damage(case)
     violations = check(case.history, case.log, case.views)
     assert any(said in violation for violation in violations), violations

@@ -15,6 +15,7 @@ FAULTS_MIN = 15
 COMMANDS_MIN = 500
 COMMANDS_MAX = 30_000
 SECONDS_MAX = 240
+WHOLE_POOLS_MIN = 20
 
 
 async def test_the_bank_survives_a_short_run(tmp_path: Path) -> None:
@@ -29,6 +30,7 @@ async def test_the_bank_survives_a_short_run(tmp_path: Path) -> None:
     assert report.outcomes["acknowledged"] >= COMMANDS_MIN, report
     assert report.reads["session"], report
     assert report.reads["again"], report
+    assert report.whole_pools >= WHOLE_POOLS_MIN, report
 
 
 @pytest.fixture

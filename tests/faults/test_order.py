@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from tests.bank import open_bank, read_log
-from tests.faults.checker import check
+from tests.faults.checker import LINKED, check, whole_pools
 from tests.faults.clients import Clients
 from tests.faults.run import count_reads, open_http, read_view
 
@@ -35,3 +35,11 @@ async def test_commands_are_strictly_serializable_and_sessions_never_go_back(
     assert check(clients.history, log, views) == []
     assert clients.acknowledged >= COMMANDS_MIN
     assert count_reads(clients.history.reads)["session"]
+    reasons = {event["data"].get("reason") for event in log}
+    assert {LINKED, "version-mismatch"} <= reasons
+    accepted = [one for one in clients.history.operations if one.answers and "reason" not in one.answers[0]]
+    atomic = [one.atomic for one in accepted if one.atomic is not None]
+    assert len(atomic) > len(set(atomic)) > 0
+    assert any(one.if_version for one in accepted)
+    assert any(one.metadata for one in accepted)
+    assert whole_pools(clients.history)

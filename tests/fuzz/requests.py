@@ -9,6 +9,7 @@ from typing import Literal
 from tests.fuzz.mutation import LOOSE, MARKER, Json, encode, mutate, mutate_bytes
 
 ACCOUNTS = [f"fuzz-{number}" for number in range(32)]
+ASSETS = ["USD/2", "USD/2", "EUR/2", "A/0", "LONGESTCODE12345/99"]
 WAIT_SECONDS_MAX = 0.05
 """What a good request asks for: the fuzz is not to wait for its own long polls."""
 
@@ -210,15 +211,17 @@ def draft(random: Random) -> Draft:
     query = (
         {"min_position": str(random.choice([0, 1, 10])), "wait": str(WAIT_SECONDS_MAX)} if random.random() < 0.5 else {}
     )
-    return Draft(
-        "projection",
-        "GET",
-        random.choice([["account", account], ["reserve"], ["account", account, "events"]]),
-        query=query,
-    )
+    account_paths = [["account", account, *rest] for rest in ([], ["events"], ["holds"])]
+    path = random.choice([*account_paths, ["reserve"], ["reserves"]])
+    if path == ["reserve"] and random.random() < 0.7:
+        query["asset"] = random.choice(ASSETS)
+    if path == ["reserves"]:
+        query |= {"after": random.choice(["", *ASSETS]), "limit": str(random.randint(1, 3))}
+    return Draft("projection", "GET", path, query=query)
 
 
 STATUS_PATHS = ["freeze", "unfreeze", "close"]
+HOLD_PATHS = ["hold", "capture", "release"]
 
 
 def _money(random: Random) -> dict[str, Json]:
@@ -228,39 +231,72 @@ def _money(random: Random) -> dict[str, Json]:
     return body
 
 
+def _beside(random: Random) -> dict[str, Json]:
+    """What any command may carry; most carry nothing."""
+    body: dict[str, Json] = {}
+    if random.random() < 0.1:
+        body["if_version"] = random.choice([0, 1, 5, 2**63 - 1])
+    if random.random() < 0.2:
+        key = random.choice(["invoice", "", "Zoë 🏦", MARKER, "k" * 64])
+        body["metadata"] = {key: random.choice(["2026-117", "", MARKER, "🏦" * 200])}
+    return body
+
+
+def _of_a_hold(kind: str, random: Random) -> dict[str, Json]:
+    body: dict[str, Json] = {"hold_id": random.choice(["h-1", "h-2", "h-3"])}
+    if kind == "capture" and random.random() < 0.5:
+        body |= {"amount": random.choice([1, 5, 100]), "to": random.choice(ACCOUNTS)}
+    if kind == "hold":
+        body |= _money(random)
+        if random.random() < 0.5:
+            body["expires_at"] = random.choice(["2020-01-01T00:00:00Z", "2999-12-31T23:59:59.999999+01:00"])
+    return body
+
+
 def _item(random: Random) -> dict[str, Json]:
-    kind = random.choice(["deposit", "withdraw", "transfer", "create-account", *STATUS_PATHS, "set-overdraft-limit"])
+    return {**_plain_item(random), **_beside(random)}
+
+
+def _plain_item(random: Random) -> dict[str, Json]:
+    kinds = ["deposit", "withdraw", "transfer", "create-account", *STATUS_PATHS, "set-overdraft-limit", *HOLD_PATHS]
+    kind = random.choice(kinds)
+    if kind in HOLD_PATHS:
+        return {"type": kind, "account_id": random.choice(ACCOUNTS), **_of_a_hold(kind, random)}
     if kind == "set-overdraft-limit":
         return {"type": kind, "account_id": random.choice(ACCOUNTS), "limit": random.choice([0, 5, 2**63 - 1])}
     if kind in STATUS_PATHS:
         return {"type": kind, "account_id": random.choice(ACCOUNTS), "description": MARKER}
     if kind == "create-account":
-        return {"type": kind, "account_id": random.choice(ACCOUNTS), "name": "Alice"}
+        return {"type": kind, "account_id": random.choice(ACCOUNTS), "name": "Alice", "asset": random.choice(ASSETS)}
     if kind == "transfer":
         return {"type": kind, "account_id": random.choice(ACCOUNTS), "to": random.choice(ACCOUNTS), **_money(random)}
     return {"type": kind, "account_id": random.choice(ACCOUNTS), **_money(random)}
 
 
 def _command(random: Random, account: str) -> Draft:
-    match random.randrange(9):
+    match random.randrange(11):
         case 0:
             path: list[str] = ["account"]
             body: dict[str, Json] = {"name": "Alice", "id": account}
         case 1:
             path, body = ["account"], {"name": MARKER}
         case 2:
-            path, body = ["account", account], {"name": "Zoë"}
+            path, body = ["account", account], {"name": "Zoë", "asset": random.choice(ASSETS)}
         case 3:
-            return Draft("command", "POST", ["commands"], [_item(random) for _ in range(random.randint(0, 5))])
+            query = random.choice([{}, {}, {"atomic": "true"}, {"atomic": "false"}])
+            return Draft("command", "POST", ["commands"], [_item(random) for _ in range(random.randint(0, 5))], query)
         case 4:
             path, body = ["account", "transfer", account], {"to": random.choice(ACCOUNTS), **_money(random)}
         case 5:
             path, body = ["account", random.choice(STATUS_PATHS), account], {"description": "Zoë"}
-        case 6:
+        case 6 | 7:
+            kind = random.choice(HOLD_PATHS)
+            path, body = ["account", kind, account], _of_a_hold(kind, random)
+        case 8:
             path, body = ["account", "overdraft", account], {"limit": random.choice([0, 5, 2**63 - 1])}
         case _:
             path, body = ["account", random.choice(["deposit", "withdraw"]), account], _money(random)
-    return Draft("command", "POST", path, body)
+    return Draft("command", "POST", path, {**body, **_beside(random)})
 
 
 def make(seed: int, number: int) -> Request:
@@ -361,7 +397,7 @@ def _mutate_message(request: Request, random: Random) -> Request:
     """What a parser of HTTP has to stumble over."""
     request = replace(request, is_vague=True)
     body = request.body or b""
-    match random.randrange(9):
+    match random.randrange(11):
         case 0:
             return replace(request, raw=mutate_bytes(request.encode(), random))
         case 1:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tests.bank import VISIBLE_SECONDS, Bank, Service, fold, open_bank
+from tests.bank import VISIBLE_SECONDS, Bank, Service, fold, open_bank, reserves
 from tests.fuzz.oracle import Announced, Announcements, announcements, judge, read_log_files
 from tests.fuzz.requests import ACCOUNTS, Request, make
 from tests.livez import Delay, probe
@@ -231,7 +231,10 @@ async def _compare_views(projection: Service, log: list[dict[str, Any]]) -> list
     balances, wrong = fold(log), []
     connection = Connection(projection.port)
     for path, name, expected in [
-        (f"/reserve?min_position={len(log)}&wait={VISIBLE_SECONDS}", "amount", sum(balances.values())),
+        *(
+            (f"/reserve?asset={asset}&min_position={len(log)}&wait={VISIBLE_SECONDS}", "amount", amount)
+            for asset, amount in reserves(log).items()
+        ),
         *((f"/account/{account}", "balance", balance) for account, balance in balances.items()),
     ]:
         answer = await connection.ask(well_formed("GET", path))

@@ -34,6 +34,7 @@ async def test_creating_an_account_answers_201_with_the_account(bank: Bank, acco
     assert answer == {
         "id": account_id,
         "name": "Alice",
+        "asset": "USD/2",
         "balance": 0,
         "available": 0,
         "version": 1,
@@ -55,6 +56,42 @@ async def test_an_account_without_an_id_is_given_a_uuid_7(bank: Bank, body: dict
     assert status == 201
     assert UUID(answer["id"]).version == 7
     assert [event["type"] for event in await stream(bank, answer["id"])] == ["account-created"]
+
+
+async def test_an_account_is_in_the_asset_that_it_was_created_in(bank: Bank, account: str, account_id: str) -> None:
+    euros = [f"{account_id}-{number}" for number in (2, 3)]
+    status, answer = await bank.post(f"/account/{euros[0]}", {"name": "Alice", "asset": "EUR/2"})
+    assert (status, answer["asset"]) == (201, "EUR/2")
+    assert await last_event(bank, euros[0]) == {"type": "account-created", "name": "Alice", "asset": "EUR/2"}
+    batch = [
+        {"type": "create-account", "account_id": euros[1], "name": "Bob", "asset": "EUR/2"},
+        {"type": "create-account", "account_id": euros[1], "name": "Bob", "asset": "EUR/3"},
+        {"type": "deposit", "account_id": euros[1], "amount": 5},
+        {"type": "transfer", "account_id": euros[1], "to": euros[0], "amount": 2},
+    ]
+    _, results = await bank.post("/commands", batch)
+    assert [result["status"] for result in results] == [201, 400, 200, 200]
+    assert results[0]["asset"] == "EUR/2"
+    assert (await stream(bank, euros[1]))[1]["data"] == {
+        "name": "Bob",
+        "reason": "account-already-exists",
+        "asset": "EUR/3",
+    }
+    status, answer = await bank.post(f"/account/transfer/{account}", {"to": euros[0], "amount": 1})
+    assert (status, answer["type"], answer["reason"]) == (400, f"{PROBLEM}asset-mismatch", "asset-mismatch")
+    _, view = await bank.query(f"/account/{euros[0]}", min_position=answer["position"])
+    assert (view["asset"], view["balance"]) == ("EUR/2", 2)
+
+
+@pytest.mark.parametrize("asked", [{}, {"asset": None}, {"asset": "USD/2"}])
+async def test_an_account_in_usd_is_recorded_as_before_there_were_assets(
+    bank: Bank, account_id: str, asked: dict[str, Any]
+) -> None:
+    status, answer = await bank.post(f"/account/{account_id}", {"name": "Alice", **asked})
+    assert (status, answer["asset"]) == (201, "USD/2")
+    assert await last_event(bank, account_id) == {"type": "account-created", "name": "Alice"}
+    await bank.post(f"/account/{account_id}", {"name": "Bob", **asked})
+    assert (await stream(bank, account_id))[-1]["data"] == {"name": "Bob", "reason": "account-already-exists"}
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
@@ -386,6 +423,145 @@ async def test_a_batch_can_be_empty_and_as_large_as_10_000(bank: Bank, account: 
     assert await bank.post("/commands", []) == (200, [])
     status, results = await bank.post("/commands", [{"type": "deposit", "account_id": account, "amount": 1}] * 10_000)
     assert (status, len(results), results[-1]["balance"]) == (200, 10_000, 10_100)
+
+
+METADATA = {
+    "invoice": "2026-117",
+    "\U0001f3e6": 'Zo\u00eb \\ "',
+    "": "",
+    "k" * 64: "v" * 200,
+    **{str(n): "" for n in range(16)},
+}
+
+
+async def test_every_command_carries_metadata_into_its_event(bank: Bank, account_id: str) -> None:
+    assert len(METADATA) == 20
+    other = f"{account_id}-2"
+    await bank.create(other)
+    bodies: list[tuple[str, dict[str, Any]]] = [
+        (f"/account/deposit/{account_id}", {"amount": 1}),
+        ("/account", {"name": "Alice", "id": account_id}),
+        (f"/account/{account_id}", {"name": "Alice"}),
+        (f"/account/deposit/{account_id}", {"amount": 100}),
+        (f"/account/withdraw/{account_id}", {"amount": 1}),
+        (f"/account/transfer/{account_id}", {"to": other, "amount": 1}),
+        (f"/account/transfer/{account_id}", {"to": other, "amount": 1000}),
+        (f"/account/overdraft/{account_id}", {"limit": 5}),
+        (f"/account/freeze/{account_id}", {"description": "x"}),
+        (f"/account/unfreeze/{account_id}", {}),
+        (f"/account/close/{account_id}", {}),
+    ]
+    for path, body in bodies:
+        await bank.post(path, {**body, "metadata": METADATA})
+        assert list((await last_event(bank, account_id)).items())[-1] == ("metadata", METADATA)
+    assert (await last_event(bank, other))["metadata"] == METADATA
+
+
+async def test_metadata_without_a_pair_are_left_out(bank: Bank, account: str) -> None:
+    item = {"type": "deposit", "account_id": account, "amount": 5, "description": "Salary", "metadata": {}}
+    await bank.post("/commands", [item])
+    recorded = {"type": "amount-deposited", "amount": 5, "description": "Salary"}
+    assert await last_event(bank, account) == recorded
+
+
+async def test_of_two_metadata_with_one_key_the_last_counts_as_everywhere_in_a_body(bank: Bank, account: str) -> None:
+    url = f"{bank.command.url}/account/deposit/{account}"
+    body = b'{"amount": 5, "amount": 6, "metadata": {"a": "b", "a": "c"}}'
+    async with bank.http.post(url, data=body, headers={"Content-Type": "application/json"}) as response:
+        assert response.status == 200
+    recorded = {"type": "amount-deposited", "amount": 6, "description": "", "metadata": {"a": "c"}}
+    assert await last_event(bank, account) == recorded
+
+
+async def test_a_command_for_another_version_is_rejected_and_recorded(bank: Bank, account: str) -> None:
+    for if_version in (0, 1, 3, INT64_MAX):
+        status, answer = await bank.post(f"/account/withdraw/{account}", {"amount": 1, "if_version": if_version})
+        assert (status, answer["type"], answer["reason"]) == (400, f"{PROBLEM}version-mismatch", "version-mismatch")
+        assert await last_event(bank, account) == {
+            "type": "withdrawal-rejected",
+            "amount": 1,
+            "description": "",
+            "reason": "version-mismatch",
+            "if_version": if_version,
+        }
+    status, answer = await bank.post(f"/account/withdraw/{account}", {"amount": 1, "if_version": 6})
+    assert (status, answer["version"], answer["balance"]) == (200, 7, 99)
+    assert await last_event(bank, account) == {"type": "amount-withdrawn", "amount": 1, "description": ""}
+
+
+async def test_version_0_is_that_of_an_account_without_events(bank: Bank, account_id: str) -> None:
+    assert (await bank.post(f"/account/{account_id}", {"name": "Alice", "if_version": 1}))[0] == 400
+    assert (await bank.post(f"/account/{account_id}", {"name": "Alice", "if_version": 0}))[0] == 400
+    assert (await bank.post(f"/account/{account_id}", {"name": "Alice", "if_version": 2}))[0] == 201
+    assert (await bank.post("/account", {"name": "Alice", "if_version": 1}))[1]["reason"] == "version-mismatch"
+    assert (await bank.post("/account", {"name": "Alice", "if_version": 0}))[0] == 201
+
+
+LINKED = "linked-command-rejected"
+
+
+def fees(account: str, other: str, amount: int) -> list[dict[str, Any]]:
+    """A payment of `amount`, and what is paid for it."""
+    return [
+        {"type": "create-account", "account_id": other, "name": "Bob"},
+        {"type": "transfer", "account_id": account, "to": other, "amount": amount},
+        {"type": "transfer", "account_id": account, "to": other, "amount": 1, "description": "fee"},
+        {"type": "deposit", "account_id": other, "amount": 5},
+    ]
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+async def test_an_atomic_batch_that_is_rejected_changes_nothing_and_says_why(
+    bank: Bank, account: str, account_id: str, slash: str
+) -> None:
+    other = f"{account_id}-2"
+    _, before = await bank.query("/reserve", min_position=await head(bank))
+    status, results = await bank.post(f"/commands{slash}?atomic=true", fees(account, other, 100))
+    assert (status, [result["status"] for result in results]) == (200, [400] * 4)
+    assert [result["reason"] for result in results] == [LINKED, LINKED, "insufficient-funds", LINKED]
+    assert [result["type"] for result in results] == [PROBLEM + result["reason"] for result in results]
+    first = results[0]["position"]
+    assert [result["position"] for result in results] == list(range(first, first + 4))
+    assert [(event["type"], event["data"]["reason"]) for event in (await stream(bank, account))[2:]] == [
+        ("transfer-rejected", LINKED),
+        ("transfer-rejected", "insufficient-funds"),
+    ]
+    assert [(event["type"], event["data"]["reason"]) for event in await stream(bank, other)] == [
+        ("account-creation-rejected", LINKED),
+        ("deposit-rejected", LINKED),
+    ]
+    _, view = await bank.query(f"/account/{account}")
+    assert (view["balance"], view["version"]) == (100, 4)
+    assert (await bank.query(f"/account/{other}"))[0] == 404
+    assert (await bank.query("/reserve"))[1] == before
+
+
+async def test_an_atomic_batch_that_is_accepted_is_answered_as_another(
+    bank: Bank, account: str, account_id: str
+) -> None:
+    status, results = await bank.post("/commands?atomic=true", fees(account, f"{account_id}-2", 99))
+    told = [(result["status"], result.get("reason"), result["balance"]) for result in results]
+    assert (status, told) == (200, [(201, None, 0), (200, None, 1), (200, None, 0), (200, None, 105)])
+
+
+@pytest.mark.parametrize("query", ["", "?", "?atomic=false", "?x=y&atomic=false", "?Atomic=true"])
+async def test_a_batch_is_atomic_only_when_it_is_asked_for(
+    bank: Bank, account: str, account_id: str, query: str
+) -> None:
+    _, results = await bank.post(f"/commands{query}", fees(account, f"{account_id}-2", 100))
+    assert [result["status"] for result in results] == [201, 200, 400, 200]
+
+
+async def test_an_atomic_batch_of_one_or_none_is_answered_as_another(bank: Bank, account: str) -> None:
+    assert await bank.post("/commands?atomic=true", []) == (200, [])
+    for key in (None, f"{account}/0", f"{account}-atomic"):
+        withdrawal = {"type": "withdraw", "account_id": account, "amount": 101}
+        _, (result,) = await bank.post("/commands?x=y&atomic=true", [withdrawal], key)
+        assert (result["status"], result["reason"]) == (400, "insufficient-funds")
+    assert [event["commandid"] for event in (await stream(bank, account))[-2:]] == [
+        f"{account}/0/0",
+        f"{account}-atomic",
+    ]
 
 
 async def test_traceparent_is_passed_on_in_the_event_if_it_is_one(bank: Bank, account: str) -> None:

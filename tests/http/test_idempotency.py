@@ -36,6 +36,23 @@ def requests(account_id: str) -> list[Request]:
             ],
         ),
         ("/commands", []),
+        (f"/account/deposit/{account_id}", {"amount": 5, "if_version": 7, "metadata": {"invoice": "2026-117"}}),
+        (f"/account/deposit/{account_id}", {"amount": 5, "if_version": 0}),
+        (
+            "/commands?atomic=true",
+            [
+                {"type": "deposit", "account_id": account_id, "amount": 5},
+                {"type": "withdraw", "account_id": account_id, "amount": 9999},
+                {"type": "create-account", "name": "Carol"},
+            ],
+        ),
+        (
+            "/commands?atomic=true",
+            [
+                {"type": "deposit", "account_id": account_id, "amount": 5},
+                {"type": "withdraw", "account_id": account_id, "amount": 1},
+            ],
+        ),
     ]
 
 
@@ -78,6 +95,8 @@ async def test_duplicates_at_the_same_moment_are_one_command(bank: Bank, account
     [
         ("/account/deposit/{}", {"amount": 11}),
         ("/account/deposit/{}", {"amount": 10, "description": "x"}),
+        ("/account/deposit/{}", {"amount": 10, "metadata": {"a": "b"}}),
+        ("/account/deposit/{}", {"amount": 10, "if_version": 0}),
         ("/account/withdraw/{}", {"amount": 10}),
         ("/account/transfer/{}", {"to": "other", "amount": 10}),
         ("/account/deposit/other", {"amount": 10}),
@@ -99,6 +118,21 @@ async def test_the_same_key_with_another_request_is_422_and_records_nothing(
     assert (status, problem["type"]) == (422, "urn:counting-house:problem:idempotency-key-reused")
     assert await bank.log() == before
     assert await bank.deposit(account, 10, key) == first
+
+
+async def test_the_same_batch_atomic_and_not_are_two_requests(bank: Bank, account: str) -> None:
+    batch = [{"type": "deposit", "account_id": account, "amount": 10}] * 2
+    for first, other, key in [
+        ("/commands", "/commands?atomic=true", f"{account}-plain"),
+        ("/commands?atomic=true", "/commands?atomic=false", f"{account}-atomic"),
+    ]:
+        assert (await bank.post(first, batch, key))[0] == 200
+        status, problem = await bank.post(other, batch, key)
+        assert (status, problem["type"]) == (422, "urn:counting-house:problem:idempotency-key-reused")
+    assert await bank.post("/commands?atomic=false", batch, f"{account}-plain") == await bank.post(
+        "/commands", batch, f"{account}-plain"
+    )
+    assert len(await stream(bank, account)) == 6
 
 
 async def test_an_empty_batch_uses_its_key(bank: Bank, account: str) -> None:
@@ -126,6 +160,15 @@ async def test_spacing_the_order_of_fields_and_defaults_do_not_make_another_requ
         async with bank.http.post(url, data=body, headers=headers) as response:
             answers.append((response.status, await response.json()))
     assert answers == [answers[0]] * 3
+
+
+async def test_the_order_of_metadata_does_not_make_another_request(bank: Bank, account: str) -> None:
+    answers = []
+    for metadata in ({"a": "1", "b": "2"}, {"b": "2", "a": "1"}):
+        body = {"amount": 10, "metadata": metadata}
+        answers.append(await bank.post(f"/account/deposit/{account}", body, f"{account}-ordered"))
+    assert answers[0] == answers[1]
+    assert len(await stream(bank, account)) == 3
 
 
 async def test_a_key_is_the_same_quoted_and_bare(bank: Bank, account: str) -> None:

@@ -48,7 +48,7 @@ def assert_names(answer: tuple[int, dict[str, Any]], field: str) -> None:
 
 
 @pytest.mark.parametrize("amount", NOT_AMOUNTS, ids=repr)
-@pytest.mark.parametrize("command", ["deposit", "withdraw", "transfer"])
+@pytest.mark.parametrize("command", ["deposit", "withdraw", "transfer", "hold"])
 async def test_an_amount_is_an_integer_of_64_bits(bank: Bank, command: str, amount: object) -> None:
     to = {"to": "other"} if command == "transfer" else {}
     assert_names(await post(bank, f"/account/{command}/malformed", {"amount": amount, **to}), "amount")
@@ -72,6 +72,75 @@ async def test_a_description_is_text_of_at_most_1000_characters(bank: Bank, desc
     assert_names(await post(bank, "/account/deposit/malformed", body), "description")
 
 
+NOT_METADATA = [
+    *(None, [], "x", 5, True, [["a", "b"]], {"a": 1}, {"a": None}, {"a": ["b"]}, {"a": {"b": "c"}}),
+    *({"k" * 65: "v"}, {"k": "v" * 201}, {"a": "b", "c": "v" * 201}, {"\0": "v"}, {str(n): "v" for n in range(21)}),
+]
+NOT_VERSIONS = [-1, 2**63, 10**30, 1.0, 1.5, "1", "", None, True, [], {}]
+COMMANDS: list[tuple[str, str, dict[str, object]]] = [
+    ("create-account", "/account/malformed", {"name": "Alice"}),
+    ("create-account", "/account", {"name": "Alice"}),
+    ("deposit", "/account/deposit/malformed", {"amount": 1}),
+    ("withdraw", "/account/withdraw/malformed", {"amount": 1}),
+    ("transfer", "/account/transfer/malformed", {"amount": 1, "to": "other"}),
+    ("set-overdraft-limit", "/account/overdraft/malformed", {"limit": 1}),
+    ("freeze", "/account/freeze/malformed", {}),
+    ("unfreeze", "/account/unfreeze/malformed", {}),
+    ("close", "/account/close/malformed", {}),
+]
+
+
+@pytest.mark.parametrize("metadata", NOT_METADATA, ids=lambda metadata: repr(metadata)[:20])
+async def test_metadata_are_up_to_20_short_texts_by_short_keys(bank: Bank, metadata: object) -> None:
+    for command, path, body in COMMANDS:
+        asked = {**body, "metadata": metadata}
+        assert_names(await post(bank, path, asked), "metadata")
+        items = [{"type": command, "account_id": "malformed", **one} for one in (body, asked)]
+        assert_names(await post(bank, "/commands", items), "1.metadata")
+
+
+async def test_metadata_with_the_character_u_0000_are_named_by_their_key(bank: Bank) -> None:
+    body = {"amount": 1, "metadata": {"a": "b", "c": "\0"}}
+    assert_names(await post(bank, "/account/deposit/malformed", body), "metadata.c")
+
+
+@pytest.mark.parametrize(
+    "pair", [b'"\\ud800": "v"', b'"k": "\\ud800"', b'"k": "\\udc00x"', b'"k\xff": "v"', b'1: "v"', b'"k"']
+)
+async def test_metadata_that_are_no_text_are_refused(bank: Bank, pair: bytes) -> None:
+    body = b'{"amount": 1, "metadata": {%s}}' % pair
+    assert_names(await post(bank, "/account/deposit/malformed", body), "body")
+
+
+@pytest.mark.parametrize("version", NOT_VERSIONS, ids=repr)
+async def test_a_version_is_an_integer_of_0_or_more(bank: Bank, version: object) -> None:
+    for command, path, body in COMMANDS:
+        asked = {**body, "if_version": version}
+        assert_names(await post(bank, path, asked), "if_version")
+        items = [{"type": command, "account_id": "malformed", **one} for one in (body, asked)]
+        assert_names(await post(bank, "/commands", items), "1.if_version")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *(
+            "atomic",
+            "atomic=",
+            "atomic=maybe",
+            "atomic=True",
+            "atomic=1",
+            "atomic=true%00",
+            "atomic=null",
+            "%61tomic=yes",
+        ),
+        *("atomic=true&atomic=true", "atomic=true&atomic=false", "atomic=false&atomic", "x=1&atomic=truefalse"),
+    ],
+)
+async def test_atomic_is_true_or_false_and_there_once(bank: Bank, query: str) -> None:
+    assert_names(await post(bank, f"/commands?{query}", [{"type": "create-account", "name": "Alice"}]), "atomic")
+
+
 @pytest.mark.parametrize("account_id", NOT_IDS, ids=repr)
 async def test_an_id_in_a_body_is_of_the_contracts_alphabet(bank: Bank, account_id: object) -> None:
     assert_names(await post(bank, "/account", {"name": "Alice", "id": account_id}), "id")
@@ -80,16 +149,73 @@ async def test_an_id_in_a_body_is_of_the_contracts_alphabet(bank: Bank, account_
     assert_names(await post(bank, "/account/transfer/malformed", {"to": account_id, "amount": 1}), "to")
     good = {"type": "transfer", "account_id": "malformed", "to": "other", "amount": 1}
     assert_names(await post(bank, "/commands", [good, {**good, "to": account_id}]), "1.to")
+    assert_names(await post(bank, "/account/capture/malformed", {"hold_id": "h", "to": account_id}), "to")
+    good = {"type": "capture", "account_id": "malformed", "hold_id": "h", "to": "other"}
+    assert_names(await post(bank, "/commands", [good, {**good, "to": account_id}]), "1.to")
+
+
+@pytest.mark.parametrize("hold_id", NOT_IDS, ids=repr)
+async def test_a_holds_id_is_of_the_same_alphabet(bank: Bank, hold_id: object) -> None:
+    for command, more in ("hold", {"amount": 1}), ("capture", {}), ("release", {}):
+        assert_names(await post(bank, f"/account/{command}/malformed", {"hold_id": hold_id, **more}), "hold_id")
+        good = {"type": command, "account_id": "malformed", "hold_id": "h", **more}
+        assert_names(await post(bank, "/commands", [good, {**good, "hold_id": hold_id}]), "1.hold_id")
+
+
+@pytest.mark.parametrize(
+    "expires_at",
+    [
+        "",
+        "tomorrow",
+        "2999-01-01",
+        "2999-01-01T00:00:00",
+        "2999-01-01T00:00Z",
+        "2999-01-01T00:00:00.Z",
+        "2999-02-30T00:00:00Z",
+        "2999-01-01T24:00:00Z",
+        "2999-01-01T00:00:00+24:00",
+        "29990101T000000Z",
+        "0000-01-01T00:00:00Z",
+        "0001-01-01T00:00:00+00:01",
+        "9999-12-31T23:59:59-00:01",
+        "10000-01-01T00:00:00Z",
+        "2999-01-01T00:00:00" + "." + "0" * 30 + "Z",
+        "2999-01-01T00:00:00Z\0",
+        "२९९९-01-01T00:00:00Z",
+        32472144000,
+        True,
+        [],
+    ],
+    ids=repr,
+)
+async def test_an_expiry_is_a_time_with_its_offset(bank: Bank, expires_at: object) -> None:
+    body = {"amount": 1, "expires_at": expires_at}
+    assert_names(await post(bank, "/account/hold/malformed", body), "expires_at")
+    good = {"type": "hold", "account_id": "malformed", "amount": 1}
+    assert_names(await post(bank, "/commands", [good, {**good, "expires_at": expires_at}]), "1.expires_at")
 
 
 @pytest.mark.parametrize("account_id", ["a" * 65, "a b", "ä", "a%25b", "a%00", "a%0A", "a,b", "*"])
-@pytest.mark.parametrize("path", ["/account/{}", "/account/deposit/{}", "/account/withdraw/{}", "/account/transfer/{}"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/account/{}",
+        "/account/deposit/{}",
+        "/account/withdraw/{}",
+        "/account/transfer/{}",
+        "/account/hold/{}",
+        "/account/capture/{}",
+        "/account/release/{}",
+    ],
+)
 async def test_an_id_in_a_path_is_of_the_contracts_alphabet(bank: Bank, path: str, account_id: str) -> None:
     body = (
         {"name": "Alice"}
         if path == "/account/{}"
         else {"amount": 1, "to": "bob"}
         if "transfer" in path
+        else {"hold_id": "h"}
+        if "capture" in path or "release" in path
         else {"amount": 1}
     )
     assert_names(await post(bank, path.format(account_id), body), "account_id")
@@ -105,6 +231,16 @@ async def test_an_id_in_a_path_is_of_the_contracts_alphabet(bank: Bank, path: st
         ("/account/transfer/malformed", {"amount": 1}, "to"),
         ("/account/transfer/malformed", {"to": "bob"}, "amount"),
         ("/account/deposit/malformed", {"amount": 1, "to": "bob"}, "to"),
+        ("/account/hold/malformed", {}, "amount"),
+        ("/account/hold/malformed", {"amount": 1, "to": "bob"}, "to"),
+        ("/account/hold/malformed", {"amount": 1, "description": 5}, "description"),
+        ("/account/capture/malformed", {}, "hold_id"),
+        ("/account/capture/malformed", {"hold_id": "h", "amount": "1"}, "amount"),
+        ("/account/capture/malformed", {"hold_id": "h", "amount": 2**63}, "amount"),
+        ("/account/capture/malformed", {"hold_id": "h", "description": "x"}, "description"),
+        ("/account/capture/malformed", {"hold_id": "h", "to": 5}, "to"),
+        ("/account/release/malformed", {}, "hold_id"),
+        ("/account/release/malformed", {"hold_id": "h", "amount": 1}, "amount"),
         ("/account/overdraft/malformed", {}, "limit"),
         ("/account/overdraft/malformed", {"limit": -1}, "limit"),
         ("/account/overdraft/malformed", {"limit": 2**63}, "limit"),
@@ -113,12 +249,24 @@ async def test_an_id_in_a_path_is_of_the_contracts_alphabet(bank: Bank, path: st
         ("/account/unfreeze/malformed", {"reason": "x"}, "reason"),
         ("/account/close/malformed", {"to": "bob"}, "to"),
         ("/account/malformed", {"name": "Alice", "id": "bob"}, "id"),
+        ("/account/malformed", {"name": "Alice", "asset": "eur/2"}, "asset"),
+        ("/account", {"name": "Alice", "asset": "EUR"}, "asset"),
+        ("/account", {"name": "Alice", "asset": "EUR/2\n"}, "asset"),
+        ("/account", {"name": "Alice", "asset": ""}, "asset"),
+        ("/account", {"name": "Alice", "asset": 2}, "asset"),
+        ("/account/deposit/malformed", {"amount": 1, "asset": "EUR/2"}, "asset"),
+        ("/commands", [{"type": "create-account", "name": "x", "asset": "EUR/200"}], "0.asset"),
         ("/account/deposit/malformed", {"amount": 1, "currency": "EUR"}, "currency"),
         ("/account/deposit/malformed", {"amount": 1, "Description": "x"}, "Description"),
         ("/commands", [{"account_id": "a", "amount": 1}], "0.type"),
         ("/commands", [{"type": "reverse", "account_id": "a", "amount": 1}], "0.type"),
         ("/commands", [{"type": "transfer", "account_id": "a", "amount": 1}], "0.to"),
         ("/commands", [{"type": "deposit", "amount": 1}], "0.account_id"),
+        ("/commands", [{"type": "hold", "account_id": "a"}], "0.amount"),
+        ("/commands", [{"type": "capture", "account_id": "a"}], "0.hold_id"),
+        ("/commands", [{"type": "release", "account_id": "a"}], "0.hold_id"),
+        ("/commands", [{"type": "ExpireHold", "account_id": "a", "hold_id": "h"}], "0.type"),
+        ("/commands", [{"type": "expire-hold", "account_id": "a", "hold_id": "h"}], "0.type"),
         ("/commands", [{"type": "deposit", "account_id": "a", "amount": 1}, 5], "1"),
         (
             "/commands",

@@ -319,7 +319,7 @@ async def test_a_projection_without_its_ledger_answers_queries_and_is_not_ready(
         await bank.projection.start()
         problem = await bank.projection.wait_for("/readyz", 503)
         assert problem["type"] == "urn:counting-house:problem:not-ready"
-        assert await bank.query("/reserve") == (200, {"amount": 0, "last_updated": None})
+        assert await bank.query("/reserve") == (200, {"asset": "USD/2", "amount": 0, "last_updated": None})
         assert (await bank.query("/account/alice"))[0] == 200
         await bank.command.start()
         ready: dict[str, Any] = await bank.projection.wait_for("/readyz")

@@ -14,7 +14,9 @@ INT64_MAX = 2**63 - 1
 PATHS = {
     "/account/alice": "accounts",
     "/reserve": "reserve",
+    "/reserves": "reserve",
     "/account/alice/events": "history",
+    "/account/alice/holds": "holds",
 }
 """Every query, with its view."""
 
@@ -32,7 +34,9 @@ async def test_an_account_is_read_as_its_last_event_left_it(bank: Bank, account:
     assert answer == {
         "id": account,
         "name": "Alice",
+        "asset": "USD/2",
         "balance": 100,
+        "held": 0,
         "available": 100,
         "overdraft_limit": 0,
         "status": "open",
@@ -72,12 +76,93 @@ async def test_the_reserve_is_the_sum_of_all_balances(bank: Bank, account: str, 
         answer = await response.json()
     assert response.status == 200
     assert int(response.headers["Ledger-Position"]) >= receipt["position"]
-    assert answer == {"amount": before + 150, "last_updated": (await stream(bank, account))[-1]["time"]}
+    assert answer == {
+        "asset": "USD/2",
+        "amount": before + 150,
+        "last_updated": (await stream(bank, account))[-1]["time"],
+    }
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+async def test_each_asset_has_a_reserve_of_its_own(bank: Bank, account_id: str, slash: str) -> None:
+    """Each by itself, and all of them page by page."""
+    _, dollars = await bank.query("/reserve", min_position=await head(bank))
+    ids = [f"{account_id}-{number}" for number in range(3)]
+    for id_, asset in zip(ids, ("QUERY2/0", "QUERY/18", "QUERY/18"), strict=True):
+        await bank.post(f"/account/{id_}", {"name": "Alice", "asset": asset})
+    before = {asset: (await bank.query("/reserve", asset=asset))[1]["amount"] for asset in ("QUERY/18", "QUERY2/0")}
+    for id_, amount in zip(ids, (7, INT64_MAX, INT64_MAX), strict=True):
+        await bank.deposit(id_, amount)
+    _, receipt = await bank.withdraw(ids[1], 1)
+    times = [(await stream(bank, id_))[-1]["time"] for id_ in ids[:2]]
+    reserves = [
+        {"asset": "QUERY/18", "amount": before["QUERY/18"] + 2 * INT64_MAX - 1, "last_updated": times[1]},
+        {"asset": "QUERY2/0", "amount": before["QUERY2/0"] + 7, "last_updated": times[0]},
+    ]
+    for reserve in reserves:
+        url = f"{bank.projection.url}/reserve{slash}"
+        params = {"asset": str(reserve["asset"]), "min_position": str(receipt["position"])}
+        async with bank.http.get(url, params=params) as response:
+            assert (response.status, await response.json()) == (200, reserve)
+            assert int(response.headers["Ledger-Position"]) >= receipt["position"]
+    async with bank.http.get(f"{bank.projection.url}/reserves{slash}") as response:
+        every = await response.json()
+        assert int(response.headers["Ledger-Position"]) >= receipt["position"]
+    assert [reserve for reserve in every if reserve["asset"].startswith("QUERY")] == reserves
+    assert {reserve["asset"]: reserve for reserve in every}["USD/2"] == dollars
+    assert [reserve["asset"] for reserve in every] == sorted(reserve["asset"] for reserve in every)
+    paged: list[dict[str, object]] = []
+    while page := (await bank.query("/reserves", after=paged[-1]["asset"] if paged else "", limit=2))[1]:
+        assert len(page) <= 2
+        paged += page
+    assert paged == every
+
+
+async def test_the_reserve_of_an_asset_that_nobody_has_is_empty(bank: Bank) -> None:
+    assert await bank.query("/reserve", asset="NOBODY/2") == (
+        200,
+        {"asset": "NOBODY/2", "amount": 0, "last_updated": None},
+    )
+    assert "NOBODY/2" not in [reserve["asset"] for reserve in (await bank.query("/reserves"))[1]]
+
+
+async def test_an_account_is_in_the_default_asset_when_none_is_asked_for(tmp_path: Path) -> None:
+    """A retry is answered as before, whatever the default is by then."""
+    async with open_bank(tmp_path) as bank:
+        await bank.create("alice")
+        _, told = await bank.post("/account/", {"name": "Bob", "id": "bob"}, key="key")
+        await bank.command.stop()
+        bank.command.environment["DEFAULT_ASSET"] = "EUR/2"
+        await bank.command.start()
+        assert await bank.post("/account/", {"name": "Bob", "id": "bob"}, key="key") == (201, told)
+        assert (await bank.create("carol"))[1]["asset"] == "EUR/2"
+        _, results = await bank.post(
+            "/commands",
+            [
+                {"type": "create-account", "account_id": "dave", "name": "Dave"},
+                {"type": "create-account", "account_id": "erin", "name": "Erin", "asset": "USD/2"},
+                {"type": "create-account", "account_id": "carol", "name": "Carol"},
+                {"type": "deposit", "account_id": "dave", "amount": 7},
+            ],
+        )
+        assert [result.get("asset") for result in results] == ["EUR/2", "USD/2", None, None]
+        assert (await stream(bank, "carol"))[-1]["data"]["asset"] == "EUR/2"
+        assert told["asset"] == "USD/2"
+        await bank.check_views()
+
+
+@pytest.mark.parametrize("asset", ["EUR", "eur/2"])
+async def test_a_default_asset_that_is_none_is_refused_at_the_start(tmp_path: Path, asset: str) -> None:
+    service = Service("command_service", tmp_path / "log", DATA_DIR=str(tmp_path), DEFAULT_ASSET=asset)
+    with pytest.raises(RuntimeError, match=r"ended with 2.*\n.*DEFAULT_ASSET: .* is no asset.*as in EUR/2"):
+        await service.start()
 
 
 async def test_an_empty_bank_has_an_empty_reserve_and_one_beyond_64_bits_is_exact(tmp_path: Path) -> None:
     async with open_bank(tmp_path) as bank:
-        assert await bank.query("/reserve") == (200, {"amount": 0, "last_updated": None})
+        empty = {"asset": "USD/2", "amount": 0, "last_updated": None}
+        assert await bank.query("/reserve") == (200, empty)
+        assert await bank.query("/reserves") == (200, [empty])
         for number in range(3):
             await bank.create(f"account-{number}")
             await bank.deposit(f"account-{number}", INT64_MAX)
@@ -128,9 +213,27 @@ async def test_a_view_that_does_not_get_there_in_time_says_how_far_it_is(bank: B
         ("/reserve?min_position=-1", "min_position"),
         ("/reserve?min_position=x", "min_position"),
         (f"/reserve?min_position={2**63}", "min_position"),
+        ("/reserve?min_position=1&min_position=1", "min_position"),
+        ("/reserve?asset=eur/2", "asset"),
+        ("/reserve?asset=EUR", "asset"),
+        ("/reserve?asset=", "asset"),
+        ("/reserve?asset=EUR/2%0A", "asset"),
+        ("/reserve?asset=EUR/2&asset=USD/2", "asset"),
+        ("/reserves/?after=x", "after"),
+        ("/reserves?after=A/2&after=B/2", "after"),
+        ("/reserves?limit=0", "limit"),
+        ("/reserves?limit=1001", "limit"),
+        ("/reserves?min_position=x", "min_position"),
+        ("/account/alice?wait=1&wait=1", "wait"),
         ("/account/alice?wait=-1", "wait"),
         ("/account/alice?wait=61", "wait"),
         ("/account/alice?wait=nan", "wait"),
+        ("/account/alice/holds?after=a%20b", "after"),
+        ("/account/alice/holds?after=", "after"),
+        ("/account/alice/holds?after=%00", "after"),
+        ("/account/alice/holds?limit=0", "limit"),
+        ("/account/alice/holds?limit=251", "limit"),
+        ("/account/a%20b/holds", "account_id"),
         ("/account/a%20b", "account_id"),
         ("/account/" + "a" * 65, "account_id"),
     ],
@@ -144,7 +247,7 @@ async def test_an_id_that_no_account_can_have_is_422_with_the_views_on_postgresq
     tmp_path: Path, database_url: str
 ) -> None:
     async with open_bank(tmp_path, database_url=database_url) as bank:
-        for path in ("/account/%00", "/account/%00/", "/account/a%00b?min_position=0"):
+        for path in ("/account/%00", "/account/%00/", "/account/%00/holds", "/account/a%00b?min_position=0"):
             status, problem = await bank.query(path)
             assert (status, [error["field"] for error in problem["errors"]]) == (422, ["account_id"])
 
@@ -178,7 +281,9 @@ async def test_a_projection_keeps_the_views_that_it_is_told_to(
             assert "its PROJECTION_VIEWS is reserve,history" in problem["detail"]
         await bank.projection.stop()
         del bank.projection.environment["PROJECTION_VIEWS"]
-        with pytest.raises(RuntimeError, match=r"was built without accounts.*Set PROJECTION_NAME to a new name"):
+        with pytest.raises(
+            RuntimeError, match=r"was built without accounts and holds.*Set PROJECTION_NAME to a new name"
+        ):
             await bank.projection.start()
         bank.projection.environment["PROJECTION_NAME"] += "-anew"
         await bank.projection.start()
@@ -193,5 +298,5 @@ def test_every_view_has_its_queries_here() -> None:
 @pytest.mark.parametrize("names", ["acounts", "accounts;reserve", ",", "all,accounts"])
 async def test_a_view_that_there_is_not_is_refused_at_the_start(tmp_path: Path, names: str) -> None:
     service = Service("projection_service", tmp_path / "log", DATA_DIR=str(tmp_path), PROJECTION_VIEWS=names)
-    with pytest.raises(RuntimeError, match=r"ended with 2.*\n.*PROJECTION_VIEWS: .*accounts, reserve, history"):
+    with pytest.raises(RuntimeError, match=r"ended with 2.*\n.*PROJECTION_VIEWS: .*accounts, reserve, history, holds"):
         await service.start()

@@ -37,6 +37,7 @@ PURE = {
     "shared/chain.py",
     "shared/errors.py",
     "command_service/account.py",
+    "command_service/atomic.py",
     "command_service/states.py",
     "command_service/event_log/runs.py",
     "projection_service/batch.py",

@@ -5,6 +5,7 @@ from msgspec.structs import replace
 from shared.events import (
     AccountCreated,
     AccountId,
+    Asset,
     OverdraftLimitSet,
     RecordedEvent,
     Status,
@@ -20,7 +21,9 @@ class AccountView(Value, frozen=True):
 
     id: AccountId
     name: str
+    asset: Asset
     balance: int
+    held: int
     overdraft_limit: int
     status: Status
     version: Version
@@ -29,7 +32,7 @@ class AccountView(Value, frozen=True):
     @property
     def available(self) -> int:
         """What can go out of it. May be over 64 bits."""
-        return self.balance + self.overdraft_limit
+        return self.balance - self.held + self.overdraft_limit
 
 
 def project_account(
@@ -40,11 +43,12 @@ def project_account(
     if account is None:
         if not isinstance(event, AccountCreated):
             return None
-        return AccountView(account_id, event.name, 0, 0, "open", version, time)
+        return AccountView(account_id, event.name, event.asset, 0, 0, 0, "open", version, time)
     if moved := entries(recorded.account_id, event):
-        (_, change) = moved[0] if account_id == recorded.account_id else moved[1]
-        limit, status = account.overdraft_limit, account.status
-        return AccountView(account_id, account.name, account.balance + change, limit, status, version, time)
+        _, change, change_of_held = moved[0] if account_id == recorded.account_id else moved[1]
+        balance, held = account.balance + change, account.held + change_of_held
+        name, asset, limit, status = account.name, account.asset, account.overdraft_limit, account.status
+        return AccountView(account_id, name, asset, balance, held, limit, status, version, time)
     if isinstance(event, OverdraftLimitSet):
         return replace(account, overdraft_limit=event.limit, version=version, last_updated=time)
     if (changed := status_after(event)) is not None:

@@ -24,7 +24,9 @@ class AccountAnswer(BaseModel):
 
     id: str
     name: str
+    asset: str
     balance: int
+    held: int
     available: int
     overdraft_limit: int
     status: Status

@@ -4,31 +4,33 @@ from collections.abc import Sequence
 
 from msgspec.structs import astuple
 
-from projection_service.view_store import Change, ImpossibleEvents, Read, ReadRows, Write, one_row
+from projection_service.view_store import Change, ImpossibleEvents, Read, ReadRows, TornViews, Write, one_row
 from projection_service.views.accounts.fold import AccountView, project_account
-from shared.events import INT64_MAX, AccountId, Position, RecordedEvent
+from shared.events import INT64_MAX, Accepted, AccountId, Position, RecordedEvent, Version
 
 READ_ACCOUNT = Read.in_both("""
-    SELECT position, id, name, balance, overdraft_limit, status, version, last_updated
+    SELECT position, id, name, asset, balance, held, overdraft_limit, status, version, last_updated
     FROM checkpoint LEFT JOIN accounts ON id = $1
 """)
 READ_ACCOUNTS = Read(
     sqlite="""
-        SELECT id, name, balance, overdraft_limit, status, version, last_updated
+        SELECT id, name, asset, balance, held, overdraft_limit, status, version, last_updated
         FROM accounts WHERE id IN (SELECT value FROM json_each(?1))
     """,
     postgres="""
-        SELECT id, name, balance, overdraft_limit, status, version, last_updated
+        SELECT id, name, asset, balance, held, overdraft_limit, status, version, last_updated
         FROM accounts WHERE id = ANY($1)
     """,
 )
+# Name and asset are for ever.
 PUT_ACCOUNTS = Write(
-    "id text, name text, balance bigint, overdraft_limit bigint, status text, version bigint, last_updated text",
+    "id text, name text, asset text, balance bigint, held bigint, overdraft_limit bigint, status text, version bigint, "
+    "last_updated text",
     """
-    INSERT INTO accounts (id, name, balance, overdraft_limit, status, version, last_updated)
+    INSERT INTO accounts (id, name, asset, balance, held, overdraft_limit, status, version, last_updated)
     SELECT * FROM changed WHERE true
     ON CONFLICT (id) DO UPDATE SET
-        name = excluded.name, balance = excluded.balance, overdraft_limit = excluded.overdraft_limit,
+        balance = excluded.balance, held = excluded.held, overdraft_limit = excluded.overdraft_limit,
         status = excluded.status, version = excluded.version, last_updated = excluded.last_updated
     """,
 )
@@ -50,14 +52,32 @@ async def changes(read: ReadRows, events: Sequence[RecordedEvent]) -> list[Chang
     accounts = await read_accounts(read, list({event.account_id for event in events}.union(in_two_streams)))
     for event in events:
         # One by one: to ask every event for its `streams` would take as long as all the rest.
-        account = project_account(accounts.get(event.account_id), event, event.account_id, event.version)
-        if account is not None:
-            accounts[event.account_id] = account
+        _take(accounts, event, event.account_id, event.version)
         if event.counterpart is not None and event.counterpart_version is not None:
-            account = accounts.get(event.counterpart)
-            account = project_account(account, event, event.counterpart, event.counterpart_version)
-            if account is not None:
-                accounts[event.counterpart] = account
-    if not all(-account.overdraft_limit <= account.balance <= INT64_MAX for account in accounts.values()):
-        raise ImpossibleEvents("a balance would be below the overdraft limit, or over 64 bits")
+            _take(accounts, event, event.counterpart, event.counterpart_version)
+    for account in accounts.values():
+        if not 0 <= account.held <= account.balance + account.overdraft_limit or account.balance > INT64_MAX:
+            raise ImpossibleEvents("a balance would be below the overdraft limit and what is held, or over 64 bits")
     return [Change(PUT_ACCOUNTS, [astuple(account) for account in accounts.values()])]
+
+
+def _take(
+    accounts: dict[AccountId, AccountView], event: RecordedEvent, account_id: AccountId, version: Version
+) -> None:
+    """Raises `TornViews` when the account is not where the event before this one has left it."""
+    before = accounts.get(account_id)
+    after = project_account(before, event, account_id, version)
+    if before is not None and before.version != version - 1:
+        raise TornViews(_torn(account_id, before.version, event.position, version))
+    if after is not None:
+        accounts[account_id] = after
+    elif isinstance(event.event, Accepted):
+        raise TornViews(_torn(account_id, 0, event.position, version))
+
+
+def _torn(account_id: AccountId, has: int, position: Position, version: Version) -> str:
+    return (
+        f"the view has {account_id!a} at version {has}, and position {position} is its version {version}: what is in these "
+        "tables was copied from more than one moment (a file without its -wal, or with another's). Stop this service and "
+        "put a whole copy in their place, or set PROJECTION_NAME to a new name to build new views."
+    )

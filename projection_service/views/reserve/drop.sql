@@ -1,1 +1,2 @@
 DROP TABLE reserve;
+DROP TABLE reserve_assets;

@@ -1,33 +1,66 @@
-"""The reserve."""
+"""The reserve of one asset, and those of all."""
 
 import json
 from collections.abc import Mapping
+from typing import Annotated
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel
 
 from projection_service.view import Asked, Reach, answer
 from projection_service.view_store import ViewStore
-from projection_service.views.reserve.tables import read_reserve
+from projection_service.views.reserve.fold import EMPTY, ReserveView
+from projection_service.views.reserve.tables import read_page, read_reserves
+from shared.events import ASSET_PATTERN, ASSET_RULE, USD, Asset
 from shared.platform.api import route, waiting
 from shared.platform.gate import Endpoint
 
+PAGE_ASSETS_MAX = 1000
+
+AssetAsked = Annotated[str, Query(pattern=ASSET_PATTERN, description=ASSET_RULE)]
+AfterAsset = Annotated[str, Query(pattern=f"^$|{ASSET_PATTERN}", description="Asset; those after it.")]
+Limit = Annotated[int, Query(ge=1, le=PAGE_ASSETS_MAX)]
+
+
+class OneAsked(Asked):
+    asset: AssetAsked = USD
+
+
+class PageAsked(Asked):
+    after: AfterAsset = ""
+    limit: Limit = PAGE_ASSETS_MAX
+
 
 class ReserveAnswer(BaseModel):
-    """Documentation of the reserve: cents, and the time of the last accepted deposit or withdrawal."""
+    """Documentation of a reserve: cents, and the time of the last accepted deposit or withdrawal."""
 
+    asset: str
     amount: int
     last_updated: str | None
 
 
 def add_queries(queries: APIRouter, store: ViewStore) -> None:
-    @route(queries, "/reserve", "GET", summary="The sum of all balances", response_model=ReserveAnswer)
-    async def reserve() -> Response:
-        view, position = await read_reserve(store.read)
-        # The standard library writes integers of any size; the reserve can be over 64 bits.
-        body = json.dumps({"amount": view.amount, "last_updated": view.last_updated}).encode()
-        return answer(body, position)
+    @route(queries, "/reserve", "GET", summary="The sum of all balances in an asset", response_model=ReserveAnswer)
+    async def reserve(asset: AssetAsked = USD) -> Response:
+        found = await read_reserves(store.read, [asset])
+        return answer(_encode(_told(asset, found.by_asset.get(asset, EMPTY))), found.position)
+
+    @route(
+        queries, "/reserves", "GET", summary="The reserves of all assets, in order", response_model=list[ReserveAnswer]
+    )
+    async def reserves(after: AfterAsset = "", limit: Limit = PAGE_ASSETS_MAX) -> Response:
+        page, position = await read_page(store.read, after, limit)
+        return answer(_encode([_told(asset, reserve) for asset, reserve in page]), position)
 
 
 def endpoints(store: ViewStore, reach: Reach) -> Mapping[str, Endpoint]:
-    return {"/reserve": waiting(Asked, reach)}
+    return {"/reserve": waiting(OneAsked, reach), "/reserves": waiting(PageAsked, reach)}
+
+
+def _told(asset: Asset, reserve: ReserveView) -> dict[str, object]:
+    return {"asset": asset, "amount": reserve.amount, "last_updated": reserve.last_updated}
+
+
+def _encode(told: object) -> bytes:
+    # The standard library writes integers of any size; the reserve can be over 64 bits.
+    return json.dumps(told).encode()

@@ -1,4 +1,4 @@
--- Numbers 1 to 4 were states of this program before its first release, which are refused.
+-- Numbers 1 to 5 were states of this program before its first release, which are refused.
 
 CREATE TABLE ledger (
     -- One row: the head of the log, which every append moves first, so that the order of positions is the order of
@@ -29,6 +29,18 @@ CREATE TABLE states (
     version INTEGER NOT NULL,
     state BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE holds (
+    -- The open holds, as of the head: not behind it, as `states` is. `expires_at` is written as an event's time is.
+    account_id TEXT NOT NULL,
+    hold_id TEXT NOT NULL,
+    amount INTEGER NOT NULL,
+    expires_at TEXT CHECK (expires_at <> ''),
+    PRIMARY KEY (account_id, hold_id)
+) STRICT, WITHOUT ROWID;
+
+-- For the clerk, who takes the earliest first.
+CREATE INDEX holds_by_expiry ON holds (expires_at, account_id, hold_id) WHERE expires_at IS NOT NULL;
 
 CREATE TABLE answers (
     -- What was answered to a request with an Idempotency-Key: JSON, compressed with zstd when it is long. `digest` is

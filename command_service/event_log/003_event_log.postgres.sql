@@ -1,4 +1,4 @@
--- Number 1 was a state of this program before its first release, which is refused.
+-- Numbers 1 and 2 were states of this program before its first release, which are refused.
 
 CREATE TABLE ledger (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
@@ -47,6 +47,19 @@ CREATE TABLE states (
 ) WITH (fillfactor = 70); -- room for the next state beside the last one: no index changes then
 COMMENT ON TABLE states IS 'What each account''s events have come to, as the domain writes it down, so that no decision replays them.';
 
+CREATE TABLE holds (
+    account_id text COLLATE "C",
+    hold_id text COLLATE "C",
+    amount bigint NOT NULL,
+    expires_at text COLLATE "C",
+    PRIMARY KEY (account_id, hold_id)
+);
+-- For the clerk, who takes the earliest first.
+CREATE INDEX holds_by_expiry ON holds (expires_at, account_id, hold_id) WHERE expires_at IS NOT NULL;
+COMMENT ON TABLE holds IS 'The open holds.';
+COMMENT ON COLUMN holds.amount IS 'In cents.';
+COMMENT ON COLUMN holds.expires_at IS 'Written as an event''s time is.';
+
 CREATE TABLE answers (
     idempotency_key text COLLATE "C" PRIMARY KEY,
     fingerprint bytea NOT NULL,
@@ -65,4 +78,12 @@ CREATE TABLE relay (
 );
 COMMENT ON TABLE relay IS 'One row: how far the relay has published, and which relay may move that on until when.';
 
+CREATE TABLE clerk (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one),
+    holder text NOT NULL,
+    leased_until timestamptz NOT NULL
+);
+COMMENT ON TABLE clerk IS 'One row: which clerk works off the holds that are due, and until when. Another that does so too does no harm.';
+
+INSERT INTO clerk (holder, leased_until) VALUES ('', '-infinity');
 INSERT INTO relay (published, token, leased_until) VALUES (0, 0, '-infinity');

@@ -1,0 +1,53 @@
+"""Commands of two accounts, and what many commands to few accounts come to."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+
+from benchmarks.rows import Bench, Figure, Measures, Row, batches, pgbench, singles
+from benchmarks.servers import ACCOUNTS, Server, command_service
+
+HOT_ACCOUNTS, SPREAD_ACCOUNTS = 8, 100_000
+FUNDS = 10**9
+"""Of each account, in cents: a transfer takes one."""
+ONE, BATCH = "transfer.lua", "batch_of_transfers.lua"
+
+
+def transfers(bench: Bench) -> Iterator[Row]:
+    def funded(stack: ExitStack, accounts: int, **store: str) -> Server:
+        ledger = stack.enter_context(command_service(accounts, **store))
+        bench.fill(ledger, accounts, accounts, FUNDS)
+        return ledger
+
+    def beside_deposits(stack: ExitStack) -> Sequence[Measures]:
+        ledger = funded(stack, ACCOUNTS, DATA_DIR=bench.data_dir())
+        return [(batches(ledger, load=BATCH), batches(ledger)), (singles(ledger, load=ONE), singles(ledger))]
+
+    def hot(stack: ExitStack) -> Sequence[Measures]:
+        ledger = funded(stack, SPREAD_ACCOUNTS, DATA_DIR=bench.data_dir())
+        return [
+            (singles(ledger, accounts=HOT_ACCOUNTS, load=load), singles(ledger, accounts=SPREAD_ACCOUNTS, load=load))
+            for load in ("deposit.lua", ONE)
+        ]
+
+    def on_postgres(stack: ExitStack) -> Sequence[Measures]:
+        url = bench.cluster.url(bench.cluster.create_database())
+        ledger = funded(stack, ACCOUNTS, DATABASE_URL=url)
+        peer = pgbench(bench.cluster, "pgbench_transfer.sql", "--protocol=prepared")
+        return [(singles(ledger, load=ONE), peer), (batches(ledger, load=BATCH), None)]
+
+    yield Row(
+        [
+            Figure("batches of 1000 transfers / of 1000 deposits", "commands/s", 0.7),
+            Figure("transfers, 32 connections / deposits", "requests/s", 0.9),
+        ],
+        beside_deposits,
+    )
+    hot_or_spread = f"{HOT_ACCOUNTS} hot accounts / {SPREAD_ACCOUNTS:,} spread ones"
+    yield Row([Figure(f"{what}: {hot_or_spread}", "requests/s", 0.9) for what in ("deposits", "transfers")], hot)
+    yield Row(
+        [
+            Figure("transfers, PostgreSQL, 32 connections / pgbench as in TPC-B, 32 clients", "requests/s", 1),
+            Figure("batches of 1000 transfers, PostgreSQL", "commands/s"),
+        ],
+        on_postgres,
+    )
