@@ -37,7 +37,7 @@ RECEIVED = [event for event in OF_ALICE if b"money-transferred" in event]
 
 
 async def fold(store: ViewStore, *pages: list[bytes]) -> Projection:
-    projection = Projection(store, list(VIEWS.values()), await store.checkpoint(), CollectorRegistry())
+    projection = Projection(store, [VIEWS["history"]], await store.checkpoint(), CollectorRegistry())
     for page in pages:
         await apply(projection, page)
     return projection

@@ -77,7 +77,7 @@ def _take(
 
 def _torn(account_id: AccountId, has: int, position: Position, version: Version) -> str:
     return (
-        f"the view has {account_id!a} at version {has}, and position {position} is its version {version}: what is in these "
-        "tables was copied from more than one moment (a file without its -wal, or with another's). Stop this service and "
-        "put a whole copy in their place, or set PROJECTION_NAME to a new name to build new views."
+        f"the view has {account_id!a} at version {has}, and position {position} is its version {version}: what is in "
+        "these tables was copied from more than one moment (a file without its -wal, or with another's). Stop this "
+        "service and put a whole copy in their place, or set PROJECTION_NAME to a new name to build new views."
     )
