@@ -15,23 +15,26 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from command_service import ledger_writer
-from command_service.account import Command, CreateAccount, Deposit, Withdraw
+from command_service.account import Capture, Command, CreateAccount, Deposit, PlaceHold, Release, Withdraw
 from command_service.event_log import EventLog
 from command_service.event_log.sqlite import SqliteEventLog
 from command_service.ledger_writer import COMMANDS_WAITING_MAX, LedgerWriter, WriteRequest
+from command_service.verify import verify
 from projection_service.projection import Projection
 from projection_service.view_store.sqlite import SqliteViewStore
 from projection_service.views import VIEWS
 from projection_service.views.accounts.tables import read_accounts
+from projection_service.views.holds.tables import read_holds
 from projection_service.views.reserve.tables import read_reserve
 from shared.chain import extend
 from shared.errors import IdempotencyKeyReused, LedgerError, NotReady, Overloaded, StoreUnavailable
-from shared.events import AccountId, Position, RecordedEvent, decode_events, join_events
+from shared.events import AccountId, HoldCaptured, HoldId, Position, RecordedEvent, decode_events, join_events
 from shared.platform.watermark import Watermark
 from tests.contract.conftest import OpenEventLog, closed_at_the_end
 from tests.examples import ALICE, BOB, CREATE, INT64_MAX, deposit, withdraw
 
 ALL = 2**31
+LATER = "9999-12-31T23:59:59.999999Z"
 
 
 @dataclass
@@ -75,10 +78,14 @@ amounts = st.one_of(
     st.sampled_from([0, INT64_MAX, INT64_MAX - 1, -INT64_MAX - 1]),
     st.integers(-(2**63), INT64_MAX),
 )
+hold_ids = st.sampled_from([HoldId("x"), HoldId("y")])
 commands = st.one_of(
     st.builds(CreateAccount, st.text(texts, min_size=1, max_size=5), accounts),
     st.builds(Deposit, accounts, amounts, st.text(texts, max_size=5)),
     st.builds(Withdraw, accounts, amounts, st.text(texts, max_size=5)),
+    st.builds(PlaceHold, accounts, amounts, hold_ids, st.sampled_from([None, LATER]), st.text(texts, max_size=5)),
+    st.builds(Capture, accounts, hold_ids, st.none() | amounts, st.none() | accounts),
+    st.builds(Release, accounts, hold_ids),
 )
 
 
@@ -106,7 +113,7 @@ async def check_that_it_adds_up(requests: list[list[Command]], page: int) -> Non
             assert [event.position for event in events] == list(range(1, len(given_commands) + 1))
             assert [outcome.position for outcome in outcomes] == [event.position for event in events]
             assert [event.account_id for event in events] == [command.account_id for command in given_commands]
-            balances = fold(events)
+            balances, held = fold_with_holds(events)
             assert [outcome.balance for outcome in outcomes] == balances_after_each(events)
             # The projection, in pages of any size, comes to the same.
             projection = Projection(views, list(VIEWS.values()), await views.checkpoint(), CollectorRegistry())
@@ -114,6 +121,11 @@ async def check_that_it_adds_up(requests: list[list[Command]], page: int) -> Non
                 await apply(projection, events[first : first + page])
             stored = await read_accounts(views.read, [AccountId(name) for name in ("alice", "bob", "carol")])
             assert {account.id: account.balance for account in stored.values()} == balances
+            assert {account.id: account.held for account in stored.values() if account.held} == held
+            for account_id in balances:
+                listed, _ = await read_holds(views.read, account_id, HoldId(""), 10)
+                assert sum(hold.amount for hold in listed or ()) == held.get(account_id, 0)
+            await verify(log)
             assert (await read_reserve(views.read))[0].amount == sum(balances.values())
 
 
@@ -127,13 +139,21 @@ def balances_after_each(events: Sequence[RecordedEvent]) -> list[int | None]:
 
 
 def fold(events: Sequence[RecordedEvent]) -> dict[AccountId, int]:
-    """Balances, by a fold of its own. Asserts that none is ever below zero or over 64 bits."""
+    """Balances."""
+    return fold_with_holds(events)[0]
+
+
+def fold_with_holds(events: Sequence[RecordedEvent]) -> tuple[dict[AccountId, int], dict[AccountId, int]]:
+    """Balances, and what is held of them, by a fold of its own. Asserts that no balance is ever below that or over 64
+    bits, and that each hold ends once, with all that was held."""
     balances: dict[AccountId, int] = {}
+    holds: dict[tuple[AccountId, str], int] = {}
     versions: dict[AccountId, int] = {}
     for recorded in events:
         account_id = recorded.account_id
-        versions[account_id] = versions.get(account_id, 0) + 1
-        assert recorded.version == versions[account_id]
+        for stream, version in recorded.streams():
+            versions[stream] = versions.get(stream, 0) + 1
+            assert version == versions[stream]
         match type(recorded.event).__name__:
             case "AccountCreated":
                 balances[account_id] = 0
@@ -141,8 +161,22 @@ def fold(events: Sequence[RecordedEvent]) -> dict[AccountId, int]:
                 balances[account_id] += recorded.event.amount  # type: ignore[union-attr, operator]
             case "AmountWithdrawn":
                 balances[account_id] -= recorded.event.amount  # type: ignore[union-attr, operator]
-        assert 0 <= balances.get(account_id, 0) <= INT64_MAX
-    return balances
+            case "HoldPlaced":
+                assert (account_id, recorded.event.hold_id) not in holds  # type: ignore[union-attr]
+                holds[account_id, recorded.event.hold_id] = recorded.event.amount  # type: ignore[union-attr, assignment]
+            case "HoldReleased" | "HoldCaptured":
+                amount, released = recorded.event.amount, getattr(recorded.event, "released", 0)  # type: ignore[union-attr]
+                assert holds.pop((account_id, recorded.event.hold_id)) == amount + released  # type: ignore[union-attr, operator]
+                if isinstance(recorded.event, HoldCaptured):
+                    balances[account_id] -= recorded.event.amount
+                if (to := recorded.counterpart) is not None:
+                    balances[to] += recorded.event.amount  # type: ignore[union-attr, operator]
+                    assert balances[to] <= INT64_MAX
+        of_account = [amount for (one, _), amount in holds.items() if one == account_id]
+        assert min(of_account, default=1) > 0
+        assert sum(of_account) <= balances.get(account_id, 0) <= INT64_MAX
+    held = {one: sum(amount for (other, _), amount in holds.items() if other == one) for one, _ in holds}
+    return balances, held
 
 
 async def test_commands_that_wait_together_are_one_transaction(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:

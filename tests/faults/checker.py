@@ -9,18 +9,23 @@ from msgspec.structs import replace
 
 from command_service.account import (
     Account,
+    Capture,
     Close,
     Command,
     CreateAccount,
     Deposit,
+    ExpireHold,
     Freeze,
+    Hold,
+    PlaceHold,
+    Release,
     SetOverdraftLimit,
     Transfer,
     Unfreeze,
     Withdraw,
     decide,
 )
-from shared.events import AccountId
+from shared.events import AccountId, HoldId
 from tests.faults.history import Body, History, Operation, Read, View
 
 CloudEvent = dict[str, Any]
@@ -34,6 +39,13 @@ KINDS = {
     "withdrawal-rejected": "withdraw",
     "money-transferred": "transfer",
     "transfer-rejected": "transfer",
+    "hold-placed": "hold",
+    "hold-rejected": "hold",
+    "hold-captured": "capture",
+    "capture-rejected": "capture",
+    "hold-released": "release",
+    "release-rejected": "release",
+    "hold-expired": "expire-hold",
     "overdraft-limit-set": "set-overdraft-limit",
     "overdraft-limit-rejected": "set-overdraft-limit",
     "account-frozen": "freeze",
@@ -61,6 +73,7 @@ def check_log(log: Sequence[CloudEvent]) -> Iterator[str]:
     """Positions and versions without a hole, no event twice, and each decision right after the events before it."""
     versions: dict[str, int] = defaultdict(int)
     accounts: dict[str, Account] = {}
+    holds: dict[tuple[str, str], Hold] = {}
     ids: set[str] = set()
     for expected, event in enumerate(log, 1):
         where = f"position {event['sequence']}"
@@ -77,7 +90,9 @@ def check_log(log: Sequence[CloudEvent]) -> Iterator[str]:
         if moved.keys() - streams(event):
             yield f"{where}: it moves {moved}, and is in the streams of {[*streams(event)]} only"
         account = accounts.get(event["subject"])
-        right = decide(account, command, event["time"], accounts.get(command.to) if command.to else None)
+        counterpart = accounts.get(command.to) if command.to else None
+        key = event["subject"], str(event["data"].get("hold_id"))
+        right = decide(account, command, event["time"], counterpart, holds.get(key))
         if right is None or (right.type, msgspec.to_builtins(right)) != (event["type"], event["data"]):
             yield f"{where}: {event['type']} {event['data']} for {account}, and not {right}"
         if event["type"] == "account-created" and account is None:
@@ -86,6 +101,15 @@ def check_log(log: Sequence[CloudEvent]) -> Iterator[str]:
             accounts[event["subject"]] = replace(account, overdraft_limit=event["data"]["limit"])
         elif event["type"] in STATUSES and account is not None:
             accounts[event["subject"]] = replace(account, status=STATUSES[event["type"]])
+        if held := change_of_held(event):
+            holds.pop(key, None)
+            if held > 0:
+                holds[key] = Hold(held, event["data"].get("expires_at"))
+            if account is not None:
+                holds_open = account.holds + (1 if held > 0 else -1)
+                accounts[event["subject"]] = account = replace(account, held=account.held + held, holds=holds_open)
+                if min(account.held, account.available + moved.get(event["subject"], 0)) < 0:
+                    yield f"{where}: {account.held} are held of {event['subject']}, which has {account.balance}"
         for account_id, change in moved.items():
             before = accounts.get(account_id, Account("", 0))
             if before.balance + change < min(0, -before.overdraft_limit):
@@ -98,7 +122,8 @@ def check_operations(operations: Sequence[Operation], log: Sequence[CloudEvent])
     """Acknowledged: there once, as the client was told. Refused: not there. Unknown: there once or not at all."""
     found: dict[str, list[CloudEvent]] = defaultdict(list)
     for event in log:
-        found[operation_id(event)].append(event)
+        if KINDS[event["type"]] != "expire-hold":  # which no client has asked for
+            found[operation_id(event)].append(event)
     balances = balances_after_each(log)
     for operation in operations:
         events = found.pop(operation.id, [])
@@ -115,7 +140,10 @@ def check_operations(operations: Sequence[Operation], log: Sequence[CloudEvent])
                 yield f"{what} is in the log {number} times: {positions}"
         for event in events:
             asked = (operation.kind, operation.account, operation.amount, operation.to)
-            done = (KINDS[event["type"]], event["subject"], amount_of(event), event["data"].get("to"))
+            amount = amount_of(event)
+            if operation.kind in ("capture", "release") and operation.amount is None:
+                amount = None  # all of it
+            done = (KINDS[event["type"]], event["subject"], amount, event["data"].get("to"))
             if asked != done:
                 yield f"{what} asked for {asked}, the log has {done}"
         for answer in operation.answers:
@@ -261,17 +289,19 @@ def fold(accounts: dict[str, Body], reserve: Body, event: CloudEvent) -> Body:
     if event["type"] == "account-created":
         account_id, name = event["subject"], event["data"]["name"]
         accounts[account_id] = {"id": account_id, "name": name, "balance": 0, "available": 0, "overdraft_limit": 0}
-        accounts[account_id].update(status="open", last_updated=time)
+        accounts[account_id].update(held=0, status="open", last_updated=time)
     for account_id, version in streams(event).items():
         if account_id in accounts:
             accounts[account_id] = account = {**accounts[account_id], "version": version}
             if account_id in moved:
                 account.update(balance=account["balance"] + moved[account_id], last_updated=time)
+            if account_id == event["subject"] and change_of_held(event):
+                account.update(held=account["held"] + change_of_held(event), last_updated=time)
             elif event["type"] == "overdraft-limit-set":
                 account.update(overdraft_limit=event["data"]["limit"], last_updated=time)
             elif event["type"] in STATUSES:
                 account.update(status=STATUSES[event["type"]], last_updated=time)
-            account["available"] = account["balance"] + account["overdraft_limit"]
+            account["available"] = account["balance"] - account["held"] + account["overdraft_limit"]
     if not sum(moved.values()):
         return reserve
     return {"amount": reserve["amount"] + sum(moved.values()), "last_updated": time}
@@ -307,8 +337,39 @@ def changes(event: CloudEvent) -> dict[str, int]:
         case "money-transferred":
             amount = int(event["data"]["amount"])
             return {event["subject"]: -amount, event["data"]["to"]: amount}
+        case "hold-captured":
+            amount = int(event["data"]["amount"])
+            of_counterpart = {event["data"]["to"]: amount} if "to" in event["data"] else {}
+            return {event["subject"]: -amount, **of_counterpart}
         case _:
             return {}
+
+
+def change_of_held(event: CloudEvent) -> int:
+    """Of the account that it is of, in cents."""
+    match event["type"]:
+        case "hold-placed":
+            return int(event["data"]["amount"])
+        case "hold-captured":
+            return -int(event["data"]["amount"]) - int(event["data"]["released"])
+        case "hold-released" | "hold-expired":
+            return -int(event["data"]["amount"])
+        case _:
+            return 0
+
+
+def still_to_expire(log: Sequence[CloudEvent]) -> list[str]:
+    """The open holds that are to expire, in a sentence each."""
+    found: dict[tuple[str, str], str] = {}
+    for event in log:
+        if change_of_held(event):
+            key = event["subject"], event["data"]["hold_id"]
+            found.pop(key, None)
+            if "expires_at" in event["data"]:
+                found[key] = (
+                    f"the hold {key[1]} of {key[0]} was to expire at {event['data']['expires_at']}, and is open"
+                )
+    return list(found.values())
 
 
 def went_back(who: str, before: Moment, after: Moment) -> str:
@@ -335,10 +396,12 @@ def operation_id(event: CloudEvent) -> str:
     data = event["data"]
     if "limit" in data:
         return f"limit-{data['limit']}"
+    if KINDS[event["type"]] in ("capture", "release", "expire-hold"):
+        return f"{KINDS[event['type']]}-{data['hold_id']}"
     return str(data["description"] if "description" in data else data["name"])
 
 
-def command_of(event: CloudEvent) -> Command:
+def command_of(event: CloudEvent) -> Command | ExpireHold:
     """The command that led to `event`."""
     account_id, data = AccountId(event["subject"]), event["data"]
     match KINDS[event["type"]]:
@@ -348,6 +411,15 @@ def command_of(event: CloudEvent) -> Command:
             return Deposit(account_id, data["amount"], data["description"])
         case "transfer":
             return Transfer(account_id, data["to"], data["amount"], data["description"])
+        case "hold":
+            hold_id, expires_at = HoldId(data["hold_id"]), data.get("expires_at")
+            return PlaceHold(account_id, data["amount"], hold_id, expires_at, data["description"])
+        case "capture":
+            return Capture(account_id, HoldId(data["hold_id"]), data.get("amount"), data.get("to"))
+        case "release":
+            return Release(account_id, HoldId(data["hold_id"]))
+        case "expire-hold":
+            return ExpireHold(account_id, HoldId(data["hold_id"]))
         case "set-overdraft-limit":
             return SetOverdraftLimit(account_id, data["limit"])
         case "freeze":

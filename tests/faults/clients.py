@@ -4,12 +4,14 @@ import asyncio
 import io
 import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from random import Random
 from time import monotonic
 from typing import Any
 
 import aiohttp
 
+from shared.events import written
 from tests.faults.history import Attempt, History, Kind, Operation, Read
 
 CLIENTS = 16
@@ -17,6 +19,9 @@ KINDS: dict[Kind, int] = {
     "deposit": 20,
     "withdraw": 10,
     "transfer": 16,
+    "hold": 10,
+    "capture": 6,
+    "release": 2,
     "create-account": 2,
     "set-overdraft-limit": 2,
     "freeze": 1,
@@ -25,6 +30,8 @@ KINDS: dict[Kind, int] = {
 }
 """How often each is asked for."""
 ACCOUNTS = 12
+HOLD_SECONDS_MAX = 5
+"""Those that expire do so before long: in the middle of faults."""
 BATCH_COMMANDS_MAX = 100
 REQUEST_SECONDS = 6
 ATTEMPTS_MAX = 60
@@ -51,6 +58,8 @@ class Clients:
         self._stopping = False
         self._number = 0
         self._seen = [0] * CLIENTS
+        self._holds: dict[str, list[tuple[str, str]]] = {"capture": [], "release": []}
+        """The account and the id of each that was asked for, and not yet to be captured, or released."""
         self.history = History()
         self.acknowledged = 0
         self.duplicates = 0
@@ -177,13 +186,37 @@ class Clients:
             # No two are the same, and some are lower than those before them.
             amount = self._number if self._number % 2 else 1_000_000 - self._number
             name = f"limit-{amount}"
-        elif kind not in ("deposit", "withdraw", "transfer"):
+        elif kind not in ("deposit", "withdraw", "transfer", "hold", "capture"):
             amount = None
         operation = Operation(name, kind, account, amount, session)
-        if kind == "transfer":
-            operation.to = random.choice([*self.accounts, "nobody"])
+        match kind:
+            case "transfer":
+                operation.to = random.choice([*self.accounts, "nobody"])
+            case "hold":
+                self._hold(operation)
+            case "capture" | "release":
+                self._end_hold(operation)
         self.history.operations.append(operation)
         return operation
+
+    def _hold(self, operation: Operation) -> None:
+        operation.hold_id = f"hold-of-{operation.id}"
+        if self._random.random() < 0.7:
+            expires = datetime.now(UTC) + timedelta(seconds=self._random.uniform(-0.1, HOLD_SECONDS_MAX))
+            operation.expires_at = written(expires)
+        for holds in self._holds.values():
+            holds.append((operation.account, operation.hold_id))
+
+    def _end_hold(self, operation: Operation) -> None:
+        """A hold that was asked for lately, or one that there never was; all of it, some, or too much."""
+        random, holds = self._random, self._holds[operation.kind]
+        operation.hold_id = self._new_id("no-hold")
+        if holds:
+            operation.account, operation.hold_id = holds.pop(random.randrange(max(0, len(holds) - 50), len(holds)))
+        operation.id = f"{operation.kind}-{operation.hold_id}"
+        if operation.kind == "capture":
+            operation.amount = random.choice([None, 1, operation.amount])
+            operation.to = random.choice([None, *self.accounts])
 
     def _new_id(self, what: str) -> str:
         self._number += 1
@@ -215,5 +248,11 @@ def _item(operation: Operation) -> dict[str, object]:
             return {**item, "limit": operation.amount}
         case "transfer":
             item["to"] = operation.to
+        case "hold":
+            more = {"expires_at": operation.expires_at} if operation.expires_at else {}
+            item.update(hold_id=operation.hold_id, **more)
+        case "capture" | "release":
+            asked = {"hold_id": operation.hold_id, "amount": operation.amount, "to": operation.to}
+            return item | {name: value for name, value in asked.items() if value is not None}
     amount = {} if operation.amount is None else {"amount": operation.amount}
     return {**item, **amount, "description": operation.id}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from command_service.account import Account, Command, CreateAccount, Deposit, Withdraw, decide
 from shared.events import AccountId
 from tests.examples import evolved
-from tests.faults.checker import KINDS, CloudEvent, Moment, check, contradictions
+from tests.faults.checker import KINDS, CloudEvent, Moment, check, contradictions, still_to_expire
 from tests.faults.history import Attempt, Body, History, Kind, Operation, Outcome, Read, View
 
 
@@ -50,7 +50,7 @@ def alice(balance: int, version: int, time: int) -> Body:
 
 
 def account_body(account: str, name: str, balance: int, version: int) -> Body:
-    limit = {"available": balance, "overdraft_limit": 0, "status": "open"}
+    limit = {"held": 0, "available": balance, "overdraft_limit": 0, "status": "open"}
     return {"id": account, "name": name, "balance": balance, **limit, "version": version}
 
 
@@ -393,3 +393,95 @@ def test_a_damaged_transfer_is_found(damage: Callable[[Case], None], said: str) 
     damage(case)
     violations = check(case.history, case.log, case.views)
     assert any(said in violation for violation in violations), violations
+
+
+EXPIRES = "time-6"
+
+
+def held() -> Case:
+    """Of Alice's 100, two holds were placed: one of 60, captured in part, and one of 30, which has expired."""
+    data: list[tuple[str, Body]] = [
+        ("account-created", {"name": "one"}),
+        ("amount-deposited", {"amount": 100, "description": "two"}),
+        ("hold-placed", {"hold_id": "a", "amount": 60, "description": "three"}),
+        ("hold-placed", {"hold_id": "b", "amount": 30, "description": "four", "expires_at": EXPIRES}),
+        ("hold-captured", {"hold_id": "a", "amount": 40, "released": 20}),
+        ("hold-expired", {"hold_id": "b", "amount": 30}),
+    ]
+    log: list[CloudEvent] = [
+        {
+            "id": f"event-{position}",
+            "type": event_type,
+            "subject": "alice",
+            "sequence": f"{position:020d}",
+            "accountversion": position,
+            "time": f"time-{position}",
+            "data": body,
+        }
+        for position, (event_type, body) in enumerate(data, 1)
+    ]
+    kinds: list[Kind] = ["create-account", "deposit", "hold", "hold", "capture"]
+    operations = [
+        Operation(
+            *(name, kind, "alice", amount, 0, None),
+            attempts=[Attempt(position, position + 0.5, "acknowledged")],
+            answers=[{"position": position}],
+        )
+        for position, (kind, name, amount) in enumerate(
+            zip(kinds, ["one", "two", "three", "four", "capture-a"], [None, 100, 60, 30, 40], strict=True), 1
+        )
+    ]
+    accounts = {"alice": {**account_body("alice", "one", 60, 6), "last_updated": "time-6"}}
+    return Case(History(operations), log, [View(6, accounts, reserve(60, 5))])
+
+
+def test_holds_that_end_once_and_in_time_are_no_violation() -> None:
+    case = held()
+    assert check(case.history, case.log, case.views) == []
+    assert still_to_expire(case.log) == []
+
+
+def an_expiry_before_its_time(case: Case) -> None:
+    case.log[5]["time"] = "time-5"
+
+
+def a_capture_of_a_hold_that_is_due(case: Case) -> None:
+    case.log[2]["data"]["expires_at"] = "time-4"
+
+
+def an_expiry_of_what_was_captured(case: Case) -> None:
+    case.log[5]["data"].update(hold_id="a", amount=60)
+
+
+def a_capture_of_more_than_was_held(case: Case) -> None:
+    case.log[4]["data"].update(amount=70, released=-10)
+
+
+def a_hold_of_more_than_there_is(case: Case) -> None:
+    case.log[3]["data"]["amount"] = 50
+
+
+def a_view_that_still_holds_it(case: Case) -> None:
+    case.views[0].accounts["alice"].update(held=30, available=30)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (an_expiry_before_its_time, "00006: hold-expired {'hold_id': 'b', 'amount': 30} for"),
+        (a_capture_of_a_hold_that_is_due, "00005: hold-captured"),
+        (an_expiry_of_what_was_captured, "00006: hold-expired {'hold_id': 'a', 'amount': 60} for"),
+        (a_capture_of_more_than_was_held, "00005: hold-captured"),
+        (a_hold_of_more_than_there_is, "110 are held of alice, which has 100"),
+        (a_view_that_still_holds_it, "'held': 30"),
+    ],
+)
+def test_a_damaged_hold_is_found(damage: Callable[[Case], None], said: str) -> None:
+    case = held()
+    damage(case)
+    violations = check(case.history, case.log, case.views)
+    assert any(said in violation for violation in violations), violations
+
+
+def test_a_hold_that_is_to_expire_and_is_open_at_the_end_is_found() -> None:
+    assert still_to_expire(held().log[:5]) == ["the hold b of alice was to expire at time-6, and is open"]
