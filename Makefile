@@ -37,7 +37,7 @@ fuzz: $(VENV)/dev  ## Send the services what nobody should send them: SEED=1 MIN
 abuse: $(VENV)/dev  ## Abuse a service in every way we know, and print what that costs it: a few minutes
 	@$(BIN)/python -m tests.abuse
 
-bench: $(VENV)/dev  ## Measure every path against its peers: QUICK=1 for some three minutes
+bench: $(VENV)/dev  ## Measure every path against its peers: QUICK=1 for some four minutes
 	@sh scripts/install-servers.sh rabbitmq-server postgresql wrk
 	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
 

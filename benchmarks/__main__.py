@@ -55,7 +55,7 @@ class Result(NamedTuple):
 
 
 def main(
-    quick: Annotated[bool, typer.Option("--quick", help="Some three minutes: fewer, shorter, smaller.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Some four minutes: fewer, shorter, smaller.")] = False,
     only: Annotated[str, typer.Option(help="Only the rows with this in their name; nothing is written.")] = "",
 ) -> None:
     """Measure every path, print ratios, and write benchmarks/results.json and docs/performance.svg."""

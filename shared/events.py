@@ -335,8 +335,6 @@ Event = (
 )
 
 
-HoldEnded = HoldCaptured | HoldReleased | HoldExpired
-
 Entry = tuple[AccountId, int, int]
 """An account, and the change of its balance and of what is held of it, in cents."""
 

@@ -57,6 +57,7 @@ from shared.witness import Signer, new_key
 ALICE = AccountId("alice")
 BOB = AccountId("bob")
 HOLD = HoldId("order-7")
+EXPIRES_AT = "2026-01-02T00:00:00.000000Z"
 SOURCE = "/ledgers/example"
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 INT64_MAX = 2**63 - 1
@@ -118,6 +119,13 @@ MORE_EVENTS: list[Event] = [
     TransferRejected(ALICE, 1, "", "same-account"),
     TransferRejected(BOB, 1, "", "asset-mismatch"),
     TransferRejected(BOB, 1, "", "linked-command-rejected", metadata={"invoice": "2026-117"}),
+    HoldPlaced(HOLD, 1, "", EXPIRES_AT),
+    HoldRejected(HOLD, 1, "", "hold-already-exists"),
+    HoldRejected(HOLD, 1, "", "expiry-not-in-the-future", EXPIRES_AT),
+    CAPTURED,
+    CaptureRejected(HOLD, "hold-expired", 40),
+    CaptureRejected(HOLD, "amount-over-hold", 61, BOB),
+    CloseRejected("", "holds-open"),
     CREATED_IN_EUR,
     AccountCreationRejected("Alice", "version-mismatch", "EUR/2", if_version=3, metadata={"": "\x7f", "ß": ""}),
     *(replace(event, metadata={"corrects": "7"}) for event in EVENTS),

@@ -17,7 +17,17 @@ from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from command_service import ledger_writer
-from command_service.account import Command, CreateAccount, Deposit, Transfer, Withdraw, command_of
+from command_service.account import (
+    Capture,
+    Command,
+    CreateAccount,
+    Deposit,
+    PlaceHold,
+    Release,
+    Transfer,
+    Withdraw,
+    command_of,
+)
 from command_service.event_log import EventLog
 from command_service.event_log.sqlite import SqliteEventLog
 from command_service.ledger_writer import COMMANDS_WAITING_MAX, LedgerWriter, Outcome, WriteRequest
@@ -26,15 +36,28 @@ from projection_service.projection import Projection
 from projection_service.view_store.sqlite import SqliteViewStore
 from projection_service.views import VIEWS
 from projection_service.views.accounts.tables import read_accounts
+from projection_service.views.holds.tables import read_holds
 from projection_service.views.reserve.tables import read_page
 from shared.chain import extend
 from shared.errors import IdempotencyKeyReused, LedgerError, NotReady, Overloaded, StoreUnavailable
-from shared.events import AccountCreated, AccountId, Position, RecordedEvent, decode_events, entries, join_events
+from shared.events import (
+    USD,
+    AccountCreated,
+    AccountId,
+    HoldCaptured,
+    HoldId,
+    Position,
+    RecordedEvent,
+    decode_events,
+    entries,
+    join_events,
+)
 from shared.platform.watermark import Watermark
 from tests.contract.conftest import OpenEventLog, closed_at_the_end
 from tests.examples import ALICE, BOB, CREATE, INT64_MAX, deposit, transfer, withdraw
 
 ALL = 2**31
+LATER = "9999-12-31T23:59:59.999999Z"
 
 
 @dataclass
@@ -78,6 +101,7 @@ amounts = st.one_of(
     st.sampled_from([0, INT64_MAX, INT64_MAX - 1, -INT64_MAX - 1]),
     st.integers(-(2**63), INT64_MAX),
 )
+hold_ids = st.sampled_from([HoldId("x"), HoldId("y")])
 commands = st.one_of(
     st.builds(
         CreateAccount,
@@ -88,11 +112,19 @@ commands = st.one_of(
     st.builds(Deposit, accounts, amounts, st.text(texts, max_size=5)),
     st.builds(Withdraw, accounts, amounts, st.text(texts, max_size=5)),
     st.builds(Transfer, accounts, accounts, st.integers(-1, 300)),
+    st.builds(PlaceHold, accounts, amounts, hold_ids, st.sampled_from([None, LATER]), st.text(texts, max_size=5)),
+    st.builds(Capture, accounts, hold_ids, st.none() | amounts, st.none() | accounts),
+    st.builds(Release, accounts, hold_ids),
 )
 
 
 def asking(command: Command, if_version: int | UnsetType, metadata: dict[str, str] | UnsetType) -> Command:
     return replace(command, if_version=if_version, metadata=metadata)
+
+
+def as_recorded(command: Command) -> Command:
+    command = replace(command, metadata=command.metadata or UNSET)
+    return replace(command, asset=command.asset or USD) if isinstance(command, CreateAccount) else command
 
 
 asking_commands = st.builds(
@@ -101,6 +133,8 @@ asking_commands = st.builds(
         commands,
         st.builds(Transfer, accounts, accounts, st.integers(0, 9)),
         st.builds(Deposit, accounts, st.integers(1, 9)),
+        st.builds(PlaceHold, accounts, st.integers(1, 9), hold_ids),
+        st.builds(Capture, accounts, hold_ids),
     ),
     st.one_of(st.just(UNSET), st.just(UNSET), st.just(UNSET), st.integers(0, 4)),
     st.one_of(st.just(UNSET), st.dictionaries(st.text(texts, max_size=3), st.text(texts, max_size=3), max_size=3)),
@@ -140,9 +174,8 @@ async def check_all_or_nothing(before: list[Command], batch: list[Command]) -> N
                 assert [outcome.reason for outcome in told] == [
                     alone[first].reason if number == first else "linked-command-rejected" for number in range(len(told))
                 ]
-                assert [command_of(event) for event in (await atomic.events())[len(before) :]] == [
-                    replace(command, metadata=command.metadata or UNSET) for command in batch
-                ]
+                events_together = (await atomic.events())[len(before) :]
+                assert [command_of(event) for event in events_together] == [*map(as_recorded, batch)]
                 balances = fold(await atomic.events())
                 assert [one.balance for one in told] == [balances.get(one.account_id) for one in told]
             assert [outcome.position for outcome in told] == [outcome.position for outcome in alone]
@@ -151,29 +184,31 @@ async def check_all_or_nothing(before: list[Command], batch: list[Command]) -> N
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(
-    requests=st.lists(st.lists(commands, min_size=1, max_size=6), max_size=12),
+    requests=st.lists(
+        st.builds(WriteRequest, st.lists(commands, min_size=1, max_size=6), atomic=st.booleans()), max_size=12
+    ),
     page=st.integers(1, 20),
 )
-def test_any_sequence_of_commands_leaves_a_ledger_that_adds_up(requests: list[list[Command]], page: int) -> None:
+def test_any_sequence_of_commands_leaves_a_ledger_that_adds_up(requests: list[WriteRequest], page: int) -> None:
     asyncio.run(check_that_it_adds_up(requests, page))
 
 
-async def check_that_it_adds_up(requests: list[list[Command]], page: int) -> None:
+async def check_that_it_adds_up(requests: list[WriteRequest], page: int) -> None:
     with TemporaryDirectory() as folder:
         async with (
             closed_at_the_end(SqliteEventLog.open(Path(folder) / "ledger.sqlite3")) as log,
             closed_at_the_end(SqliteViewStore.open(Path(folder) / "views.sqlite3", list(VIEWS))) as views,
             running(log) as ledger,
         ):
-            answers = await asyncio.gather(*(ledger.writer.write(WriteRequest(commands)) for commands in requests))
+            answers = await asyncio.gather(*map(ledger.writer.write, requests))
             events = await ledger.events()
-            given_commands = [command for commands in requests for command in commands]
+            given_commands = [command for request in requests for command in request.commands]
             outcomes = [outcome for outcomes in answers for outcome in outcomes]
             # One event for each command, in order, without a hole.
             assert [event.position for event in events] == list(range(1, len(given_commands) + 1))
             assert [outcome.position for outcome in outcomes] == [event.position for event in events]
             assert [event.account_id for event in events] == [command.account_id for command in given_commands]
-            balances = fold(events)
+            balances, held = fold_with_holds(events)
             assert [outcome.balance for outcome in outcomes] == balances_after_each(events)
             # The projection, in pages of any size, comes to the same.
             projection = Projection(views, list(VIEWS.values()), await views.checkpoint(), CollectorRegistry())
@@ -181,6 +216,10 @@ async def check_that_it_adds_up(requests: list[list[Command]], page: int) -> Non
                 await apply(projection, events[first : first + page])
             stored = await read_accounts(views.read, [AccountId(name) for name in ("alice", "bob", "carol")])
             assert {account.id: account.balance for account in stored.values()} == balances
+            assert {account.id: account.held for account in stored.values() if account.held} == held
+            for account_id in balances:
+                listed, _ = await read_holds(views.read, account_id, HoldId(""), 10)
+                assert sum(hold.amount for hold in listed or ()) == held.get(account_id, 0)
             assets = {
                 event.account_id: event.event.asset for event in events if isinstance(event.event, AccountCreated)
             }
@@ -192,6 +231,7 @@ async def check_that_it_adds_up(requests: list[list[Command]], page: int) -> Non
                 for account_id, amount in amounts:
                     sums[assets[account_id]] += amount
                 assert reserves == sums
+            await verify(log)
 
 
 async def apply(projection: Projection, events: list[RecordedEvent]) -> None:
@@ -204,8 +244,15 @@ def balances_after_each(events: Sequence[RecordedEvent]) -> list[int | None]:
 
 
 def fold(events: Sequence[RecordedEvent]) -> dict[AccountId, int]:
-    """Balances, by a fold of its own. Asserts that none is ever below zero or over 64 bits."""
+    """Balances."""
+    return fold_with_holds(events)[0]
+
+
+def fold_with_holds(events: Sequence[RecordedEvent]) -> tuple[dict[AccountId, int], dict[AccountId, int]]:
+    """Balances, and what is held of them, by a fold of its own. Asserts that no balance is ever below that or over 64
+    bits, and that each hold ends once, with all that was held."""
     balances: dict[AccountId, int] = {}
+    holds: dict[tuple[AccountId, str], int] = {}
     versions: dict[AccountId, int] = {}
     for recorded in events:
         account_id = recorded.account_id
@@ -222,8 +269,23 @@ def fold(events: Sequence[RecordedEvent]) -> dict[AccountId, int]:
             case "MoneyTransferred":
                 balances[account_id] -= recorded.event.amount  # type: ignore[union-attr, operator]
                 balances[recorded.event.to] += recorded.event.amount  # type: ignore[union-attr, operator, index]
-        assert 0 <= balances.get(account_id, 0) <= INT64_MAX
-    return balances
+            case "HoldPlaced":
+                assert (account_id, recorded.event.hold_id) not in holds  # type: ignore[union-attr]
+                holds[account_id, recorded.event.hold_id] = recorded.event.amount  # type: ignore[union-attr, assignment]
+            case "HoldReleased" | "HoldCaptured":
+                amount, released = recorded.event.amount, getattr(recorded.event, "released", 0)  # type: ignore[union-attr]
+                assert holds.pop((account_id, recorded.event.hold_id)) == amount + released  # type: ignore[union-attr, operator]
+                if isinstance(recorded.event, HoldCaptured):
+                    balances[account_id] -= recorded.event.amount
+                    if (to := recorded.event.to) is not None:
+                        balances[to] += recorded.event.amount
+        if recorded.counterpart is not None:
+            assert balances[recorded.counterpart] <= INT64_MAX
+        of_account = [amount for (one, _), amount in holds.items() if one == account_id]
+        assert min(of_account, default=1) > 0
+        assert sum(of_account) <= balances.get(account_id, 0) <= INT64_MAX
+    held = {one: sum(amount for (other, _), amount in holds.items() if other == one) for one, _ in holds}
+    return balances, held
 
 
 async def test_commands_that_wait_together_are_one_transaction(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:

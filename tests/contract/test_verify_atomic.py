@@ -64,7 +64,7 @@ async def test_atomic_requests_are_passed_wherever_their_runs_are_cut(open_event
         assert (await verify(log)).position == len(REASONS)
 
 
-def all_linked(commands: Sequence[Command], _: object) -> list[Event]:
+def all_linked(commands: Sequence[Command], *_: object) -> list[Event]:
     """What no writer writes."""
     return [rejected(command, LINKED) for command in commands]
 

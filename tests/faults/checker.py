@@ -10,11 +10,16 @@ from msgspec.structs import replace
 
 from command_service.account import (
     Account,
+    Capture,
     Close,
     Command,
     CreateAccount,
     Deposit,
+    ExpireHold,
     Freeze,
+    Hold,
+    PlaceHold,
+    Release,
     SetOverdraftLimit,
     Transfer,
     Unfreeze,
@@ -22,10 +27,12 @@ from command_service.account import (
     decide,
     rejected,
 )
-from shared.events import USD, AccountId, Event, Reason, Version
+from shared.events import USD, AccountId, Event, HoldId, Reason, Version
 from tests.faults.history import Body, History, Operation, Read, View
 
 CloudEvent = dict[str, Any]
+HoldKey = tuple[str, str]
+"""The account and the hold's id."""
 
 KINDS = {
     "account-created": "create-account",
@@ -36,6 +43,13 @@ KINDS = {
     "withdrawal-rejected": "withdraw",
     "money-transferred": "transfer",
     "transfer-rejected": "transfer",
+    "hold-placed": "hold",
+    "hold-rejected": "hold",
+    "hold-captured": "capture",
+    "capture-rejected": "capture",
+    "hold-released": "release",
+    "release-rejected": "release",
+    "hold-expired": "expire-hold",
     "overdraft-limit-set": "set-overdraft-limit",
     "overdraft-limit-rejected": "set-overdraft-limit",
     "account-frozen": "freeze",
@@ -66,11 +80,12 @@ def check_log(log: Sequence[CloudEvent]) -> Iterator[str]:
     """Positions and versions without a hole, no event twice, and each decision right after the events before it."""
     versions: dict[str, int] = defaultdict(int)
     accounts: dict[str, Account] = {}
+    holds: dict[HoldKey, Hold] = {}
     ids: set[str] = set()
     expected = 0
     for _, group in groupby(log, request_id):
         request = list(group)
-        together = decided_together(request, accounts, versions) if any(map(is_linked, request)) else None
+        together = decided_together(request, accounts, versions, holds) if any(map(is_linked, request)) else None
         for number, event in enumerate(request):
             expected += 1
             where = f"position {event['sequence']}"
@@ -89,18 +104,23 @@ def check_log(log: Sequence[CloudEvent]) -> Iterator[str]:
                 yield f"{where}: it moves {moved}, and is in the streams of {[*streams(event)]} only"
             account = accounts.get(event["subject"])
             other = accounts.get(command.to) if command.to else None
-            right = together[number] if together else decide(account, before, command, event["time"], other)
+            hold = holds.get(hold_key(event))
+            right = together[number] if together else decide(account, before, command, event["time"], other, hold)
             if right is None or (right.type, msgspec.to_builtins(right)) != (event["type"], event["data"]):
                 yield f"{where}: {event['type']} {event['data']} for {account}, and not {right}"
-            settle(accounts, event)
+            settle(accounts, holds, event)
             for account_id, change in moved.items():
                 after = accounts.get(account_id, Account("", change))
                 if after.balance < min(0, -after.overdraft_limit):
                     yield f"{where}: the balance of {account_id} is {after.balance}"
+            if change_of_held(event) and account is not None:
+                after = accounts[event["subject"]]
+                if min(after.held, after.available) < 0:
+                    yield f"{where}: {after.held} are held of {event['subject']}, which has {after.balance}"
 
 
-def settle(accounts: MutableMapping[str, Account], event: CloudEvent) -> None:
-    """Bring `accounts` to where `event` leaves them."""
+def settle(accounts: MutableMapping[str, Account], holds: MutableMapping[HoldKey, Hold], event: CloudEvent) -> None:
+    """Bring `accounts`, and the open `holds`, to where `event` leaves them."""
     account, data = accounts.get(event["subject"]), event["data"]
     if event["type"] == "account-created" and account is None:
         accounts[event["subject"]] = Account(data["name"], 0, asset=data.get("asset"))
@@ -108,6 +128,13 @@ def settle(accounts: MutableMapping[str, Account], event: CloudEvent) -> None:
         accounts[event["subject"]] = replace(account, overdraft_limit=data["limit"])
     elif event["type"] in STATUSES and account is not None:
         accounts[event["subject"]] = replace(account, status=STATUSES[event["type"]])
+    if held := change_of_held(event):
+        holds.pop(hold_key(event), None)
+        if held > 0:
+            holds[hold_key(event)] = Hold(held, data.get("expires_at"))
+        if account is not None:
+            holds_open = account.holds + (1 if held > 0 else -1)
+            accounts[event["subject"]] = replace(account, held=account.held + held, holds=holds_open)
     for account_id, change in changes(event).items():
         if account_id in accounts:
             before = accounts[account_id]
@@ -115,21 +142,25 @@ def settle(accounts: MutableMapping[str, Account], event: CloudEvent) -> None:
 
 
 def decided_together(
-    request: Sequence[CloudEvent], accounts: Mapping[str, Account], versions: Mapping[str, int]
+    request: Sequence[CloudEvent],
+    accounts: Mapping[str, Account],
+    versions: Mapping[str, int],
+    holds: Mapping[HoldKey, Hold],
 ) -> list[Event]:
     """What the commands of an atomic request that was rejected come to: they are tried in order, on a copy."""
-    tried, tried_versions = dict(accounts), defaultdict(int, versions)
+    tried, tried_versions, tried_holds = dict(accounts), defaultdict(int, versions), dict(holds)
     commands, accepted = [command_of(event) for event in request], list[Event]()
     for number, (event, command) in enumerate(zip(request, commands, strict=True)):
         subject, version = event["subject"], Version(tried_versions[event["subject"]])
         other = tried.get(command.to) if command.to else None
-        right = decide(tried.get(subject), version, command, event["time"], other)
+        hold = tried_holds.get(hold_key(event))
+        right = decide(tried.get(subject), version, command, event["time"], other, hold)
         assert right is not None
         data = msgspec.to_builtins(right)
         if "reason" in data:
             return [right if n == number else rejected(one, LINKED) for n, one in enumerate(commands)]
         accepted.append(right)
-        settle(tried, {"subject": subject, "type": right.type, "data": data})
+        settle(tried, tried_holds, {"subject": subject, "type": right.type, "data": data})
         for account_id in {subject, data.get("to", subject)}:
             tried_versions[account_id] += 1
     return accepted
@@ -160,7 +191,8 @@ def check_operations(operations: Sequence[Operation], log: Sequence[CloudEvent])
     """Acknowledged: there once, as the client was told. Refused: not there. Unknown: there once or not at all."""
     found: dict[str, list[CloudEvent]] = defaultdict(list)
     for event in log:
-        found[operation_id(event)].append(event)
+        if KINDS[event["type"]] != "expire-hold":  # which no client has asked for
+            found[operation_id(event)].append(event)
     balances = balances_after_each(log)
     for operation in operations:
         events = found.pop(operation.id, [])
@@ -177,14 +209,20 @@ def check_operations(operations: Sequence[Operation], log: Sequence[CloudEvent])
                 yield f"{what} is in the log {number} times: {positions}"
         for event in events:
             data = event["data"]
+            amount = amount_of(event)
+            if operation.kind in ("capture", "release") and operation.amount is None:
+                amount = None  # all of it
             asked = (operation.kind, operation.account, operation.amount, operation.to, operation.asset)
-            done = (KINDS[event["type"]], event["subject"], amount_of(event), data.get("to"), data.get("asset"))
+            done = (KINDS[event["type"]], event["subject"], amount, data.get("to"), data.get("asset"))
             if asked != done:
                 yield f"{what} asked for {asked}, the log has {done}"
-            if operation.metadata != event["data"].get("metadata"):
-                yield f"{what} has the metadata {operation.metadata}, the log {event['data'].get('metadata')}"
-            is_rejected = "reason" in event["data"]
-            version = event["data"].get("if_version") if is_rejected else event["accountversion"] - 1
+            if operation.metadata != data.get("metadata"):
+                yield f"{what} has the metadata {operation.metadata}, the log {data.get('metadata')}"
+            hold = operation.hold_id, operation.expires_at
+            if hold != (data.get("hold_id"), data.get("expires_at")):
+                yield f"{what} is of the hold {hold}, the log has {data}"
+            is_rejected = "reason" in data
+            version = data.get("if_version") if is_rejected else event["accountversion"] - 1
             if operation.if_version != version and (is_rejected or operation.if_version is not None):
                 yield f"{what} was for version {operation.if_version}, the log has {version}"
         for answer in operation.answers:
@@ -361,7 +399,7 @@ def fold(accounts: dict[str, Body], reserves: Iterable[Body], event: CloudEvent)
     by_asset, sums = {reserve["asset"]: reserve for reserve in reserves}, Counter[str]()
     if event["type"] == "account-created":
         account_id, name, asset = event["subject"], event["data"]["name"], event["data"].get("asset", USD)
-        accounts[account_id] = {"id": account_id, "name": name, "asset": asset, "balance": 0, "available": 0}
+        accounts[account_id] = {"id": account_id, "name": name, "asset": asset, "balance": 0, "held": 0, "available": 0}
         accounts[account_id].update(overdraft_limit=0, status="open", last_updated=time)
         by_asset.setdefault(asset, {"asset": asset, "amount": 0, "last_updated": None})
     for account_id, version in streams(event).items():
@@ -369,11 +407,13 @@ def fold(accounts: dict[str, Body], reserves: Iterable[Body], event: CloudEvent)
             accounts[account_id] = account = {**accounts[account_id], "version": version}
             if account_id in moved:
                 account.update(balance=account["balance"] + moved[account_id], last_updated=time)
+            if account_id == event["subject"] and change_of_held(event):
+                account.update(held=account["held"] + change_of_held(event), last_updated=time)
             elif event["type"] == "overdraft-limit-set":
                 account.update(overdraft_limit=event["data"]["limit"], last_updated=time)
             elif event["type"] in STATUSES:
                 account.update(status=STATUSES[event["type"]], last_updated=time)
-            account["available"] = account["balance"] + account["overdraft_limit"]
+            account["available"] = account["balance"] - account["held"] + account["overdraft_limit"]
     for account_id, change in moved.items():
         sums[accounts[account_id]["asset"] if account_id in accounts else USD] += change
     for asset, change in sums.items():
@@ -412,8 +452,43 @@ def changes(event: CloudEvent) -> dict[str, int]:
         case "money-transferred":
             amount = int(event["data"]["amount"])
             return {event["subject"]: -amount, event["data"]["to"]: amount}
+        case "hold-captured":
+            amount = int(event["data"]["amount"])
+            of_counterpart = {event["data"]["to"]: amount} if "to" in event["data"] else {}
+            return {event["subject"]: -amount, **of_counterpart}
         case _:
             return {}
+
+
+def change_of_held(event: CloudEvent) -> int:
+    """Of the account that it is of, in cents."""
+    match event["type"]:
+        case "hold-placed":
+            return int(event["data"]["amount"])
+        case "hold-captured":
+            return -int(event["data"]["amount"]) - int(event["data"]["released"])
+        case "hold-released" | "hold-expired":
+            return -int(event["data"]["amount"])
+        case _:
+            return 0
+
+
+def hold_key(event: CloudEvent) -> HoldKey:
+    return event["subject"], str(event["data"].get("hold_id"))
+
+
+def still_to_expire(log: Sequence[CloudEvent]) -> list[str]:
+    """The open holds that are to expire, in a sentence each."""
+    found: dict[HoldKey, str] = {}
+    for event in log:
+        if change_of_held(event):
+            key = hold_key(event)
+            found.pop(key, None)
+            if "expires_at" in event["data"]:
+                found[key] = (
+                    f"the hold {key[1]} of {key[0]} was to expire at {event['data']['expires_at']}, and is open"
+                )
+    return list(found.values())
 
 
 def went_back(who: str, before: Moment, after: Moment) -> str:
@@ -450,16 +525,18 @@ def operation_id(event: CloudEvent) -> str:
     data = event["data"]
     if "limit" in data:
         return f"limit-{data['limit']}"
+    if KINDS[event["type"]] in ("capture", "release", "expire-hold"):
+        return f"{KINDS[event['type']]}-{data['hold_id']}"
     return str(data["description"] if "description" in data else data["name"])
 
 
-def command_of(event: CloudEvent) -> Command:
+def command_of(event: CloudEvent) -> Command | ExpireHold:
     """The command that led to `event`."""
     asked = {name: value for name, value in event["data"].items() if name in ("metadata", "if_version")}
     return replace(plain_command_of(event), **asked)
 
 
-def plain_command_of(event: CloudEvent) -> Command:
+def plain_command_of(event: CloudEvent) -> Command | ExpireHold:
     """Without what any command may carry."""
     account_id, data = AccountId(event["subject"]), event["data"]
     match KINDS[event["type"]]:
@@ -469,6 +546,15 @@ def plain_command_of(event: CloudEvent) -> Command:
             return Deposit(account_id, data["amount"], data["description"])
         case "transfer":
             return Transfer(account_id, data["to"], data["amount"], data["description"])
+        case "hold":
+            hold_id, expires_at = HoldId(data["hold_id"]), data.get("expires_at")
+            return PlaceHold(account_id, data["amount"], hold_id, expires_at, data["description"])
+        case "capture":
+            return Capture(account_id, HoldId(data["hold_id"]), data.get("amount"), data.get("to"))
+        case "release":
+            return Release(account_id, HoldId(data["hold_id"]))
+        case "expire-hold":
+            return ExpireHold(account_id, HoldId(data["hold_id"]))
         case "set-overdraft-limit":
             return SetOverdraftLimit(account_id, data["limit"])
         case "freeze":

@@ -4,12 +4,14 @@ import asyncio
 import io
 import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from random import Random
 from time import monotonic
 from typing import Any
 
 import aiohttp
 
+from shared.events import written
 from tests.faults.history import Attempt, History, Kind, Operation, Pool, Read
 
 CLIENTS = 16
@@ -17,6 +19,9 @@ KINDS: dict[Kind, int] = {
     "deposit": 20,
     "withdraw": 10,
     "transfer": 16,
+    "hold": 10,
+    "capture": 6,
+    "release": 2,
     "create-account": 2,
     "set-overdraft-limit": 2,
     "freeze": 1,
@@ -32,6 +37,8 @@ POOL_FUNDS = 5_000
 """Of each account, in cents: some transfers are more than there is."""
 POOL_SHARE = 0.2
 """Of all commands, those that are transfers in the pool."""
+HOLD_SECONDS_MAX = 5
+"""Those that expire do so before long: in the middle of faults."""
 BATCH_COMMANDS_MAX = 100
 ATOMIC_COMMANDS_MAX = 6
 """Few enough that some are accepted."""
@@ -64,6 +71,8 @@ class Clients:
         self._seen = [0] * (CLIENTS + len(projections))
         self._versions: dict[str, int] = {}
         """Of accounts, as far as anybody was told."""
+        self._holds: dict[str, list[tuple[str, str]]] = {"capture": [], "release": []}
+        """The account and the id of each that was asked for, and not yet to be captured, or released."""
         self.history = History()
         self.acknowledged = 0
         self.duplicates = 0
@@ -109,10 +118,13 @@ class Clients:
 
     async def _client(self, session: int) -> None:
         while not self._stopping:
-            what = self._random.choices(("single", "batch", "atomic", "twins"), (10, 3, 3, 1))[0]
+            what = self._random.choices(("single", "batch", "atomic", "capture", "twins"), (10, 3, 3, 3, 1))[0]
             number = self._random.randint(1, {"batch": BATCH_COMMANDS_MAX, "atomic": ATOMIC_COMMANDS_MAX}.get(what, 1))
             atomic = self._new_id("atomic") if what == "atomic" else None
-            operations = [self._new_operation(session, atomic) for _ in range(number)]
+            if what == "capture":
+                operations = self._new_capture_with_fee(session)
+            else:
+                operations = [self._new_operation(session, atomic) for _ in range(number)]
             if what == "twins":
                 key = self._new_id("key")
                 await asyncio.gather(self._until_told(operations, key), self._until_told(operations, key))
@@ -226,19 +238,62 @@ class Clients:
             # No two are the same, and some are lower than those before them.
             amount = self._number if self._number % 2 else 1_000_000 - self._number
             name = f"limit-{amount}"
-        elif kind not in ("deposit", "withdraw", "transfer"):
+        elif kind not in ("deposit", "withdraw", "transfer", "hold", "capture"):
             amount = None
         operation = Operation(name, kind, account, amount, session, atomic=atomic)
-        if kind == "create-account" and random.random() < OTHER_ASSET_SHARE:
-            operation.asset = OTHER_ASSET
+        match kind:
+            case "create-account" if random.random() < OTHER_ASSET_SHARE:
+                operation.asset = OTHER_ASSET
+            case "transfer":
+                operation.to = random.choice(payees)
+            case "hold":
+                self._hold(operation)
+            case "capture" | "release":
+                self._end_hold(operation)
         if random.random() < 0.1:
-            operation.if_version = self._versions.get(account, 0)
+            operation.if_version = self._versions.get(operation.account, 0)
         if random.random() < 0.2:
             operation.metadata = {"sent as": name}
-        if kind == "transfer":
-            operation.to = random.choice(payees)
         self.history.operations.append(operation)
         return operation
+
+    def _new_capture_with_fee(self, session: int) -> list[Operation]:
+        """All or nothing: a capture and the transfer of its fee, half of them with the hold that is captured."""
+        random, account, atomic = self._random, self._random.choice(self.accounts), self._new_id("atomic")
+        capture = Operation(self._new_id("command"), "capture", account, None, session)
+        operations = [capture]
+        if random.random() < 0.5:
+            hold = Operation(self._new_id("command"), "hold", account, random.randint(1, 100), session)
+            self._hold(hold)
+            operations.insert(0, hold)
+        self._end_hold(capture, is_last=len(operations) > 1)
+        to = random.choice(self.accounts)
+        capture.to = random.choice([None, to])
+        operations.append(Operation(self._new_id("command"), "transfer", capture.account, 1, session, to))
+        for operation in operations:
+            operation.atomic = atomic
+        self.history.operations += operations
+        return operations
+
+    def _hold(self, operation: Operation) -> None:
+        operation.hold_id = f"hold-of-{operation.id}"
+        if self._random.random() < 0.7:
+            expires = datetime.now(UTC) + timedelta(seconds=self._random.uniform(-0.1, HOLD_SECONDS_MAX))
+            operation.expires_at = written(expires)
+        for holds in self._holds.values():
+            holds.append((operation.account, operation.hold_id))
+
+    def _end_hold(self, operation: Operation, is_last: bool = False) -> None:
+        """A hold that was asked for lately or last, or one that there never was; all of it, some, or too much."""
+        random, holds = self._random, self._holds[operation.kind]
+        operation.hold_id = self._new_id("no-hold")
+        if holds:
+            number = -1 if is_last else random.randrange(max(0, len(holds) - 50), len(holds))
+            operation.account, operation.hold_id = holds.pop(number)
+        operation.id = f"{operation.kind}-{operation.hold_id}"
+        if operation.kind == "capture":
+            operation.amount = random.choice([None, 1, operation.amount])
+            operation.to = random.choice([None, *self.accounts])
 
     def _new_id(self, what: str) -> str:
         self._number += 1
@@ -276,5 +331,11 @@ def _item(operation: Operation) -> dict[str, object]:
             return {**item, "limit": operation.amount}
         case "transfer":
             item["to"] = operation.to
+        case "hold":
+            more = {"expires_at": operation.expires_at} if operation.expires_at else {}
+            item.update(hold_id=operation.hold_id, **more)
+        case "capture" | "release":
+            asked = {"hold_id": operation.hold_id, "amount": operation.amount, "to": operation.to}
+            return item | {name: value for name, value in asked.items() if value is not None}
     amount = {} if operation.amount is None else {"amount": operation.amount}
     return {**item, **amount, "description": operation.id}

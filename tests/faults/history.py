@@ -8,7 +8,17 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Kind = Literal[
-    "create-account", "deposit", "withdraw", "transfer", "set-overdraft-limit", "freeze", "unfreeze", "close"
+    "create-account",
+    "deposit",
+    "withdraw",
+    "transfer",
+    "hold",
+    "capture",
+    "release",
+    "set-overdraft-limit",
+    "freeze",
+    "unfreeze",
+    "close",
 ]
 Outcome = Literal["acknowledged", "unknown", "refused"]
 Body = dict[str, Any]
@@ -27,7 +37,8 @@ class Attempt:
 
 @dataclass(slots=True)
 class Operation:
-    """One command. `id` is its own: the name in a create-account, the limit where one is set, else the description.
+    """One command. `id` is its own: the name in a create-account, the limit where one is set, else the description. No
+    hold is captured or released by two of them: there it is `capture-` or `release-` and the hold's id.
 
     A limit is its `amount`.
     """
@@ -39,7 +50,7 @@ class Operation:
     session: int
     """The client that sent it: each has a number."""
     to: str | None = None
-    """Where a transfer goes."""
+    """Where a transfer or a capture goes."""
     attempts: list[Attempt] = field(default_factory=list)
     asset: str | None = None
     """That an account is asked for in; None when none is named."""
@@ -49,6 +60,8 @@ class Operation:
     metadata: Body | None = None
     atomic: str | None = None
     """The atomic request that it is of: all in it have this."""
+    hold_id: str | None = None
+    expires_at: str | None = None
 
     @property
     def outcome(self) -> Outcome:

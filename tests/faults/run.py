@@ -10,8 +10,8 @@ from typing import Any
 
 import aiohttp
 
-from tests.bank import read_log
-from tests.faults.checker import check, whole_pools
+from tests.bank import Service, read_log
+from tests.faults.checker import check, still_to_expire, whole_pools
 from tests.faults.clients import REQUEST_SECONDS, Clients
 from tests.faults.history import Body, Read, View
 from tests.faults.schedule import Schedule
@@ -75,9 +75,9 @@ async def survive(
         if broken := await trouble(world):
             violations = [broken]
         else:
-            log = await read_log(http, world.commands[0])
+            log, late = await read_settled_log(http, world.commands[0])
             views = [await read_view(url, log, http) for url in world.projection_urls]
-            violations = check(history, log, views)
+            violations = [*check(history, log, views), *late]
     return Report(
         seed,
         schedule.injected,
@@ -106,6 +106,16 @@ def count_reads(reads: Sequence[Read]) -> Counter[str]:
 
 def open_http() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS))
+
+
+async def read_settled_log(http: aiohttp.ClientSession, command: Service) -> tuple[list[dict[str, Any]], list[str]]:
+    """The log, once all holds that are to expire have ended; and those that have not in all that time."""
+    deadline = asyncio.get_running_loop().time() + HEAL_SECONDS
+    while late := still_to_expire(log := await read_log(http, command)):
+        if asyncio.get_running_loop().time() > deadline:
+            break
+        await asyncio.sleep(1)
+    return log, late
 
 
 async def read_view(url: str, log: list[dict[str, Any]], http: aiohttp.ClientSession) -> View:

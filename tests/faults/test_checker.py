@@ -15,7 +15,16 @@ from msgspec import UNSET
 from command_service.account import Account, Command, CreateAccount, Deposit, Transfer, Withdraw, decide, rejected
 from shared.events import AccountId, Event, Reason, Version
 from tests.examples import ALICE, BOB, evolved
-from tests.faults.checker import KINDS, LINKED, CloudEvent, Moment, check, contradictions, whole_pools
+from tests.faults.checker import (
+    KINDS,
+    LINKED,
+    CloudEvent,
+    Moment,
+    check,
+    contradictions,
+    still_to_expire,
+    whole_pools,
+)
 from tests.faults.history import Attempt, Body, History, Kind, Operation, Outcome, Pool, Read, View
 
 
@@ -52,7 +61,7 @@ def alice(balance: int, version: int, time: int) -> Body:
 
 
 def account_body(account: str, name: str, balance: int, version: int) -> Body:
-    limit = {"available": balance, "overdraft_limit": 0, "status": "open"}
+    limit = {"held": 0, "available": balance, "overdraft_limit": 0, "status": "open"}
     return {"id": account, "name": name, "asset": "USD/2", "balance": balance, **limit, "version": version}
 
 
@@ -239,11 +248,11 @@ SALARY_IS_3 = "the deposit 'salary' has position 3, but was sent after the answe
         (set_read(6, body=alice(36, 6, 6)), "at 6, the read of alice in other-projection by session 1 is"),
         (
             set_read(1, body=alice(99, 3, 3)),
-            "the log says {'id': 'alice', 'name': 'create', 'asset': 'USD/2', 'balance': 100, 'avail",
+            "the log says {'id': 'alice', 'name': 'create', 'asset': 'USD/2', 'balance': 100, 'held'",
         ),
         (
             set_read(1, body=alice(100, 2, 3)),
-            "the log says {'id': 'alice', 'name': 'create', 'asset': 'USD/2', 'balance': 100, 'avail",
+            "the log says {'id': 'alice', 'name': 'create', 'asset': 'USD/2', 'balance': 100, 'held'",
         ),
         (set_read(1, body=alice(100, 3, 2)), "'last_updated': 'time-2'}, the log says"),
         (set_read(1, body={**alice(100, 3, 3), "name": "bob"}), "the log says {'id': 'alice', 'name': 'create'"),
@@ -624,6 +633,159 @@ def a_torn_transfer(case: Case) -> None:
 )
 def test_a_pool_that_does_not_add_up_is_found(damage: Callable[[Case], None], said: str) -> None:
     case = pooled()
+    damage(case)
+    violations = check(case.history, case.log, case.views)
+    assert any(said in violation for violation in violations), violations
+
+
+EXPIRES = "time-6"
+
+
+def held() -> Case:
+    """Of Alice's 100, two holds were placed: one of 60, captured in part, and one of 30, which has expired."""
+    data: list[tuple[str, Body]] = [
+        ("account-created", {"name": "one"}),
+        ("amount-deposited", {"amount": 100, "description": "two"}),
+        ("hold-placed", {"hold_id": "a", "amount": 60, "description": "three"}),
+        ("hold-placed", {"hold_id": "b", "amount": 30, "description": "four", "expires_at": EXPIRES}),
+        ("hold-captured", {"hold_id": "a", "amount": 40, "released": 20}),
+        ("hold-expired", {"hold_id": "b", "amount": 30}),
+    ]
+    log: list[CloudEvent] = [
+        {
+            "id": f"event-{position}",
+            "commandid": f"command-{position}",
+            "type": event_type,
+            "subject": "alice",
+            "sequence": f"{position:020d}",
+            "accountversion": position,
+            "time": f"time-{position}",
+            "data": body,
+        }
+        for position, (event_type, body) in enumerate(data, 1)
+    ]
+    kinds: list[Kind] = ["create-account", "deposit", "hold", "hold", "capture"]
+    operations = [
+        Operation(
+            *(name, kind, "alice", amount, 0, None),
+            attempts=[Attempt(position, position + 0.5, "acknowledged")],
+            answers=[{"position": position}],
+            hold_id=data[position - 1][1].get("hold_id"),
+            expires_at=data[position - 1][1].get("expires_at"),
+        )
+        for position, (kind, name, amount) in enumerate(
+            zip(kinds, ["one", "two", "three", "four", "capture-a"], [None, 100, 60, 30, 40], strict=True), 1
+        )
+    ]
+    accounts = {"alice": {**account_body("alice", "one", 60, 6), "last_updated": "time-6"}}
+    return Case(History(operations), log, [View(6, accounts, reserves(60, 5))])
+
+
+def test_holds_that_end_once_and_in_time_are_no_violation() -> None:
+    case = held()
+    assert check(case.history, case.log, case.views) == []
+    assert still_to_expire(case.log) == []
+
+
+def an_expiry_before_its_time(case: Case) -> None:
+    case.log[5]["time"] = "time-5"
+
+
+def a_capture_of_a_hold_that_is_due(case: Case) -> None:
+    case.log[2]["data"]["expires_at"] = "time-4"
+
+
+def an_expiry_of_what_was_captured(case: Case) -> None:
+    case.log[5]["data"].update(hold_id="a", amount=60)
+
+
+def a_capture_of_more_than_was_held(case: Case) -> None:
+    case.log[4]["data"].update(amount=70, released=-10)
+
+
+def a_hold_of_more_than_there_is(case: Case) -> None:
+    case.log[3]["data"]["amount"] = 50
+
+
+def a_view_that_still_holds_it(case: Case) -> None:
+    case.views[0].accounts["alice"].update(held=30, available=30)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (an_expiry_before_its_time, "00006: hold-expired {'hold_id': 'b', 'amount': 30} for"),
+        (a_capture_of_a_hold_that_is_due, "00005: hold-captured"),
+        (an_expiry_of_what_was_captured, "00006: hold-expired {'hold_id': 'a', 'amount': 60} for"),
+        (a_capture_of_more_than_was_held, "00005: hold-captured"),
+        (a_hold_of_more_than_there_is, "110 are held of alice, which has 100"),
+        (a_view_that_still_holds_it, "'held': 30"),
+        (change_data("four", expires_at="time-5"), "'four' is of the hold ('b', 'time-6'), the log has {'hold_id'"),
+        (change_data("three", hold_id="c"), "'three' is of the hold ('a', None), the log has {'hold_id': 'c'"),
+    ],
+)
+def test_a_damaged_hold_is_found(damage: Callable[[Case], None], said: str) -> None:
+    case = held()
+    damage(case)
+    violations = check(case.history, case.log, case.views)
+    assert any(said in violation for violation in violations), violations
+
+
+def test_a_hold_that_is_to_expire_and_is_open_at_the_end_is_found() -> None:
+    assert still_to_expire(held().log[:5]) == ["the hold b of alice was to expire at time-6, and is open"]
+
+
+def held_together() -> Case:
+    """Then Alice asks for more in one request than she has, and for as much as she has in the next."""
+    case = held()
+    done: list[tuple[str, str, Kind, str, Body]] = [
+        ("atomic-1/0", "five", "hold", "hold-rejected", {"hold_id": "c", "amount": 10, "description": "five"}),
+        ("atomic-1/1", "capture-c", "capture", "capture-rejected", {"hold_id": "c", "amount": 10}),
+        ("atomic-1/2", "six", "hold", "hold-rejected", {"hold_id": "d", "amount": 50, "description": "six"}),
+        ("atomic-1/3", "seven", "withdraw", "withdrawal-rejected", {"amount": 1, "description": "seven"}),
+        ("atomic-2/0", "eight", "hold", "hold-placed", {"hold_id": "d", "amount": 60, "description": "eight"}),
+        ("atomic-2/1", "release-d", "release", "hold-released", {"hold_id": "d", "amount": 60}),
+    ]
+    for position, (command_id, name, kind, event_type, data) in enumerate(done, 7):
+        reason = {"reason": "insufficient-funds" if name == "seven" else LINKED}
+        case.log.append(
+            {
+                "id": f"event-{position}",
+                "commandid": command_id,
+                "type": event_type,
+                "subject": "alice",
+                "sequence": f"{position:020d}",
+                "accountversion": position,
+                "time": f"time-{position}",
+                "data": {**data, **reason} if "rejected" in event_type else data,
+            }
+        )
+        amount = None if kind == "release" else data["amount"]
+        operation = Operation(name, kind, "alice", amount, 0, hold_id=data.get("hold_id"))
+        operation.atomic = command_id.partition("/")[0]
+        operation.attempts.append(at(position, position + 0.5))
+        operation.answers.append({"position": position})
+        case.history.operations.append(operation)
+    alice_after = {**account_body("alice", "one", 60, 12), "last_updated": "time-12"}
+    case.views = [View(12, {"alice": alice_after}, reserves(60, 5))]
+    return case
+
+
+def test_an_atomic_request_sees_the_holds_of_its_own_commands() -> None:
+    case = held_together()
+    assert check(case.history, case.log, case.views) == []
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda case: case.log[7]["data"].update(amount=11), "position 00000000000000000008: capture-rejected {"),
+        (lambda case: case.log[7]["data"].update(reason="hold-not-found"), "is neither accepted nor rejected as a who"),
+        (change_data("six", amount=49), "position 00000000000000000010: withdrawal-rejected {"),
+    ],
+)
+def test_a_damaged_atomic_request_with_holds_is_found(damage: Callable[[Case], None], said: str) -> None:
+    case = held_together()
     damage(case)
     violations = check(case.history, case.log, case.views)
     assert any(said in violation for violation in violations), violations

@@ -67,8 +67,9 @@ LIMITS = st.one_of(st.just(0), st.integers(0, 12), st.just(INT64_MAX))
 
 
 class WholeDomain(RuleBasedStateMachine):
-    seen: ClassVar[set[str]] = set()
-    """Types of events, and reasons, in all runs."""
+    types: ClassVar[set[str]] = set()
+    reasons: ClassVar[set[str]] = set()
+    """What there was of both in all runs: a hold's end and a refusal may have the same name."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -204,7 +205,9 @@ class WholeDomain(RuleBasedStateMachine):
 
     def record(self, event: Event, command: Command | ExpireHold) -> None:
         assert command.account_id is not None
-        self.seen.update({event.type, getattr(event, "reason", event.type)})
+        self.types.add(event.type)
+        if isinstance(event, Rejected):
+            self.reasons.add(event.reason)
         self.position += 1
         version, _ = self.stream(command.account_id)
         self.read(recorded(self.position, event, command.account_id, version + 1), command)
@@ -275,6 +278,7 @@ def members(account: object, expected: Mapping[str, Mapping[str, object]]) -> di
 
 def test_any_commands_in_any_order_are_decided_as_a_naive_bank_does() -> None:
     run_state_machine_as_test(
-        WholeDomain, settings=settings(max_examples=200, stateful_step_count=60, deadline=None, derandomize=True)
+        WholeDomain, settings=settings(max_examples=350, stateful_step_count=60, deadline=None, derandomize=True)
     )
-    assert WholeDomain.seen == {*EVENT_TYPES, *get_args(Reason)}
+    assert WholeDomain.types == {*EVENT_TYPES}
+    assert WholeDomain.reasons == {*get_args(Reason)}

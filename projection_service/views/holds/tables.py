@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from msgspec.structs import astuple
 
 from projection_service.view_store import Change, Read, ReadRows, Write, one_row
-from projection_service.views.holds.fold import HoldView, project_hold
-from shared.events import AccountCreated, AccountId, HoldEnded, HoldId, HoldPlaced, Position, RecordedEvent
+from projection_service.views.holds.fold import CHANGING, HoldView, project_hold
+from shared.events import AccountCreated, AccountId, HoldId, Position, RecordedEvent
 
 # Limited before it is joined: an account may have as many as it likes.
 READ_HOLDS = Read.in_both("""
@@ -49,11 +49,12 @@ async def read_holds(
 
 
 async def changes(read: ReadRows, events: Sequence[RecordedEvent]) -> list[Change]:
-    accounts = [(recorded.account_id,) for recorded in events if isinstance(recorded.event, AccountCreated)]
-    holds: dict[tuple[AccountId, HoldId], HoldView | None] = {}
-    for recorded in events:
-        if isinstance(recorded.event, HoldPlaced | HoldEnded):
-            holds[recorded.account_id, recorded.event.hold_id] = project_hold(recorded)
+    accounts = [(recorded.account_id,) for recorded in events if type(recorded.event) is AccountCreated]
+    holds = {
+        (recorded.account_id, HoldId(recorded.event.hold_id)): project_hold(recorded)  # type: ignore[union-attr]
+        for recorded in events
+        if type(recorded.event) in CHANGING
+    }
     return [
         Change(ADD_ACCOUNTS, accounts),
         Change(PUT_HOLDS, [astuple(hold) for hold in holds.values() if hold is not None]),
