@@ -22,7 +22,7 @@ from projection_service.view_store import Checkpoint, ViewStore
 from projection_service.views import VIEWS
 from shared.chain import CHAIN_START, ChainAt, extend
 from shared.errors import NotReady, StoreUnavailable
-from shared.events import AmountDeposited, AmountWithdrawn, Event, Position, RecordedEvent
+from shared.events import AccountCreated, AmountDeposited, AmountWithdrawn, Event, Position, RecordedEvent
 from shared.platform.gate import Gate
 from shared.witness import Signer, new_key
 from tests.contract.conftest import ChangeViews, OpenViewStore
@@ -130,7 +130,9 @@ async def test_a_ledger_with_another_past_than_the_views_stops_the_projection(
     """It was restored from an older copy, or lost commits, and went on: its key is right, its head not behind."""
     log = list(LOG)
     log[changed] = (
-        recorded(changed + 1, AmountDeposited(1_000_000, "salary")) if changed else recorded(1, CREATED, version=70)
+        recorded(changed + 1, AmountDeposited(1_000_000, "salary"))
+        if changed
+        else recorded(1, AccountCreated("Malice"))
     )
     await fold(await projection_on(view_store), log[:7])
     projection = await projection_on(view_store)
@@ -338,6 +340,23 @@ async def test_views_that_were_put_back_under_a_running_projection_are_brought_u
             await until_ready(subscription)
 
 
+@pytest.mark.parametrize(
+    ("torn", "said"),
+    [("UPDATE accounts SET version = version - 1", 2), ("DELETE FROM accounts", 0)],
+)
+async def test_views_that_are_not_of_one_moment_stop_the_projection(
+    view_store: ViewStore, change_views: ChangeViews, torn: str, said: int
+) -> None:
+    """A copy of a file whose newer pages are in a -wal of their own, say."""
+    projection, ledger = await projection_on(view_store), Ledger(LOG[:3])
+    async with following(projection, ledger) as subscription:
+        await reach(projection, 3)
+        await change_views(torn)
+        ledger.log = list(LOG)
+        await until_not_ready(subscription, f"stopped: the view has 'alice' at version {said}, and position 4 is its ")
+        assert projection.position == 3
+
+
 async def test_an_answer_is_never_of_a_position_before_the_one_asked_for(open_view_store: OpenViewStore) -> None:
     """Views that were put back are noticed a little later."""
     async with open_view_store() as store, open_view_store() as operator:
@@ -361,8 +380,12 @@ async def ask(gate: Gate, path: str, min_position: int) -> tuple[int, bytes]:
     """The answer's status and Ledger-Position, as the server is given them."""
     answers: list[tuple[int, dict[bytes, bytes]]] = []
 
+    body: list[Message] = [{"type": "http.request"}]
+
     async def receive() -> Message:
-        return {"type": "http.request"}
+        if not body:
+            await asyncio.Event().wait()
+        return body.pop()
 
     async def send(message: Message) -> None:
         if message["type"] == "http.response.start":
