@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -161,6 +162,34 @@ async def test_a_hold_that_has_ended_leads_to_no_event(event_log: EventLog, monk
         await at.until_looked()
         assert len(await at.events()) == 2 + 3 + 2 + 1
     await verify(event_log)
+
+
+async def test_who_comes_for_what_has_ended_asks_the_writer_once_a_look(
+    event_log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    gone = [(clock.in_seconds(-1), ALICE, HoldId(f"h-{n}")) for n in range(3)]
+    appends = 0
+    append = event_log.append
+
+    def counted(*args: Any) -> Any:
+        nonlocal appends
+        appends += 1
+        return append(*args)
+
+    async def found(*_: object) -> object:
+        return gone
+
+    async def first() -> str:
+        return gone[0][0]
+
+    monkeypatch.setattr(event_log, "append", counted)
+    monkeypatch.setattr(event_log, "due_holds", found)
+    monkeypatch.setattr(event_log, "first_expiry", first)
+    async with office(event_log, clock) as at:
+        await at.until_looked()
+        assert 1 <= appends <= len(at.looks)
+        assert await at.events() == []
 
 
 async def test_when_nothing_is_due_nothing_is_written(event_log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,11 @@ def requests(account_id: str) -> list[Request]:
         (f"/account/unfreeze/{account_id}", {}),
         (f"/account/transfer/{account_id}", {"to": f"{account_id}-2", "amount": 20}),
         (f"/account/transfer/{account_id}", {"to": f"{account_id}-2", "amount": 1000}),
+        (f"/account/hold/{account_id}", {"amount": 2, "hold_id": "h"}),
+        (f"/account/hold/{account_id}", {"amount": 1}),
+        (f"/account/capture/{account_id}", {"hold_id": "h", "amount": 1, "to": f"{account_id}-2"}),
+        (f"/account/capture/{account_id}", {"hold_id": "h"}),
+        (f"/account/release/{account_id}", {"hold_id": "h"}),
         (
             "/commands",
             [

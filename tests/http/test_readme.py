@@ -25,12 +25,14 @@ def without_ids_and_times(text: str) -> str:
 
 
 async def test_the_examples_answer_as_printed(tmp_path: Path) -> None:
-    (block,) = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
-    examples = re.findall(r"^\$ (.*)\n(.*)$", block, re.MULTILINE)
+    blocks = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+    examples, card_payment = (re.findall(r"^\$ (.*)\n(.*)$", block, re.MULTILINE) for block in blocks)
     (batch,) = re.findall(r"^  curl -s .*?$.*?/commands$", README, re.MULTILINE | re.DOTALL)
-    assert len(examples) == 6
+    assert (len(examples), len(card_payment)) == (6, 5)
     async with open_bank(tmp_path) as bank:
         for command, answer in examples:
             assert without_ids_and_times(await shell(bank, command)) == without_ids_and_times(answer)
         assert '"balance":500' in await shell(bank, batch)
         assert len(await bank.check_views()) == 6
+        for command, answer in card_payment:
+            assert without_ids_and_times(await shell(bank, command)) == without_ids_and_times(answer)
