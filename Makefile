@@ -21,7 +21,7 @@ run-rabbitmq: $(VENV)/run  ## The same with RabbitMQ: the one that AMQP_URL name
 
 test: $(VENV)/dev  ## Install what the tests need, and run them
 	@sh scripts/install-servers.sh rabbitmq-server postgresql pgbouncer chromium nodejs
-	@$(BIN)/python -m pytest $(TESTS)
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(TESTS)
 
 compat:  ## Run the tests in a tree of another Debian, as root: SUITE=trixie TESTS=tests/unit
 	@SUITE=$(SUITE) TESTS="$(TESTS)" sh scripts/compat.sh
