@@ -1,3 +1,5 @@
+-- Number 1 was a state of this program before its first release, which is refused.
+
 CREATE TABLE history (
     -- Every event of each account, rejections included, in the order of the log: what was once written stays.
     -- The ledger is in `checkpoint.source`; together these are the whole CloudEvent.

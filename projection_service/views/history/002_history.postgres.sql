@@ -1,3 +1,5 @@
+-- Number 1 was a state of this program before its first release, which is refused.
+
 CREATE TABLE history (
     entry bigint PRIMARY KEY,
     account_id text COLLATE "C" NOT NULL,
