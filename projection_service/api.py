@@ -20,6 +20,9 @@ from shared.platform.problems import install_problem_handlers, problem_responses
 from shared.platform.telemetry import install_operator_routes
 from shared.platform.watermark import Peer, Watermark
 
+ASKED = "min_position"
+"""In a request's scope, once it has been read."""
+
 
 def reacher(watermark: Watermark) -> Reach:
     async def reach(asked: Asked, peer: Peer) -> None:
@@ -36,14 +39,13 @@ class _QueryRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def checked(request: Request) -> Response:
-            min_position = request.query_params.get("min_position", "0")
             try:
                 response = await handle(request)
             except NotFound as error:
                 if position := error.headers.get(POSITION):
-                    check_position(int(position), int(min_position))
+                    check_position(int(position), request.scope.get(ASKED, 0))
                 raise
-            check_position(int(response.headers[POSITION]), int(min_position))
+            check_position(int(response.headers[POSITION]), request.scope.get(ASKED, 0))
             return response
 
         return checked
@@ -54,6 +56,7 @@ def create_api(
     views: Mapping[str, View],
     projection: Projection,
     reach: Reach,
+    streams: Watermark,
     tail: Tail,
     subscription: Subscription,
     registry: CollectorRegistry,
@@ -69,6 +72,7 @@ def create_api(
     install_problem_handlers(app)
 
     async def wait_for(request: Request, min_position: MinPosition = 0, wait: WaitSeconds = 5) -> None:
+        request.scope[ASKED] = min_position
         await reach(Asked(min_position=min_position, wait=wait), Peer.of(request.scope))
 
     for view in views.values():
@@ -81,7 +85,7 @@ def create_api(
         )
         view.add_queries(queries, store)
         if view is history.VIEW:
-            add_stream(queries, store, projection.watermark, tail)
+            add_stream(queries, store, streams, tail)
         app.include_router(queries)
 
     @app.get(

@@ -6,7 +6,7 @@ from pydantic import Field, HttpUrl, field_validator
 
 from projection_service.api import create_api, reacher
 from projection_service.feed import open_feed
-from projection_service.live import Tail
+from projection_service.live import STREAMS_MAX, Tail, pass_on
 from projection_service.projection import Projection
 from projection_service.subscription import Subscription
 from projection_service.view import View
@@ -18,7 +18,7 @@ from shared.messaging import broker_user
 from shared.platform.gate import Gate
 from shared.platform.server import bind, serve
 from shared.platform.settings import ServiceSettings, shown_url
-from shared.platform.watermark import follow
+from shared.platform.watermark import Watermark, follow
 
 ALL_VIEWS = "all"
 
@@ -107,9 +107,14 @@ async def run(settings: ProjectionSettings) -> None:
                 registry,
             )
             reach = reacher(projection.watermark)
-            app = create_api(store, VIEWS, projection, reach, tail, subscription, registry)
+            streams = Watermark(projection.position, STREAMS_MAX)
+            app = create_api(store, VIEWS, projection, reach, streams, tail, subscription, registry)
             # Others move these views on, or put a backup in their place: with SQLite, too, while the file stays.
-            background = [subscription.run(), follow(projection.refresh, projection.watermark)]
+            background = [
+                subscription.run(),
+                follow(projection.refresh, projection.watermark),
+                pass_on(projection.watermark, streams),
+            ]
             if isinstance(store, SqliteViewStore):
                 background.append(store.files.watch())
             endpoints = {path: endpoint for view in views for path, endpoint in view.endpoints(store, reach).items()}

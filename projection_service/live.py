@@ -2,12 +2,14 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import cached_property
+from itertools import accumulate
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from projection_service.view import position_header
 from projection_service.view_store import ViewStore
@@ -19,9 +21,11 @@ from shared.platform.watermark import Peer, Watermark
 
 STREAMS_MAX = 2_000
 """Readers at the same time: each has a connection, two tasks, and what it has not read yet."""
+PIECE_BYTES_MAX = 64 * 1024
+"""Handed to a reader at a time, who has to take it before the next one; a single event may be longer."""
 PIECE_EVENTS_MAX = 100
 """Read from the history at a time."""
-TAIL_EVENTS_MAX = 2_000
+TAIL_BYTES_MAX = 1024 * 1024
 """Kept in memory for all readers, while there are any: who is further behind reads the history."""
 HEARTBEAT_SECONDS = 15
 """After so long without an event there is a comment, by which a proxy sees that the connection is in use."""
@@ -40,29 +44,45 @@ class Tail:
 
     def __init__(self) -> None:
         self.readers = 0
-        self._runs: deque[_Run] = deque()
+        self._pieces: deque[_Piece] = deque()
+        self._bytes = 0
 
     def add(self, events: Sequence[RecordedEvent]) -> None:
         """Events that have just been committed to the views."""
-        if self._runs and events[0].position != self._runs[-1].last + 1:
-            self._runs.clear()
-        if self.readers:
-            self._runs.append(_Run(events))
-        while self._runs and (not self.readers or self._runs[-1].last - self._runs[0].last >= TAIL_EVENTS_MAX):
-            self._runs.popleft()
+        if not self.readers or (self._pieces and events[0].position != self._pieces[-1].last + 1):
+            self._pieces.clear()
+            self._bytes = 0
+        if not self.readers:
+            return
+        for piece in _pieces(events):
+            self._pieces.append(piece)
+            self._bytes += piece.size
+        while self._bytes > TAIL_BYTES_MAX:
+            self._bytes -= self._pieces.popleft().size
 
-    def after(self, position: Position) -> "list[_Run]":
-        """The runs that go on from `position`; none when there is nothing new, or the next event is not at hand."""
-        if not self._runs or self._runs[0].first > position + 1:
-            return []
-        return [run for run in self._runs if run.last > position]
+    def after(self, position: Position) -> "_Piece | None":
+        """The piece that goes on from `position`; None when there is nothing new, or the next event is not at hand."""
+        if not self._pieces or self._pieces[0].first > position + 1:
+            return None
+        return next((piece for piece in self._pieces if piece.last > position), None)
 
 
-class _Run:
+def _pieces(events: Sequence[RecordedEvent]) -> "Iterator[_Piece]":
+    begin, size = 0, 0
+    for number, event in enumerate(events):
+        if size and size + len(bytes(event.encoded)) > PIECE_BYTES_MAX:
+            yield _Piece(events[begin:number], size)
+            begin, size = number, 0
+        size += len(bytes(event.encoded))
+    yield _Piece(events[begin:], size)
+
+
+class _Piece:
     """Consecutive events that were folded together."""
 
-    def __init__(self, events: Sequence[RecordedEvent]) -> None:
+    def __init__(self, events: Sequence[RecordedEvent], size: int) -> None:
         self._events = events
+        self.size = size
         self.first, self.last = events[0].position, events[-1].position
 
     def told(self, after: Position, account_id: AccountId | None) -> bytes:
@@ -84,8 +104,35 @@ def _told(position: Position, encoded: bytes) -> bytes:
     return b"id: %d\ndata: %b\n\n" % (position, encoded.translate(LINE_ENDS))
 
 
-def add_stream(queries: APIRouter, store: ViewStore, watermark: Watermark, tail: Tail) -> None:
-    """`watermark` is that of the views in `store`, which have the history."""
+class _Stream(StreamingResponse):
+    """Counts itself among the readers while it is sent. Raises `Overloaded` when there are too many."""
+
+    def __init__(self, tail: Tail, events: AsyncIterator[bytes], position: Position) -> None:
+        headers = {"Cache-Control": "no-store", **position_header(position)}
+        super().__init__(events, headers=headers, media_type="text/event-stream")
+        self._tail = tail
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._tail.readers >= STREAMS_MAX:
+            raise Overloaded(f"{self._tail.readers} clients read the stream already. Try again later.")
+        self._tail.readers += 1
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._tail.readers -= 1
+
+
+async def pass_on(watermark: Watermark, streams: Watermark) -> None:
+    """Move `streams` with `watermark`, for ever: however many readers wait for the next event, nobody who waits for a
+    position waits behind them."""
+    while not watermark.closed:
+        await watermark.reach(Position(streams.position + 1), HEARTBEAT_SECONDS)
+        streams.move(watermark.position)
+    streams.close()
+
+
+def add_stream(queries: APIRouter, store: ViewStore, streams: Watermark, tail: Tail) -> None:
+    """`streams` follows the position of the views in `store`, which have the history."""
 
     @route(queries, "/stream", "GET", summary="Events as they get into the views", responses={200: STREAM})
     async def stream(
@@ -101,46 +148,35 @@ def add_stream(queries: APIRouter, store: ViewStore, watermark: Watermark, tail:
             Header(ge=0, le=INT64_MAX, description="As `after`, and before it: browsers send it when they come back."),
         ] = None,
     ) -> StreamingResponse:
-        if tail.readers >= STREAMS_MAX:
-            raise Overloaded(f"{tail.readers} clients read the stream already. Try again later.")
-        begin = next((one for one in (last_event_id, after) if one is not None), watermark.position)
-        events = _events(
-            store,
-            watermark,
-            tail,
-            Position(begin),
-            AccountId(account_id) if account_id else None,
-            Peer.of(request.scope),
-        )
-        headers = {"Cache-Control": "no-store", **position_header(watermark.position)}
-        return StreamingResponse(events, headers=headers, media_type="text/event-stream")
+        begin = next((one for one in (last_event_id, after) if one is not None), streams.position)
+        asked = None if account_id is None else AccountId(account_id)
+        events = _events(store, streams, tail, Position(begin), asked, Peer.of(request.scope))
+        return _Stream(tail, events, streams.position)
 
 
 async def _events(
-    store: ViewStore, watermark: Watermark, tail: Tail, position: Position, account_id: AccountId | None, peer: Peer
+    store: ViewStore, streams: Watermark, tail: Tail, position: Position, account_id: AccountId | None, peer: Peer
 ) -> AsyncIterator[bytes]:
     """Those after `position`, for ever. It ends when the service stops, the client leaves, or the views can't be read:
     the client comes back then, with the last position that it has seen."""
     loop = asyncio.get_running_loop()
-    tail.readers += 1
+    yield b"retry: %d\n\n" % RETRY_MILLISECONDS
+    quiet_since = loop.time()
     try:
-        yield b"retry: %d\n\n" % RETRY_MILLISECONDS
-        quiet_since = loop.time()
-        while not (peer.gone or watermark.closed):
+        while not (peer.gone or streams.closed):
             told = b""
-            if runs := tail.after(position):
-                told = b"".join([run.told(position, account_id) for run in runs])
-                position = runs[-1].last
-            elif position < watermark.position:
+            if piece := tail.after(position):
+                told, position = piece.told(position, account_id), piece.last
+            elif position < streams.position:
                 found, reached = await read_stream(store.read, account_id, position, PIECE_EVENTS_MAX)
-                told = b"".join([_told(at, encoded) for at, encoded in found])
-                position = max(position, reached)
-            elif not await watermark.reach(Position(position + 1), HEARTBEAT_SECONDS, peer):
+                sizes = accumulate(len(encoded) for _, encoded in found)
+                fitting = found[: max(1, sum(size <= PIECE_BYTES_MAX for size in sizes))]
+                told = b"".join([_told(at, encoded) for at, encoded in fitting])
+                position = fitting[-1][0] if len(fitting) < len(found) else max(position, reached)
+            elif not await streams.reach(Position(position + 1), HEARTBEAT_SECONDS, peer):
                 told = b":\n\n"
             if told or loop.time() - quiet_since > HEARTBEAT_SECONDS:
                 yield told or b":\n\n"
                 quiet_since = loop.time()
     except LedgerError:
         return
-    finally:
-        tail.readers -= 1

@@ -33,7 +33,7 @@ def encoded(position: int, event: Event, account_id: AccountId, version: int, tr
 OF_ALICE = [encoded(n, event, ALICE, n, "00-trace-01" if n % 2 else UNSET) for n, event in enumerate(EVENTS, 1)]
 LAST = len(EVENTS) + 1
 OF_BOB = [encoded(LAST, DEPOSITED, BOB, LAST)]
-RECEIVED = [event for event in OF_ALICE if b"money-transferred" in event]
+RECEIVED = [event for event in OF_ALICE if b'"counterpart":"bob"' in event]
 
 
 async def fold(store: ViewStore, *pages: list[bytes]) -> Projection:

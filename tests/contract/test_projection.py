@@ -15,7 +15,7 @@ from projection_service import projection as projection_module
 from projection_service.api import create_api, reacher
 from projection_service.batch import Batch, Unproven
 from projection_service.feed import PAGE_EVENTS_MAX, Feed, FeedUnavailable, Page
-from projection_service.live import Tail
+from projection_service.live import STREAMS_MAX, Tail
 from projection_service.projection import BrokenLedger, ForeignLedger, Projection
 from projection_service.subscription import Subscription
 from projection_service.view_store import Checkpoint, ViewStore
@@ -364,7 +364,8 @@ async def test_an_answer_is_never_of_a_position_before_the_one_asked_for(open_vi
         await fold(projection, LOG[:5])
         registry, reach = CollectorRegistry(), reacher(projection.watermark)
         subscription = Subscription(projection, Ledger(LOG[:5]), None, "", "test", registry)
-        app = create_api(store, VIEWS, projection, reach, Tail(), subscription, registry)
+        tail = Tail()
+        app = create_api(store, VIEWS, projection, reach, projection.watermark, tail, subscription, registry)
         gate = Gate(
             app, {path: one for view in VIEWS.values() for path, one in view.endpoints(store, reach).items()}, "*"
         )
@@ -374,6 +375,8 @@ async def test_an_answer_is_never_of_a_position_before_the_one_asked_for(open_vi
         for path in paths:
             assert await ask(gate, path, 5) == (503, b"3")
             assert (await ask(gate, path, 3))[1] == b"3"
+        tail.readers = STREAMS_MAX
+        assert await ask(gate, "/stream", 0) == (503, b"")
 
 
 async def ask(gate: Gate, path: str, min_position: int) -> tuple[int, bytes]:
@@ -404,7 +407,7 @@ async def ask(gate: Gate, path: str, min_position: int) -> tuple[int, bytes]:
     }
     await gate(scope, receive, send)
     ((status, headers),) = answers
-    return status, headers[b"ledger-position"]
+    return status, headers.get(b"ledger-position", b"")
 
 
 async def test_nothing_is_folded_onto_views_of_another_history_at_the_same_position(

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from projection_service.live import PIECE_EVENTS_MAX, TAIL_EVENTS_MAX
+from projection_service.live import PIECE_EVENTS_MAX
 from tests.bank import Bank, open_bank
 from tests.http.test_commands import head
 
@@ -61,7 +61,7 @@ async def test_a_reader_gets_each_event_once_with_its_position(bank: Bank, accou
         assert await reader.events(12) == await of_the_log(bank, after)
 
 
-@pytest.mark.parametrize("number", [1, PIECE_EVENTS_MAX, PIECE_EVENTS_MAX + 1, TAIL_EVENTS_MAX + 2])
+@pytest.mark.parametrize("number", [1, PIECE_EVENTS_MAX, PIECE_EVENTS_MAX + 1, 4000])
 async def test_a_reader_that_was_away_goes_on_where_it_was(bank: Bank, account: str, number: int) -> None:
     after = await head(bank)
     await bank.post("/commands", [{"type": "deposit", "account_id": account, "amount": 1}] * number)
@@ -143,6 +143,17 @@ async def test_a_reader_that_does_not_read_costs_nobody_else_anything(bank: Bank
             "/commands", [{"type": "deposit", "account_id": account, "amount": 1, "description": "x" * 1000}] * 3000
         )
         assert [position for position, _ in await reader.events(3000)] == list(range(after + 1, after + 3001))
+
+
+async def test_large_events_come_a_piece_at_a_time(bank: Bank, account: str) -> None:
+    """Each takes up to 32 KB: in the history, and to those who read on from it."""
+    after = await head(bank)
+    metadata = {f"{number:064}": "\x01" * 200 for number in range(20)}
+    deposit = {"type": "deposit", "account_id": account, "amount": 1, "metadata": metadata}
+    await bank.post("/commands", [deposit] * 100)
+    async with stream(bank, after=after) as reader:
+        await bank.post("/commands", [deposit] * 100)
+        assert [position for position, _ in await reader.events(200)] == list(range(after + 1, after + 201))
 
 
 @pytest.mark.parametrize(
