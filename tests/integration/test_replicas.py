@@ -77,6 +77,27 @@ async def test_transfers_there_and_back_on_all_replicas_leave_the_sum_as_it_is(
         await bank.check_views()
 
 
+async def test_an_account_is_closed_or_paid_into_whichever_comes_first(
+    amqp_url: str, database_url: str, bank_on: OpenBank
+) -> None:
+    async with bank_on(amqp_url, 1, database_url, replicas=2) as bank:
+        await bank.create("alice")
+        await bank.deposit("alice", 1000)
+        one, other = bank.commands
+        outcomes = set()
+        for number in range(60):
+            await bank.create(payee := f"payee-{number}")
+            transfer = bank.post("/account/transfer/alice", {"to": payee, "amount": 1}, None, one)
+            close = bank.post(f"/account/close/{payee}", {}, None, other)
+            asked = [transfer, close] if number % 2 else [close, transfer]
+            answers = {answer["type"].rpartition(":")[2]: status for status, answer in await asyncio.gather(*asked)}
+            outcomes.add(tuple(sorted(answers.items())))
+        paid = ("balance-not-zero", 400), ("money-transferred", 200)
+        closed = ("account-closed", 200), ("counterpart-closed", 400)
+        assert outcomes <= {paid, closed}
+        await bank.check_views()
+
+
 async def test_a_replica_decides_on_what_another_has_recorded(
     amqp_url: str, database_url: str, bank_on: OpenBank
 ) -> None:
