@@ -239,7 +239,7 @@ class LedgerWriter:
         account_ids = set(filter(None, map(attrgetter("account_id"), commands)))
         account_ids.update(filter(None, map(attrgetter("to"), commands)))
         keys = {request.idempotency_key for request, _ in batch if request.idempotency_key is not None}
-        holds = {(command.account_id, command.hold_id) for command in commands if command.hold_id is not None}
+        holds = {hold_key_of(command) for command in commands if command.hold_id is not None}
         async with self._event_log.append(account_ids, keys, holds) as append:
             # Never before the last one: "as of" a time is then a position. The clock may have gone back.
             time = max(self._timestamp(), append.time)

@@ -269,8 +269,8 @@ class _Walk:
         self._time = event.time
         after = states_after(self._states, event)
         self._states.update(after)
-        command = command_of(event)
-        self._holds.take(position, hold_key_of(command) if command.names_hold else None, event.event)
+        hold_id = getattr(event.event, "hold_id", None)
+        self._holds.take(position, None if hold_id is None else (event.account_id, hold_id), event.event)
         for account_id, state in after.items():
             self._compare(position, account_id, state)
 

@@ -4,7 +4,6 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import cached_property
-from itertools import accumulate
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request
@@ -13,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from projection_service.view import position_header
 from projection_service.view_store import ViewStore
+from projection_service.views.history.queries import fitting
 from projection_service.views.history.tables import read_stream
 from shared.errors import LedgerError, Overloaded
 from shared.events import ACCOUNT_ID_PATTERN, ACCOUNT_ID_RULE, INT64_MAX, AccountId, Position, RecordedEvent
@@ -70,10 +70,11 @@ class Tail:
 def _pieces(events: Sequence[RecordedEvent]) -> "Iterator[_Piece]":
     begin, size = 0, 0
     for number, event in enumerate(events):
-        if size and size + len(bytes(event.encoded)) > PIECE_BYTES_MAX:
+        event_bytes = len(bytes(event.encoded))
+        if size and size + event_bytes > PIECE_BYTES_MAX:
             yield _Piece(events[begin:number], size)
             begin, size = number, 0
-        size += len(bytes(event.encoded))
+        size += event_bytes
     yield _Piece(events[begin:], size)
 
 
@@ -87,7 +88,7 @@ class _Piece:
 
     def told(self, after: Position, account_id: AccountId | None) -> bytes:
         if account_id is None and after < self.first:
-            return self._told
+            return self._whole
         return b"".join(
             _told(event.position, bytes(event.encoded))
             for event in self._events
@@ -95,7 +96,7 @@ class _Piece:
         )
 
     @cached_property
-    def _told(self) -> bytes:
+    def _whole(self) -> bytes:
         return b"".join(_told(event.position, bytes(event.encoded)) for event in self._events)
 
 
@@ -169,10 +170,9 @@ async def _events(
                 told, position = piece.told(position, account_id), piece.last
             elif position < streams.position:
                 found, reached = await read_stream(store.read, account_id, position, PIECE_EVENTS_MAX)
-                sizes = accumulate(len(encoded) for _, encoded in found)
-                fitting = found[: max(1, sum(size <= PIECE_BYTES_MAX for size in sizes))]
-                told = b"".join([_told(at, encoded) for at, encoded in fitting])
-                position = fitting[-1][0] if len(fitting) < len(found) else max(position, reached)
+                taken = found[: len(fitting([encoded for _, encoded in found], PIECE_BYTES_MAX))]
+                told = b"".join([_told(at, encoded) for at, encoded in taken])
+                position = taken[-1][0] if len(taken) < len(found) else max(position, reached)
             elif not await streams.reach(Position(position + 1), HEARTBEAT_SECONDS, peer):
                 told = b":\n\n"
             if told or loop.time() - quiet_since > HEARTBEAT_SECONDS:

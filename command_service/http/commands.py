@@ -160,12 +160,15 @@ _decode_batch = msgspec.json.Decoder(Batch).decode
 
 def _read_batch(body: bytes) -> list[Command]:
     commands = _read(_decode_batch, body)
+    kinds = set(map(type, commands))
     for field in ("account_id", "to", "hold_id"):
+        if all(getattr(kind, field) is None for kind in kinds):  # none of them has such a field
+            continue
         named = list(map(attrgetter(field), commands))
         if not all(map(is_account_id, filter(None, named))):
             wrong = next(number for number, one in enumerate(named) if one is not None and not is_account_id(one))
             raise InvalidRequest([(f"{wrong}.{field}", f"must be {ACCOUNT_ID_RULE}")])
-    for number, command in enumerate(commands):
+    for number, command in enumerate(commands if PlaceHold in kinds else ()):
         if type(command) is PlaceHold:
             commands[number] = _with_written_expiry(command, f"{number}.expires_at")
     return commands
@@ -189,7 +192,7 @@ def _with_written_expiry(command: PlaceHold, field: str) -> PlaceHold:
         raise InvalidRequest(
             [(field, "must be a date and time as in RFC 3339, with its offset, in the years 1 to 9999 of UTC")]
         ) from None
-    return msgspec.structs.replace(command, expires_at=expires_at)
+    return replace(command, expires_at=expires_at)
 
 
 def _read(decode: Callable[[bytes], T], body: bytes) -> T:

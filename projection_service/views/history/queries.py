@@ -71,10 +71,10 @@ async def _page(
     yield b"["
     count, size, piece = 0, 0, first
     while piece:
-        fitting = _fitting(piece, PAGE_BYTES_MAX - size)
-        yield (b"," if count else b"") + b",".join(fitting)
-        count, size = count + len(fitting), size + sum(map(len, fitting))
-        if len(fitting) < len(piece) or count == events_max or size >= PAGE_BYTES_MAX:
+        taken = fitting(piece, PAGE_BYTES_MAX - size)
+        yield (b"," if count else b"") + b",".join(taken)
+        count, size = count + len(taken), size + sum(map(len, taken))
+        if len(taken) < len(piece) or count == events_max or size >= PAGE_BYTES_MAX:
             break
         try:
             piece = await read(count, min(PIECE_EVENTS_MAX, events_max - count))
@@ -84,7 +84,7 @@ async def _page(
     yield b"]"
 
 
-def _fitting(events: list[bytes], bytes_max: int) -> list[bytes]:
+def fitting(events: list[bytes], bytes_max: int) -> list[bytes]:
     """The first of `events` that are no longer than `bytes_max` together; one, however long."""
     sizes = accumulate(map(len, events))
     return events[: max(1, sum(size <= bytes_max for size in sizes))]
