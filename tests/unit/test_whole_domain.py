@@ -210,7 +210,8 @@ class WholeDomain(RuleBasedStateMachine):
             self.reasons.add(event.reason)
         self.position += 1
         version, _ = self.stream(command.account_id)
-        self.read(recorded(self.position, event, command.account_id, version + 1), command)
+        to = [self.stream(other)[0] + 1 for other, _, _ in entries(command.account_id, event)[1:]]
+        self.read(recorded(self.position, event, command.account_id, version + 1, *to), command)
 
     def read(self, event: RecordedEvent, command: Command | ExpireHold) -> None:
         if not isinstance(event.event, Rejected):
