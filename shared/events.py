@@ -515,14 +515,10 @@ def batch_decoder(upcasts: Mapping[str, EarlierForm]) -> Callable[[bytes], list[
     return msgspec.json.Decoder(list[reduce(or_, of_today + of_earlier)]).decode  # type: ignore[misc]
 
 
-_encode = msgspec.json.Encoder().encode
+encode_event: Callable[[CloudEvent], bytes] = msgspec.json.Encoder().encode
 _decode_batch = batch_decoder(UPCASTS)
 _decode_envelope = msgspec.json.Decoder(Envelope).decode
 _split_batch = msgspec.json.Decoder(list[Raw]).decode
-
-
-def encode_event(event: CloudEvent) -> bytes:
-    return _encode(event)
 
 
 def join_events(encoded: Sequence[bytes]) -> bytes:

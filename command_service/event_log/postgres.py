@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import asyncpg
 import uuid_utils
 
-from command_service.account import Hold
 from command_service.event_log import (
     CLERK_LEASE_SECONDS,
     LEASE_SECONDS,
@@ -20,7 +19,8 @@ from command_service.event_log import (
     LeaseLost,
 )
 from command_service.event_log.runs import Page, Run, cut, page
-from command_service.states import HoldKey, State
+from command_service.ledger.account import Hold
+from command_service.ledger.states import HoldKey, State
 from shared.chain import START, ChainAt
 from shared.errors import CorruptStore, OutcomeUnknown
 from shared.events import AccountId, HoldId, Position, Version

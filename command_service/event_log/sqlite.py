@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import msgspec
 import uuid_utils
 
-from command_service.account import Hold
 from command_service.event_log import NO_HOLDS, Answer, Append, DueHold, Lease
 from command_service.event_log.recent_states import RecentStates, put
 from command_service.event_log.rows import sound
 from command_service.event_log.runs import Page, Run, cut, page
-from command_service.states import HoldKey, State
+from command_service.ledger.account import Hold
+from command_service.ledger.states import HoldKey, State
 from shared.chain import START, ChainAt
 from shared.errors import CorruptStore, LedgerError, OutcomeUnknown
 from shared.events import AccountId, HoldId, Position, Version
