@@ -90,7 +90,9 @@ WRITE = """
 
 # With the run before them, for its chain alone.
 READ_RUNS = """
-    SELECT position, chain, CASE WHEN position > $1 THEN convert_to(events, 'UTF8') END, (SELECT position FROM ledger) AS head
+    SELECT
+        position, chain, CASE WHEN position > $1 THEN convert_to(events, 'UTF8') END,
+        (SELECT position FROM ledger) AS head
     FROM runs
     WHERE position >= (SELECT coalesce(max(position), 0) FROM runs WHERE position <= $1) ORDER BY position LIMIT $2
 """

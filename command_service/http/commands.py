@@ -180,7 +180,11 @@ def _read_batch(body: bytes) -> list[Command]:
 
 def _is_atomic(query: bytes) -> bool:
     """Raises `InvalidRequest`."""
-    asked = [value for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True) if name == "atomic"]
+    said = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    # Who has misspelt it believes that nothing is recorded by halves.
+    if unknown := [(name[:FAULT_CHARS_MAX], "is not known here: atomic is") for name, _ in said if name != "atomic"]:
+        raise InvalidRequest(unknown)
+    asked = [value for _, value in said]
     if asked not in ([], ["true"], ["false"]):
         raise InvalidRequest([("atomic", "must be true or false, and there once")])
     return asked == ["true"]
