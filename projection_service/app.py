@@ -9,7 +9,7 @@ from projection_service.feed import open_feed
 from projection_service.live import STREAMS_MAX, Tail, pass_on
 from projection_service.projection import Projection
 from projection_service.subscription import Subscription
-from projection_service.view import View
+from projection_service.view import View, no_past
 from projection_service.view_store import ViewStore
 from projection_service.view_store.postgres import PostgresViewStore
 from projection_service.view_store.sqlite import SqliteViewStore
@@ -70,7 +70,11 @@ def _views(names: str) -> list[View]:
     asked = set(VIEWS) if names == ALL_VIEWS else {name.strip() for name in names.split(",")}
     if unknown := sorted(asked - VIEWS.keys()):
         raise ValueError(f"there is no view {unknown[0]!r}, but {', '.join(VIEWS)}; {ALL_VIEWS} for all of them")
-    return [view for view in VIEWS.values() if view.name in asked]
+    views = [view for view in VIEWS.values() if view.name in asked]
+    for view in views:
+        if missing := [name for name in view.needs if name not in asked]:
+            raise ValueError(f"the view {view.name} needs {' and '.join(missing)}: name what it needs, too")
+    return views
 
 
 async def run(settings: ProjectionSettings) -> None:
@@ -108,7 +112,8 @@ async def run(settings: ProjectionSettings) -> None:
             )
             reach = reacher(projection.watermark)
             streams = Watermark(projection.position, STREAMS_MAX)
-            app = create_api(store, VIEWS, projection, reach, streams, tail, subscription, registry)
+            past = next((view.past(store, reach) for view in views if view.past), no_past(reach, ",".join(names)))
+            app = create_api(store, VIEWS, projection, reach, past, streams, tail, subscription, registry)
             # Others move these views on, or put a backup in their place: with SQLite, too, while the file stays.
             background = [
                 subscription.run(),
@@ -117,7 +122,9 @@ async def run(settings: ProjectionSettings) -> None:
             ]
             if isinstance(store, SqliteViewStore):
                 background.append(store.files.watch())
-            endpoints = {path: endpoint for view in views for path, endpoint in view.endpoints(store, reach).items()}
+            endpoints = {
+                path: endpoint for view in views for path, endpoint in view.endpoints(store, reach, past).items()
+            }
             gate = Gate(app, endpoints, settings.hosts(str(settings.ledger_url)))
             await serve(gate, listener, settings, registry, background, on_stop=projection.watermark.close)
     finally:
