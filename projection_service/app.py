@@ -71,7 +71,11 @@ def _views(names: str) -> list[View]:
     asked = set(VIEWS) if names == ALL_VIEWS else {name.strip() for name in names.split(",")}
     if unknown := sorted(asked - VIEWS.keys()):
         raise ValueError(f"there is no view {unknown[0]!r}, but {', '.join(VIEWS)}; {ALL_VIEWS} for all of them")
-    return [view for view in VIEWS.values() if view.name in asked]
+    views = [view for view in VIEWS.values() if view.name in asked]
+    for view in views:
+        if missing := [name for name in view.needs if name not in asked]:
+            raise ValueError(f"the view {view.name} needs {' and '.join(missing)}: name what it needs, too")
+    return views
 
 
 async def run(settings: ProjectionSettings) -> None:
