@@ -40,7 +40,7 @@ def add_queries(queries: APIRouter, store: ViewStore) -> None:
         view, position = await read_account(store.read, AccountId(account_id))
         if view is None:
             raise NotFound(f"there is no account {account_id!r} at position {position}.", position_header(position))
-        return answer(_encode(_told(view)), position)
+        return answer(_encode(told(view)), position)
 
 
 def endpoints(store: ViewStore, reach: Reach) -> Mapping[str, Endpoint]:
@@ -55,10 +55,11 @@ def endpoints(store: ViewStore, reach: Reach) -> Mapping[str, Endpoint]:
             return None
         if asked:
             check_position(position, asked.min_position)
-        return Answer(200, b"application/json", _encode(_told(view)), ((b"ledger-position", b"%d" % position),))
+        return Answer(200, b"application/json", _encode(told(view)), ((b"ledger-position", b"%d" % position),))
 
     return {"/account/": Endpoint("GET", account)}
 
 
-def _told(view: AccountView) -> dict[str, object]:
+def told(view: AccountView) -> dict[str, object]:
+    """As JSON has it."""
     return {**asdict(view), "available": view.available}
