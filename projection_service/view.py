@@ -64,6 +64,8 @@ class View(NamedTuple):
     """Registers its queries. They take `min_position` and `wait` without doing anything for it."""
     endpoints: Callable[[ViewStore, Reach], Mapping[str, Endpoint]] = no_endpoints
     """Those of its queries that are asked most, for the gate: there they wait, and may be answered, at less cost."""
+    needs: Sequence[str] = ()
+    """The views without which it is not kept: it uses their tables, their folds, and what they share of a run."""
 
 
 def answer(body: bytes, position: Position) -> Response:

@@ -1,1 +1,1 @@
-DROP TABLE history;
+DROP TABLE IF EXISTS history;
