@@ -57,6 +57,8 @@ class SqliteBeside:
 
     async def switch(self, views: Sequence[str], kept: str) -> None:
         await self._connection.run(_switch, self._new_path, views, kept)
+        # What was copied is in the -wal, too, which would stay as large as it is. No matter if somebody is in the way.
+        await self._connection.run(lambda connection: connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone())
 
 
 class _Both:
