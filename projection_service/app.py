@@ -14,7 +14,7 @@ from projection_service.live import STREAMS_MAX, Tail, pass_on
 from projection_service.projection import Projection
 from projection_service.rebuild.run import Report, rebuild
 from projection_service.subscription import Subscription
-from projection_service.view import View
+from projection_service.view import View, no_past
 from projection_service.view_store import ViewStore
 from projection_service.view_store.beside import Beside
 from projection_service.view_store.beside_postgres import open_postgres
@@ -74,7 +74,7 @@ class ProjectionSettings(ServiceSettings):
 
     def views_named(self, names: str) -> list[View]:
         """Those of `names`, separated by commas. Raises ValueError when one is not among `views`."""
-        named = _views(names)
+        named = _named(names)
         if others := [view.name for view in named if view not in self.views]:
             raise ValueError(f"PROJECTION_VIEWS is {self.projection_views}, without {' and '.join(others)}")
         return named
@@ -90,7 +90,15 @@ class ProjectionSettings(ServiceSettings):
 
 
 def _views(names: str) -> list[View]:
-    """Each once, in the order in which they are folded. Raises ValueError."""
+    """Each once, in the order in which they are folded, with all that they need. Raises ValueError."""
+    views = _named(names)
+    for view in views:
+        if missing := [name for name in view.needs if name not in {view.name for view in views}]:
+            raise ValueError(f"the view {view.name} needs {' and '.join(missing)}: name what it needs, too")
+    return views
+
+
+def _named(names: str) -> list[View]:
     asked = set(VIEWS) if names == ALL_VIEWS else {name.strip() for name in names.split(",")}
     if unknown := sorted(asked - VIEWS.keys()):
         raise ValueError(f"there is no view {unknown[0]!r}, but {', '.join(VIEWS)}; {ALL_VIEWS} for all of them")
@@ -131,7 +139,8 @@ async def run(settings: ProjectionSettings) -> None:
             )
             reach = reacher(projection.watermark)
             streams = Watermark(projection.position, STREAMS_MAX)
-            app = create_api(store, VIEWS, projection, reach, streams, tail, subscription, registry)
+            past = next((view.past(store, reach) for view in views if view.past), no_past(reach, ",".join(names)))
+            app = create_api(store, VIEWS, projection, reach, past, streams, tail, subscription, registry)
             # Others move these views on, or put a backup in their place: with SQLite, too, while the file stays.
             background = [
                 subscription.run(),
@@ -140,7 +149,9 @@ async def run(settings: ProjectionSettings) -> None:
             ]
             if isinstance(store, SqliteViewStore):
                 background.append(store.files.watch())
-            endpoints = {path: endpoint for view in views for path, endpoint in view.endpoints(store, reach).items()}
+            endpoints = {
+                path: endpoint for view in views for path, endpoint in view.endpoints(store, reach, past).items()
+            }
             gate = Gate(app, endpoints, settings.hosts(str(settings.ledger_url)))
             await serve(gate, listener, settings, registry, background, on_stop=projection.watermark.close)
     finally:

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from projection_service.batch import Hole, Unproven
 from projection_service.feed import Feed, FeedUnavailable, Page
-from projection_service.view import View
+from projection_service.view import Run, View
 from projection_service.view_store import Change, Checkpoint, CheckpointMoved, ImpossibleEvents, ViewStore
 from shared.chain import ChainAt
 from shared.errors import CorruptStore, StoreUnavailable
@@ -176,11 +176,11 @@ class Projection:
 
     async def _write(self, checkpoint: Checkpoint, moved: Checkpoint, events: list[RecordedEvent]) -> None:
         """Raises `BrokenLedger` and `CheckpointMoved`."""
-        read = partial(self._store.read_for_fold, checkpoint)
+        run = Run(partial(self._store.read_for_fold, checkpoint), events, moved.chain)
         try:
             changes: list[Change] = []
             for view in self.views:
-                changes += await view.changes(read, events)
+                changes += await view.changes(run)
             await self._store.commit(checkpoint, moved, changes)
         except ImpossibleEvents as reason:
             raise BrokenLedger(

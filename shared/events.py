@@ -30,6 +30,7 @@ ACCOUNT_ID_PATTERN = (
 ACCOUNT_ID_RULE = "1 to 64 characters of A-Z a-z 0-9 . _ : -, but not . or .. alone"
 ASSET_PATTERN = r"^[A-Z][A-Z0-9]{0,15}/[0-9]{1,2}$"
 ASSET_RULE = "a code and its decimal places, as in EUR/2: A-Z, then up to 15 of A-Z 0-9, a slash, and one or two digits"
+TIME_RULE = "a date and time as in RFC 3339, with its offset, in the years 1 to 9999 of UTC"
 USD = "USD/2"
 """The asset of whatever names none: it is left out where it is written."""
 HAS_NUL = "a text has the character U+0000"
@@ -381,6 +382,17 @@ def written(moment: datetime) -> str:
     Raises `OverflowError` for what is in no year from 1 to 9999 there.
     """
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+_Moment = Annotated[datetime, Meta(tz=True)]
+
+
+def as_written(time: str) -> str:
+    """A time of RFC 3339 with its offset as `written` has it, to the nearest microsecond. Raises ValueError."""
+    try:
+        return written(msgspec.convert(time, _Moment))
+    except OverflowError as error:
+        raise ValueError("it is in no year from 1 to 9999 of UTC") from error
 
 
 EVENT_TYPES: dict[str, type[Event]] = {event.type: event for event in get_args(Event)}

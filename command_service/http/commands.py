@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 from functools import partial
 from operator import attrgetter
 from typing import Annotated, Any, TypeVar
@@ -29,7 +28,7 @@ from command_service.account import (
 from command_service.http.answers import NewAccount, NewAccountResult, ReceiptResult, Rejection, answer
 from command_service.ledger_writer import LedgerWriter, WriteRequest, fingerprint
 from shared.errors import InvalidRequest
-from shared.events import ACCOUNT_ID_RULE, Asset, is_account_id, written
+from shared.events import ACCOUNT_ID_RULE, TIME_RULE, Asset, as_written, is_account_id
 from shared.platform.gate import Answer, Endpoint, Headers, Request
 
 BODY_BYTES_MAX = 64 * 1024
@@ -53,7 +52,6 @@ PATHS: Mapping[str, type[Command]] = {
 }
 """The account's id follows. `/account` alone takes it in the body, and `/commands` takes a list of all of them."""
 
-Moment = Annotated[datetime, Meta(tz=True)]
 Batch = Annotated[list[Command], Meta(max_length=BATCH_COMMANDS_MAX)]
 
 ESCAPED_NUL = b"\\u0000"
@@ -187,11 +185,9 @@ def _with_written_expiry(command: PlaceHold, field: str) -> PlaceHold:
     if command.expires_at is None:
         return command
     try:
-        expires_at = written(msgspec.convert(command.expires_at, Moment))
-    except (ValueError, OverflowError):
-        raise InvalidRequest(
-            [(field, "must be a date and time as in RFC 3339, with its offset, in the years 1 to 9999 of UTC")]
-        ) from None
+        expires_at = as_written(command.expires_at)
+    except ValueError:
+        raise InvalidRequest([(field, f"must be {TIME_RULE}")]) from None
     return replace(command, expires_at=expires_at)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
+from projection_service.view import View
 from projection_service.view_store.beside import Both
 from projection_service.view_store.kept import parts
 from shared.events import Value
@@ -28,6 +29,19 @@ VERSIONS = f"""
         SELECT account_id, max(version) AS last_version FROM history GROUP BY account_id
     ) AS ends ON account_id = id
     WHERE version <> coalesce(last_version, 0) ORDER BY id LIMIT {NAMED_MAX}
+"""
+ENDS = f"""
+    SELECT id, accounts.balance, accounts.held, history.balance, coalesce(history.held, 0)
+    FROM accounts JOIN history ON account_id = id AND history.version = accounts.version
+    WHERE history.balance IS NULL OR history.balance <> accounts.balance OR coalesce(history.held, 0) <> accounts.held
+    ORDER BY id LIMIT {NAMED_MAX}
+"""
+LAST_RESERVES = f"""
+    SELECT reserve.asset, reserve.amount, history_reserves.amount
+    FROM reserve
+    JOIN (SELECT asset, max(position) AS position FROM history_reserves GROUP BY asset) AS ends USING (asset)
+    JOIN history_reserves USING (asset, position)
+    WHERE reserve.amount <> history_reserves.amount ORDER BY 1 LIMIT {NAMED_MAX}
 """
 
 
@@ -62,16 +76,31 @@ async def contradictions(both: Both, views: Collection[str]) -> list[str]:
             f"{id_!a} is at version {version}, and its history ends with {last}"
             for id_, version, last in await both.rows(VERSIONS)
         ]
+        found += [
+            f"{id_!a} has {balance} and {held} held, and at the end of its history {last} and {last_held}"
+            for id_, balance, held, last, last_held in await both.rows(ENDS)
+        ]
+    if {"reserve", "history"} <= set(views):
+        found += [
+            f"the reserve of {asset!a} is {amount}, and at the end of its history {last}"
+            for asset, amount, last in await both.rows(LAST_RESERVES)
+        ]
     return found
 
 
-async def differences(both: Both, views: Collection[str]) -> list[Difference]:
+async def differences(both: Both, views: Collection[View]) -> list[Difference]:
     """Where the old tables of `views` are not as the new ones, of the same position."""
-    found = [await _difference(both, name) for view in views for kind, name in parts(view) if kind == "TABLE"]
+    found = [
+        await _difference(both, name, name in view.sparse)
+        for view in views
+        for kind, name in parts(view.name)
+        if kind == "TABLE"
+    ]
     return [difference for difference in found if difference.rows]
 
 
-async def _difference(both: Both, table: str) -> Difference:
+async def _difference(both: Both, table: str, is_sparse: bool) -> Difference:
+    """Where `is_sparse`, a row that only one of them has is none."""
     key, others = await both.columns(table)
     where = f" ON {' AND '.join(f'o.{column} = n.{column}' for column in key)}"
     changed = f"FROM {both.old}{table} AS o JOIN {both.new}{table} AS n {where}" + (
@@ -80,7 +109,7 @@ async def _difference(both: Both, table: str) -> Difference:
     missing = f"FROM {both.new}{table} AS n LEFT JOIN {both.old}{table} AS o {where} WHERE o.{key[0]} IS NULL"
     added = f"FROM {both.old}{table} AS o LEFT JOIN {both.new}{table} AS n {where} WHERE n.{key[0]} IS NULL"
     rows = 0
-    for part in (changed, missing, added):
+    for part in (changed,) if is_sparse else (changed, missing, added):
         rows += (await both.rows(f"SELECT count(*) {part}"))[0][0]
     if not rows:
         return Difference(table, 0, [])

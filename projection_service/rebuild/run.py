@@ -147,7 +147,9 @@ class _Rebuild:
                     f"at position {position} the new views do not add up, and are not put in use: {'; '.join(found)}. "
                     "Where a view in use is one of them, build it anew, too; else have the log verified."
                 )
-            unlike = await differences(both, self._choice.compared)
+            unlike = await differences(
+                both, [view for view in self._choice.built if view.name in self._choice.compared]
+            )
         for difference in unlike:
             self._report.say(
                 f"the table {difference.table} in use had {difference.rows} rows that are not what the ledger says: "

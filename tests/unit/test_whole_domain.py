@@ -37,7 +37,7 @@ from command_service.account import (
 from command_service.atomic import rejected_together
 from command_service.states import NO_STATE, HoldKey, State, Stream, hold_key_of, states_after, stream_of
 from projection_service.views.accounts.fold import AccountView, project_account
-from projection_service.views.reserve.fold import ReserveView, other_assets, project_reserves
+from projection_service.views.reserve.fold import ReserveView, other_assets, project_reserves, reserves_after
 from shared.events import (
     EVENT_TYPES,
     USD,
@@ -210,7 +210,8 @@ class WholeDomain(RuleBasedStateMachine):
             self.reasons.add(event.reason)
         self.position += 1
         version, _ = self.stream(command.account_id)
-        self.read(recorded(self.position, event, command.account_id, version + 1), command)
+        to = [self.stream(other)[0] + 1 for other, _, _ in entries(command.account_id, event)[1:]]
+        self.read(recorded(self.position, event, command.account_id, version + 1, *to), command)
 
     def read(self, event: RecordedEvent, command: Command | ExpireHold) -> None:
         if not isinstance(event.event, Rejected):
@@ -226,7 +227,7 @@ class WholeDomain(RuleBasedStateMachine):
             key = hold_key_of(command)
             if hold := hold_after(self.holds.pop(key, None), event.event):
                 self.holds[key] = hold
-        self.reserves |= project_reserves(self.reserves, self.assets, [event])
+        self.reserves |= project_reserves(reserves_after(self.reserves, self.assets, [event]))
         for account_id, version in event.streams():
             if view := project_account(self.views.get(account_id), event, account_id, version):
                 self.views[account_id] = view

@@ -3,13 +3,18 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from projection_service.view import Run
 from projection_service.view_store import Change, ImpossibleEvents, Read, ReadRows, Write, one_row
-from projection_service.views.history.fold import HistoryRow, encode_row, project_history
-from shared.events import INT64_MAX, AccountId, Position, RecordedEvent, Version
+from projection_service.views.accounts.tables import StatesAfter
+from projection_service.views.history.fold import HistoryRow, created, encode_row, project_history
+from projection_service.views.reserve.fold import ReservesAfter
+from shared.events import INT64_MAX, AccountId, Position, Version
 
+CHAIN_EVENTS = 256
+"""The chain is kept at least once in so many events, and one run more."""
 ROW = """
     entry, account_id, version, position, type, time, event_id, command_id, traceparent, amount, data,
-    other_account_id, other_version, other_is_subject
+    other_account_id, other_version, other_is_subject, balance, held, overdraft_limit, status, last_updated
 """
 # Limited before it is joined: an account may have millions.
 PAGE = f"""
@@ -19,25 +24,43 @@ PAGE = f"""
 """
 READ_HISTORY = Read.in_both(PAGE % "account_id = $1 AND version > $2 AND position <= $3 ORDER BY version LIMIT $4")
 READ_ALL = Read.in_both(PAGE % "entry > $1 AND entry % 2 = 0 ORDER BY entry LIMIT $2")
-# Versions have no holes, and grow as positions do.
-READ_VERSION = Read.in_both("""
-    WITH RECURSIVE search (low, high) AS (
+# Versions have no holes, and grow as entries do, which the index on them has, too.
+VERSION_SEARCH = """
+    search (low, high) AS (
         SELECT CAST(0 AS bigint), coalesce(max(version), 0) FROM history WHERE account_id = $1
         UNION ALL
         SELECT
-            CASE WHEN position <= $2 THEN version ELSE low END,
-            CASE WHEN position <= $2 THEN high ELSE version - 1 END
+            CASE WHEN entry <= $2 THEN version ELSE low END,
+            CASE WHEN entry <= $2 THEN high ELSE version - 1 END
         FROM search JOIN history ON account_id = $1 AND version = (low + high + 1) / 2
         WHERE low < high
     )
-    SELECT max(low) FROM search
-""")
+"""
+"""The version of the account $1 after the entry $2 is its greatest `low`."""
+READ_VERSION = Read.in_both(f"WITH RECURSIVE {VERSION_SEARCH} SELECT max(low) FROM search")
 ADD_HISTORY = Write(
     "entry bigint, account_id text, version bigint, position bigint, type text, time text, event_id text, "
     "command_id text, traceparent text, amount bigint, data json, other_account_id text, other_version bigint, "
-    "other_is_subject boolean",
+    "other_is_subject boolean, balance bigint, held bigint, overdraft_limit bigint, status text, last_updated text",
     f"INSERT INTO history ({ROW}) SELECT * FROM changed WHERE true",
 )
+ADD_ACCOUNTS = Write(
+    "account_id text, name text, asset text, position bigint",
+    "INSERT INTO history_accounts (account_id, name, asset, position) SELECT * FROM changed WHERE true",
+)
+ADD_RESERVES = Write(
+    "asset text, position bigint, amount numeric",
+    "INSERT INTO history_reserves (asset, position, amount) SELECT * FROM changed WHERE true",
+)
+ADD_CHAIN = Write(
+    "position bigint, chain bytea",
+    "INSERT INTO history_chain (position, chain) SELECT * FROM changed WHERE true",
+)
+
+
+def last_entry(position: Position) -> int:
+    """The greatest that the event at `position` may have."""
+    return min(2 * position + 1, INT64_MAX)
 
 
 async def read_history(
@@ -55,9 +78,9 @@ async def read_stream(
     """Events after position `after`, those of the account or all, each with its position; and up to which position
     there are no others."""
     if account_id is None:
-        rows = await read(READ_ALL, min(2 * after + 1, INT64_MAX), events_max)
+        rows = await read(READ_ALL, last_entry(after), events_max)
     else:
-        ((version,),) = await read(READ_VERSION, account_id, after)
+        ((version,),) = await read(READ_VERSION, account_id, last_entry(after))
         rows = await read(READ_HISTORY, account_id, version, INT64_MAX, events_max)
     events, position = _page(rows)
     return events, events[-1][0] if len(events) == events_max else position
@@ -70,14 +93,21 @@ def _page(rows: Sequence[Sequence[Any]]) -> tuple[list[tuple[Position, bytes]], 
     return [(Position(row[5]), encode_row(tuple(row[2:]), source)) for row in rows], Position(position)
 
 
-async def changes(read: ReadRows, events: Sequence[RecordedEvent]) -> list[Change]:
-    return [Change(ADD_HISTORY, _rows(events))]
+async def changes(run: Run) -> list[Change]:
+    before, last = run.events[0].position - 1, run.events[-1].position
+    return [
+        Change(ADD_HISTORY, _rows(run)),
+        Change(ADD_ACCOUNTS, created(run.events)),
+        Change(ADD_RESERVES, [(asset, at, str(amount)) for asset, at, amount, _ in run.shared(ReservesAfter)]),
+        Change(ADD_CHAIN, [(last, run.chain)] if before // CHAIN_EVENTS < last // CHAIN_EVENTS else []),
+    ]
 
 
-def _rows(events: Sequence[RecordedEvent]) -> Iterator[HistoryRow]:
+def _rows(run: Run) -> Iterator[HistoryRow]:
     """One by one, as they are written: a page of events makes some megabytes of them."""
+    states = iter(run.shared(StatesAfter))
     try:
-        for event in events:
-            yield from project_history(event)
+        for event in run.events:
+            yield from project_history(event, states)
     except ValueError as error:
         raise ImpossibleEvents(f"it can't be kept: {error}") from error
