@@ -11,8 +11,17 @@ from projection_service.view_store.beside import NEW_PREFIX, Both, InUse, NoView
 from projection_service.view_store.kept import NO_VIEWS, parts, view_migrations
 from projection_service.view_store.sqlite import READ_CHECKPOINT, SqliteViewStore
 from shared.platform.data_files import LOCK_SUFFIX, Locked, held_lock
-from shared.platform.sqlite import SqliteThread, execute_script, migrate, never_wait, roll_back_leftover
+from shared.platform.migrations import migration_scripts
+from shared.platform.sqlite import (
+    SqliteThread,
+    check_tables,
+    execute_script,
+    migrate,
+    never_wait,
+    roll_back_leftover,
+)
 
+STORE = "projection_service.view_store"
 READ_ATTACHED = "SELECT count(*) FROM pragma_database_list WHERE name = 'rebuilt'"
 SWITCHED = "UPDATE main.checkpoint SET views = ?, rebuilds = rebuilds + 1"
 
@@ -100,7 +109,7 @@ async def open_sqlite(path: Path, projection_name: str) -> AsyncIterator[SqliteB
         connection = SqliteThread(path)
         await connection.open()
         resources.push_async_callback(connection.close)
-        await connection.run(migrate, "projection_service.view_store", path)
+        await connection.run(_check, path)
         await connection.run(never_wait)
         beside = SqliteBeside(path, new_path, connection)
         if (await beside.in_use()).views == NO_VIEWS:
@@ -113,6 +122,16 @@ async def open_sqlite(path: Path, projection_name: str) -> AsyncIterator[SqliteB
 def _files(path: Path) -> list[Path]:
     """The one that the others belong to goes first: without a part of them it might still be opened."""
     return [path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm")), path.with_suffix(LOCK_SUFFIX)]
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    """As the service's start does. Without a lock, if there is nothing to migrate: that the service is at work is no
+    reason not to begin."""
+    scripts = migration_scripts(STORE, "sqlite")
+    if connection.execute("PRAGMA user_version").fetchone() == (max(scripts),):
+        check_tables(connection, scripts.values(), path)
+    else:
+        migrate(connection, STORE, path)
 
 
 def _in_use(connection: sqlite3.Connection) -> InUse:
