@@ -8,17 +8,8 @@ from functools import reduce
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
-from command_service.account import (
-    Account,
-    Command,
-    CreateAccount,
-    Deposit,
-    Hold,
-    Transfer,
-    Withdraw,
-    evolve,
-    hold_after,
-)
+from command_service.ledger.account import Account, Hold, evolve, hold_after
+from command_service.ledger.commands import Command, CreateAccount, Deposit, Transfer, Withdraw
 from shared.events import (
     AccountClosed,
     AccountCreated,

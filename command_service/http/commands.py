@@ -11,7 +11,8 @@ import msgspec
 from msgspec import UNSET, Meta, Struct
 from msgspec.structs import replace
 
-from command_service.account import (
+from command_service.http.answers import NewAccount, NewAccountResult, ReceiptResult, Rejection, answer
+from command_service.ledger.commands import (
     Capture,
     Close,
     Command,
@@ -25,7 +26,6 @@ from command_service.account import (
     Unfreeze,
     Withdraw,
 )
-from command_service.http.answers import NewAccount, NewAccountResult, ReceiptResult, Rejection, answer
 from command_service.ledger_writer import LedgerWriter, WriteRequest, fingerprint
 from shared.errors import InvalidRequest
 from shared.events import ACCOUNT_ID_RULE, TIME_RULE, Asset, as_written, is_account_id
@@ -80,9 +80,11 @@ def command_endpoints(writer: LedgerWriter, query_url: str, default_asset: Asset
         key, trace = headers.get(b"idempotency-key"), headers.get(b"traceparent")
         if key is not None and not _is_key(key):
             raise InvalidRequest([("Idempotency-Key", "must be 1 to 255 visible ASCII characters, quoted or bare")])
-        return WriteRequest(
+        if CreateAccount in set(map(type, commands)):
             # From here on nothing hangs on the setting, nor does a retry's fingerprint.
-            [_in_asset(command, default_asset) if type(command) is CreateAccount else command for command in commands],
+            commands = [_in_asset(command, default_asset) for command in commands]
+        return WriteRequest(
+            commands,
             key.decode().strip('"') if key else None,
             fingerprint(asked) if key else b"",
             trace.decode() if trace and TRACEPARENT.fullmatch(trace) else UNSET,
@@ -118,8 +120,10 @@ def command_endpoints(writer: LedgerWriter, query_url: str, default_asset: Asset
     }
 
 
-def _in_asset(command: CreateAccount, default_asset: Asset) -> CreateAccount:
-    return command if command.asset else replace(command, asset=default_asset)
+def _in_asset(command: Command, default_asset: Asset) -> Command:
+    if isinstance(command, CreateAccount) and command.asset is None:
+        return replace(command, asset=default_asset)
+    return command
 
 
 def body_of(command: type[Command], with_id: bool = False) -> type[Struct]:
@@ -174,7 +178,11 @@ def _read_batch(body: bytes) -> list[Command]:
 
 def _is_atomic(query: bytes) -> bool:
     """Raises `InvalidRequest`."""
-    asked = [value for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True) if name == "atomic"]
+    said = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    # Who has misspelt it believes that nothing is recorded by halves.
+    if unknown := [(name[:FAULT_CHARS_MAX], "is not known here: atomic is") for name, _ in said if name != "atomic"]:
+        raise InvalidRequest(unknown)
+    asked = [value for _, value in said]
     if asked not in ([], ["true"], ["false"]):
         raise InvalidRequest([("atomic", "must be true or false, and there once")])
     return asked == ["true"]

@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 from prometheus_client import CollectorRegistry
 
-from command_service.account import Command, ExpireHold
+from command_service.ledger.commands import Command, ExpireHold
 from projection_service.api import reacher
 from projection_service.projection import Projection
 from projection_service.view import AskedPast, Past
