@@ -11,15 +11,15 @@ import pytest
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
-from projection_service.feed import PAGE_EVENTS_MAX, Page
+from projection_service.feed import PAGE_EVENTS_MAX, FeedUnavailable, Page
 from projection_service.projection import ForeignLedger, OtherHistory, Projection
 from projection_service.rebuild import run
 from projection_service.rebuild.run import Contradiction, rebuild
-from projection_service.view_store import Change, Checkpoint, OtherViews, ViewStore
+from projection_service.view_store import Change, Checkpoint, OtherViews, Read, ViewStore
 from projection_service.view_store.beside import Beside, NoViews, QueriesInTheWay, RebuildUnderWay
 from projection_service.view_store.beside_postgres import PostgresBeside, open_postgres
 from projection_service.view_store.beside_sqlite import SqliteBeside, open_sqlite
-from projection_service.view_store.kept import encode_numbers, last_number
+from projection_service.view_store.kept import encode_numbers, last_number, parts
 from projection_service.view_store.postgres import PostgresViewStore
 from projection_service.view_store.sqlite import SqliteViewStore
 from projection_service.views import VIEWS
@@ -28,9 +28,10 @@ from projection_service.views.history.tables import read_history
 from projection_service.views.reserve.tables import read_reserves
 from shared.errors import CorruptStore, StoreUnavailable
 from shared.events import USD, HoldId, HoldPlaced, Position, RecordedEvent, Version
+from shared.witness import Signer, new_key
 from tests.contract.conftest import ChangeViews, OpenViewStore
 from tests.contract.test_projection import Ledger, fold, projection_on
-from tests.examples import ALICE, CREATED, DEPOSITED, INT64_MAX, WITHDRAWN, recorded
+from tests.examples import ALICE, CREATED, DEPOSITED, INT64_MAX, SIGNER, SOURCE, WITHDRAWN, recorded
 
 LOG = [
     recorded(1, CREATED),
@@ -38,6 +39,10 @@ LOG = [
     recorded(12, HoldPlaced(HoldId("order-7"), 50, "")),
     recorded(13, WITHDRAWN),
 ]
+READ_NAMES = Read(
+    sqlite="SELECT name FROM sqlite_schema",
+    postgres="SELECT relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace",
+)
 OpenBeside = Callable[[], AbstractAsyncContextManager[Beside]]
 
 
@@ -82,12 +87,11 @@ async def build(
     return said
 
 
-async def fill(open_view_store: OpenViewStore, log: Sequence[RecordedEvent] = LOG, *views: str) -> None:
-    async with open_view_store(*views) as store:
-        projection = Projection(
-            store, [VIEWS[name] for name in views or VIEWS], await store.checkpoint(), CollectorRegistry()
-        )
-        await fold(projection, log)
+async def fill(open_view_store: OpenViewStore, log: Sequence[RecordedEvent] = LOG, *names: str) -> None:
+    async with open_view_store(*names) as store:
+        views = [VIEWS[name] for name in names or VIEWS]
+        key = SIGNER.public_key
+        await fold(Projection(store, views, await store.checkpoint(), CollectorRegistry(), key), log)
 
 
 async def check(store: ViewStore, log: Sequence[RecordedEvent] = LOG) -> None:
@@ -108,7 +112,7 @@ async def test_new_views_take_the_place_of_old_ones_and_what_was_wrong_is_told(
     await fill(open_view_store)
     async with open_view_store() as store:
         said = await build(open_beside, Pages(LOG))
-        assert "those in use were right: accounts, reserve, history, holds" in said
+        assert f"those in use were right: {', '.join(VIEWS)}" in said
         await change_views("UPDATE accounts SET balance = 77")
         await change_views("DELETE FROM history WHERE version = 4")
         await change_views("INSERT INTO holds VALUES ('bob', '\x1b[31m', 5, NULL, '', '')")
@@ -255,6 +259,17 @@ async def test_what_is_left_with_other_views_is_not_gone_on_with(
         await check(store)
 
 
+async def test_a_ledger_with_another_key_builds_nothing(
+    open_view_store: OpenViewStore, open_beside: OpenBeside
+) -> None:
+    await fill(open_view_store)
+    for ledger, key in ((Pages(LOG, Signer(SOURCE, new_key())), None), (Pages(LOG), bytes(32))):
+        with pytest.raises(FeedUnavailable, match="the feed signs with the key"):
+            await build(open_beside, ledger, key=key)
+    async with open_view_store() as store:
+        await check(store)
+
+
 @pytest.mark.parametrize(
     ("log", "error"),
     [
@@ -300,15 +315,28 @@ async def test_views_that_were_not_kept_are_built_and_the_others_stay(
     open_view_store: OpenViewStore, open_beside: OpenBeside, change_views: ChangeViews
 ) -> None:
     await fill(open_view_store, LOG, "accounts", "reserve")
+    missing = sorted(VIEWS.keys() - {"accounts", "reserve"})
     async with open_view_store("accounts", "reserve") as before:
-        with pytest.raises(OtherViews, match="rebuild --views history,holds"):
+        with pytest.raises(OtherViews, match=f"rebuild --views {','.join(missing)}"):
             async with open_view_store():
                 pass
-        await build(open_beside, Pages(LOG), "holds", "history")
+        await build(open_beside, Pages(LOG), *missing)
         with pytest.raises(OtherViews, match="opened or rebuilt them"):
             await before.checkpoint()
     async with open_view_store() as store:
         await check(store)
+
+
+async def test_each_view_can_be_built_alone_and_all_of_it_is_there(
+    open_view_store: OpenViewStore, open_beside: OpenBeside
+) -> None:
+    await fill(open_view_store)
+    for name in VIEWS:
+        await build(open_beside, Pages(LOG), name)
+        async with open_view_store() as store:
+            await check(store)
+            found = {name for (name,) in await store.read(READ_NAMES)}
+            assert {part for view in VIEWS for _, part in parts(view)} <= found
 
 
 async def test_a_view_in_an_earlier_form_is_replaced(

@@ -9,12 +9,12 @@ from projection_service.view_store import OtherViews
 from projection_service.view_store.kept import encode_numbers, last_number, numbers_in
 from projection_service.views import VIEWS
 
-NUMBERS = {name: last_number(name, "sqlite") for name in VIEWS}
 NEEDY = {
     name: VIEWS[name]._replace(needs=needs)
     for name, needs in {"accounts": [], "reserve": [], "history": ["accounts"], "holds": []}.items()
 }
 """Whatever they really need."""
+NUMBERS = {name: last_number(name, "sqlite") for name in NEEDY}
 
 
 def chosen(in_use: dict[str, int], *asked: str) -> Choice:
