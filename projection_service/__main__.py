@@ -48,7 +48,11 @@ def rebuild(
         str, typer.Option(help="Those to build, separated by commas; all that PROJECTION_VIEWS has, when absent.")
     ] = "",
     anew: Annotated[
-        bool, typer.Option("--anew", help="Begin at position 0, and not where an interrupted rebuild has stopped.")
+        bool,
+        typer.Option(
+            "--anew",
+            help="Begin at position 0, and not where an interrupted rebuild, of an earlier version maybe, has stopped.",
+        ),
     ] = False,
 ) -> None:
     settings = read_settings(ProjectionSettings)

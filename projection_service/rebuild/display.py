@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from shared.events import Position
 
@@ -21,24 +21,21 @@ class Display:
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._bar = progress.add_task("", total=None)
-        self._line = self._start = time.monotonic()
-        self._from: int | None = None
+        self._bar: TaskID | None = None
+        self._line = time.monotonic()
 
     def say(self, sentence: str) -> None:
         self._progress.console.print(escape(sentence), soft_wrap=True)
 
     def moved(self, position: Position, target: Position) -> None:
-        """The new views are at `position`, and those in use at `target`."""
-        if self._from is None:
-            self._from, self._start = position, time.monotonic()
+        if self._bar is None:
+            self._bar = self._progress.add_task("", completed=position, total=target, speed="")
             self._progress.start()
-        self._progress.update(self._bar, completed=position, total=target)
-        now = time.monotonic()
-        if self._progress.disable and now >= self._line + LINE_SECONDS:
-            self._line = now
-            speed = (position - self._from) / (now - self._start)
-            self.say(f"at position {position} of {target}, {speed:,.0f} events/s")
+        speed = f"{self._progress.tasks[self._bar].speed or 0:,.0f} events/s"
+        self._progress.update(self._bar, completed=position, total=target, speed=speed)
+        if self._progress.disable and time.monotonic() >= self._line + LINE_SECONDS:
+            self._line = time.monotonic()
+            self.say(f"at position {position:,} of {target:,}, {speed}")
 
 
 @contextmanager
@@ -47,7 +44,7 @@ def display() -> Iterator[Display]:
     progress = Progress(
         BarColumn(),
         TextColumn("position {task.completed:,} of {task.total:,}"),
-        TextColumn("{task.speed:,.0f} events/s"),
+        TextColumn("{task.fields[speed]}"),
         TimeRemainingColumn(),
         console=console,
         speed_estimate_period=SPEED_SECONDS,

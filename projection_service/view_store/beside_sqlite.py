@@ -1,10 +1,11 @@
 """New views beside those of an SQLite file, in a file of their own."""
 
+import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from projection_service.view_store import Checkpoint, ViewStore, one_row
 from projection_service.view_store.beside import NEW_PREFIX, Both, InUse, NoViews, RebuildUnderWay
@@ -20,6 +21,9 @@ from shared.platform.sqlite import (
     never_wait,
     roll_back_leftover,
 )
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 STORE = "projection_service.view_store"
 READ_ATTACHED = "SELECT count(*) FROM pragma_database_list WHERE name = 'rebuilt'"
@@ -45,6 +49,8 @@ class SqliteBeside:
     async def remove_new(self) -> None:
         for name in _files(self._new_path):
             name.unlink(missing_ok=True)
+        # What was copied is in the -wal, which would stay as large as it is. No matter if somebody is in the way.
+        await self._connection.run(lambda connection: connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone())
 
     @asynccontextmanager
     async def hold(self) -> AsyncIterator[InUse]:
@@ -65,9 +71,7 @@ class SqliteBeside:
             await thread.close()
 
     async def switch(self, views: Sequence[str], kept: str) -> None:
-        await self._connection.run(_switch, self._new_path, views, kept)
-        # What was copied is in the -wal, too, which would stay as large as it is. No matter if somebody is in the way.
-        await self._connection.run(lambda connection: connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone())
+        await _interruptibly(self._connection, _switch, self._new_path, views, kept)
 
 
 class _Both:
@@ -79,7 +83,7 @@ class _Both:
         self._thread = thread
 
     async def rows(self, sql: str) -> Sequence[Sequence[Any]]:
-        return await self._thread.run(lambda connection: connection.execute(sql).fetchall())
+        return await _interruptibly(self._thread, lambda connection: connection.execute(sql).fetchall())
 
     async def columns(self, table: str) -> tuple[list[str], list[str]]:
         found = await self.rows(f"SELECT name, pk FROM pragma_table_info('{table}', 'main')")
@@ -111,12 +115,30 @@ async def open_sqlite(path: Path, projection_name: str) -> AsyncIterator[SqliteB
         resources.push_async_callback(connection.close)
         await connection.run(_check, path)
         await connection.run(never_wait)
+        # The switch is over when it is on disk; to put it into its place in the file comes later.
+        await connection.run(lambda connection: connection.execute("PRAGMA wal_autocheckpoint = 0"))
         beside = SqliteBeside(path, new_path, connection)
         if (await beside.in_use()).views == NO_VIEWS:
             raise NoViews(path)
         yield beside
         if not new_path.exists():
             working.with_suffix(LOCK_SUFFIX).unlink(missing_ok=True)
+
+
+async def _interruptibly(
+    thread: SqliteThread,
+    function: Callable[Concatenate[sqlite3.Connection, P], T],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> T:
+    """As `thread.run`, for what may take minutes: who is cancelled does not wait for its end."""
+    work = asyncio.ensure_future(thread.run(function, *args, **kwargs))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        thread.connection.run(sqlite3.Connection.interrupt)
+        await asyncio.gather(work, return_exceptions=True)
+        raise
 
 
 def _files(path: Path) -> list[Path]:

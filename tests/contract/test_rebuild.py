@@ -289,6 +289,22 @@ async def test_a_ledger_with_another_past_builds_nothing(
         await check(store)
 
 
+async def test_who_interrupts_a_long_comparison_does_not_wait_for_its_end(tmp_path: Path) -> None:
+    """PostgreSQL's is cut off with its connection."""
+    path = tmp_path / "views.sqlite3"
+    await (await SqliteViewStore.open(path, ["holds"])).close()
+    async with open_sqlite(path, "test") as beside:
+        await (await beside.open_new(["holds"])).close()
+        async with beside.both() as both:
+            endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
+            reading = asyncio.create_task(both.rows(endless))
+            await asyncio.sleep(0.1)
+            reading.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reading
+            assert await both.rows("SELECT count(*) FROM holds") == [(0,)]
+
+
 async def test_there_is_one_rebuild_at_a_time(open_view_store: OpenViewStore, open_beside: OpenBeside) -> None:
     await fill(open_view_store)
     async with open_beside():

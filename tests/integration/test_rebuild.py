@@ -1,11 +1,14 @@
 """Rebuilds beside services that run, as processes, on SQLite and on PostgreSQL."""
 
 import asyncio
+import os
+import pty
+import re
 import signal
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +167,29 @@ async def test_a_rebuild_that_is_interrupted_says_how_to_go_on(bank: Bank, signa
         assert "Traceback" not in rebuild.said
     assert "going on from position 5001" in await rebuilt(bank)
     await bank.check_views()
+
+
+def read_to_its_end(terminal: int) -> str:
+    shown = b""
+    with suppress(OSError), open(terminal, "rb", buffering=0) as output:  # it fails when nobody writes to it any more
+        while piece := output.read(65536):
+            shown += piece
+    return shown.decode()
+
+
+async def test_on_a_terminal_it_shows_how_far_it_is_and_how_fast(bank: Bank) -> None:
+    await bank.create(ACCOUNTS[0])
+    await bank.post("/commands", FILLING)
+    await bank.check_views()
+    terminal, end = pty.openpty()
+    command_line = [sys.executable, "-m", "projection_service", "rebuild"]
+    environment = {**bank.projection.environment, "TERM": "xterm", "COLUMNS": "120"}
+    process = await asyncio.create_subprocess_exec(*command_line, env=environment, stderr=end)
+    os.close(end)
+    shown = await asyncio.to_thread(read_to_its_end, terminal)
+    assert await process.wait() == 0
+    assert re.search(r"position 5,001 of 5,001 [\d,]+ events/s", shown), shown
+    assert "in use from position 5001 on" in shown
 
 
 async def test_a_rebuild_needs_no_service(bank: Bank) -> None:
