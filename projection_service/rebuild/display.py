@@ -1,12 +1,14 @@
 """What a rebuild tells on its terminal, or in a log: sentences, and how far it is."""
 
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
 from shared.events import Position
 
@@ -21,21 +23,29 @@ class Display:
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._bar: TaskID | None = None
+        self._bar = progress.add_task("", rest="")
         self._line = time.monotonic()
+        self._seen: deque[tuple[float, int]] = deque()
 
     def say(self, sentence: str) -> None:
         self._progress.console.print(escape(sentence), soft_wrap=True)
 
     def moved(self, position: Position, target: Position) -> None:
-        if self._bar is None:
-            self._bar = self._progress.add_task("", completed=position, total=target, speed="")
-            self._progress.start()
-        speed = f"{self._progress.tasks[self._bar].speed or 0:,.0f} events/s"
-        self._progress.update(self._bar, completed=position, total=target, speed=speed)
-        if self._progress.disable and time.monotonic() >= self._line + LINE_SECONDS:
-            self._line = time.monotonic()
-            self.say(f"at position {position:,} of {target:,}, {speed}")
+        """The bar's own speed begins again whenever the target moves, which it does all the time."""
+        now = time.monotonic()
+        self._seen.append((now, position))
+        while self._seen[0][0] < now - SPEED_SECONDS and len(self._seen) > 2:
+            self._seen.popleft()
+        then, before = self._seen[0]
+        speed = (position - before) / (now - then) if now > then else 0
+        rest = f"{speed:,.0f} events/s"
+        if speed >= 1:
+            rest += f", {timedelta(seconds=round((target - position) / speed))} to go"
+        self._progress.update(self._bar, completed=position, total=target, rest=rest)
+        self._progress.start()
+        if self._progress.disable and now >= self._line + LINE_SECONDS:
+            self._line = now
+            self.say(f"at position {position:,} of {target:,}, {rest}")
 
 
 @contextmanager
@@ -44,10 +54,8 @@ def display() -> Iterator[Display]:
     progress = Progress(
         BarColumn(),
         TextColumn("position {task.completed:,} of {task.total:,}"),
-        TextColumn("{task.fields[speed]}"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[rest]}"),
         console=console,
-        speed_estimate_period=SPEED_SECONDS,
         transient=True,
         disable=not console.is_terminal,
     )
