@@ -1,27 +1,31 @@
 """The accounts as a list: those that are asked for, in the order that is asked for, page by page."""
 
+import asyncio
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel
 
-from projection_service.view import Asked, Reach, answer, check_position
+from projection_service.view import AskedPast, Past, Reach, Then, answer, check_position, then_of
 from projection_service.view_store import ViewStore
 from projection_service.views.accounts.queries import AccountAnswer, told
-from projection_service.views.directory.tables import INT64_MIN, Listed, Order, Page, Place, Sort, read_page
+from projection_service.views.directory.tables import INT64_MIN, Listed, Order, Place, Sort, read_page
 from shared.errors import InvalidRequest
-from shared.events import ASSET_PATTERN, ASSET_RULE, INT64_MAX, NAME_CHARS_MAX, Status, is_account_id
+from shared.events import ASSET_PATTERN, ASSET_RULE, INT64_MAX, NAME_CHARS_MAX, Position, Status, is_account_id
 from shared.platform.api import read_query, route
 from shared.platform.gate import Answer, Endpoint, Request
 
 PAGE_ACCOUNTS_MAX = 250
+PAST_ACCOUNTS_MAX = 100
+"""Looked at for a page of the past: each is looked up in the history."""
 CURSOR_CHARS_MAX = 2_000
 """The longest name takes half of it."""
 
 _encode = msgspec.json.Encoder().encode
+LASTING = ("name", "id")
 NO_CURSOR = "is not what a page of this list has said in `next`"
 
 Balance = Annotated[int | None, Query(ge=INT64_MIN, le=INT64_MAX, description="In cents. Needs `asset`.")]
@@ -48,7 +52,7 @@ class AccountsAsked(BaseModel):
     ] = None
 
 
-class _Waiting(Asked, AccountsAsked):
+class _Waiting(AskedPast, AccountsAsked):
     """What the gate reads."""
 
 
@@ -67,26 +71,27 @@ class _Cursor(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     id: str
 
 
-def add_queries(queries: APIRouter, store: ViewStore) -> None:
+def add_queries(queries: APIRouter, store: ViewStore, past: Past) -> None:
     @route(queries, "/accounts", "GET", summary="Accounts, filtered and in order", response_model=AccountsAnswer)
-    async def accounts(asked: Annotated[AccountsAsked, Query()]) -> Response:
-        page = await _read(store, asked)
-        return answer(_told(page, asked), page.position)
+    async def accounts(
+        asked: Annotated[AccountsAsked, Query()], then: Annotated[Then | None, Depends(then_of(past))]
+    ) -> Response:
+        return answer(*await _answer(store, asked, then))
 
 
-def endpoints(store: ViewStore, reach: Reach) -> Mapping[str, Endpoint]:
+def endpoints(store: ViewStore, reach: Reach, past: Past) -> Mapping[str, Endpoint]:
     async def accounts(request: Request) -> Answer:
         asked = read_query(request.query, _Waiting)
-        await reach(asked, request.peer)
-        page = await _read(store, asked)
-        check_position(page.position, asked.min_position)
-        position = (b"ledger-position", b"%d" % page.position)
-        return Answer(200, b"application/json", _told(page, asked), (position,))
+        then = await past(asked, request.peer)
+        body, position = await _answer(store, asked, then)
+        if then is None:
+            check_position(position, asked.min_position)
+        return Answer(200, b"application/json", body, ((b"ledger-position", b"%d" % position),))
 
     return {"/accounts": Endpoint("GET", accounts)}
 
 
-async def _read(store: ViewStore, asked: AccountsAsked) -> Page:
+async def _answer(store: ViewStore, asked: AccountsAsked, then: Then | None) -> tuple[bytes, Position]:
     """Raises `InvalidRequest`."""
     low, high = asked.min_balance, asked.max_balance
     if asked.asset is None and (asked.sort == "balance" or low is not None or high is not None):
@@ -100,15 +105,40 @@ async def _read(store: ViewStore, asked: AccountsAsked) -> Page:
         INT64_MIN if low is None else low,
         INT64_MAX if high is None else high,
     )
-    return await read_page(store.read, listed, _after(asked), asked.limit)
+    after = _after(asked)
+    if then is None:
+        page = await read_page(store.read, listed, after, asked.limit)
+        return _told([told(account) for account in page.accounts], page.last, asked), page.position
+    if asked.sort not in LASTING:
+        raise InvalidRequest([("sort", f"of the past there is only {' and '.join(LASTING)}, which never change")])
+    found, last = await _read_past(store, listed, after, min(asked.limit, PAST_ACCOUNTS_MAX), then)
+    return _told(found, last, asked), then.position
 
 
-def _told(page: Page, asked: AccountsAsked) -> bytes:
+async def _read_past(
+    store: ViewStore, listed: Listed, after: Place | None, accounts_max: int, then: Then
+) -> tuple[list[Mapping[str, object]], Place | None]:
+    """Of the accounts that there are now, those that were there, and as they were. Raises `ProjectionBehind`."""
+    # What lasts can be asked of the accounts that there are now.
+    lasting = Listed(listed.sort, listed.order, listed.prefix, listed.asset)
+    page = await read_page(store.read, lasting, after, accounts_max)
+    found: list[Mapping[str, object]] = []
+    for account in page.accounts:
+        was = await then.account(account.id)
+        if was is not None and listed.status in (None, was["status"]):
+            balance = was["balance"]
+            if isinstance(balance, int) and listed.min_balance <= balance <= listed.max_balance:
+                found.append(was)
+        await asyncio.sleep(0)
+    return found, page.last
+
+
+def _told(accounts: Sequence[Mapping[str, object]], last: Place | None, asked: AccountsAsked) -> bytes:
     cursor = None
-    if page.last is not None:
-        place = _encode(_Cursor(asked.sort, asked.order, page.last.key, page.last.id))
+    if last is not None:
+        place = _encode(_Cursor(asked.sort, asked.order, last.key, last.id))
         cursor = base64.urlsafe_b64encode(place).rstrip(b"=").decode()
-    return _encode({"accounts": [told(account) for account in page.accounts], "next": cursor})
+    return _encode({"accounts": accounts, "next": cursor})
 
 
 def _after(asked: AccountsAsked) -> Place | None:
