@@ -52,6 +52,10 @@ AsOf = Annotated[
 ]
 
 
+NO_PAST = dict.fromkeys(("at_position", "as_of"), "this query has no past")
+"""Parameters that must not be passed over: who asks for the past would take the present for it."""
+
+
 class Asked(BaseModel):
     """What every query takes."""
 
@@ -169,11 +173,10 @@ class View(NamedTuple):
     """The views without which it is not kept: it uses their tables, their folds, and what they share of a run."""
 
 
-def answer_of_gate(body: bytes, position: Position, asked: AskedPast | None) -> Answer:
-    """The same, to what was `asked`."""
-    lasts = asked is not None and asked.at_position is not None
-    headers = (b"ledger-position", b"%d" % position), (b"cache-control", FOR_EVER if lasts else ASK_AGAIN)
-    return Answer(200, b"application/json", body, headers, etag_of(body))
+def answer_of_gate(body: bytes, position: Position, lasts: bool, *headers: tuple[bytes, bytes]) -> Answer:
+    """The same. Does it last for ever?"""
+    of_all = (b"ledger-position", b"%d" % position), (b"cache-control", FOR_EVER if lasts else ASK_AGAIN)
+    return Answer(200, b"application/json", body, (*of_all, *headers), etag_of(body))
 
 
 def answer(body: bytes, position: Position) -> Response:

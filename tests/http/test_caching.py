@@ -6,7 +6,10 @@ from tests.bank import Bank
 from tests.http.test_commands import head, stream
 from tests.wire import Answer, Connection, request
 
-PATHS = ["/account/{}", "/account/{}/holds", "/reserve", "/reserves", "/accounts?sort=last_updated&order=desc&limit=1"]
+PATHS = [
+    *("/account/{}", "/account/{}/holds", "/account/{}/statement", "/reserve", "/reserves"),
+    "/accounts?sort=last_updated&order=desc&limit=1",
+]
 
 
 async def ask(bank: Bank, path: str, *headers: tuple[str, str]) -> Answer:
