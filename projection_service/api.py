@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
 
+from projection_service.dashboard import install_dashboard
 from projection_service.live import Tail, add_stream
 from projection_service.projection import Projection
 from projection_service.subscription import Subscription
@@ -105,6 +106,7 @@ def create_api(
 
     install_operator_routes(app, registry)
     install_docs(app)
+    install_dashboard(app)
     return app
 
 
