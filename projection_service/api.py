@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from projection_service.dashboard import install_dashboard
 from projection_service.live import Tail, add_stream
+from projection_service.pipeline import Pipeline, add_pipeline
 from projection_service.projection import Projection
 from projection_service.subscription import Subscription
 from projection_service.view import POSITION, Asked, MinPosition, Reach, View, WaitSeconds, check_position
@@ -60,6 +61,7 @@ def create_api(
     streams: Watermark,
     tail: Tail,
     subscription: Subscription,
+    pipeline: Pipeline,
     registry: CollectorRegistry,
 ) -> FastAPI:
     """Has the queries of all `views`, and answers those that `projection` keeps."""
@@ -104,6 +106,7 @@ def create_api(
             "position": projection.position,
         }
 
+    add_pipeline(app, pipeline)
     install_operator_routes(app, registry)
     install_docs(app)
     install_dashboard(app)

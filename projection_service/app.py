@@ -7,6 +7,7 @@ from pydantic import Field, HttpUrl, field_validator
 from projection_service.api import create_api, reacher
 from projection_service.feed import open_feed
 from projection_service.live import STREAMS_MAX, Tail, pass_on
+from projection_service.pipeline import Pipeline
 from projection_service.projection import Projection
 from projection_service.subscription import Subscription
 from projection_service.view import View
@@ -70,7 +71,11 @@ def _views(names: str) -> list[View]:
     asked = set(VIEWS) if names == ALL_VIEWS else {name.strip() for name in names.split(",")}
     if unknown := sorted(asked - VIEWS.keys()):
         raise ValueError(f"there is no view {unknown[0]!r}, but {', '.join(VIEWS)}; {ALL_VIEWS} for all of them")
-    return [view for view in VIEWS.values() if view.name in asked]
+    views = [view for view in VIEWS.values() if view.name in asked]
+    for view in views:
+        if missing := [name for name in view.needs if name not in asked]:
+            raise ValueError(f"the view {view.name} needs {' and '.join(missing)}: name what it needs, too")
+    return views
 
 
 async def run(settings: ProjectionSettings) -> None:
@@ -106,14 +111,16 @@ async def run(settings: ProjectionSettings) -> None:
                 settings.projection_name,
                 registry,
             )
+            pipeline = Pipeline(projection, subscription)
             reach = reacher(projection.watermark)
             streams = Watermark(projection.position, STREAMS_MAX)
-            app = create_api(store, VIEWS, projection, reach, streams, tail, subscription, registry)
+            app = create_api(store, VIEWS, projection, reach, streams, tail, subscription, pipeline, registry)
             # Others move these views on, or put a backup in their place: with SQLite, too, while the file stays.
             background = [
                 subscription.run(),
                 follow(projection.refresh, projection.watermark),
                 pass_on(projection.watermark, streams),
+                pipeline.watch(),
             ]
             if isinstance(store, SqliteViewStore):
                 background.append(store.files.watch())

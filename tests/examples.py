@@ -1,5 +1,6 @@
 """Named examples of accounts, events and commands, for all tests."""
 
+from collections import Counter
 from collections.abc import Iterable
 from functools import reduce
 
@@ -196,6 +197,20 @@ def cloud_event(
         traceparent=traceparent,
         data=event,
     )
+
+
+def log_of(events: Iterable[tuple[AccountId, Event]]) -> list[CloudEvent]:
+    """A log of `events`, each with the account that it is of: positions and versions as a ledger gives them."""
+    versions: Counter[AccountId] = Counter()
+    log = []
+    for position, (account_id, event) in enumerate(events, 1):
+        versions[account_id] += 1
+        recorded = cloud_event(position, event, account_id, versions[account_id])
+        if isinstance(recorded.counterpart, str):
+            versions[AccountId(recorded.counterpart)] += 1
+            recorded = replace(recorded, counterpartversion=versions[AccountId(recorded.counterpart)])
+        log.append(recorded)
+    return log
 
 
 def logged(position: int, event: Event, account_id: AccountId = ALICE, version: int | None = None) -> bytes:

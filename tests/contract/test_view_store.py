@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from msgspec.structs import astuple, replace
 
+from projection_service.view import Run
 from projection_service.view_store import (
     Change,
     Checkpoint,
@@ -132,7 +133,8 @@ THE_RESERVES = [("BTC/8", ReserveView(0, None)), ("EUR/2", ReserveView(170, at(8
 async def fold_reserves(store: ViewStore, events: Sequence[RecordedEvent], page: int) -> None:
     for first in range(0, len(events), page):
         expected, moved = checkpoint(first), checkpoint(min(first + page, len(events)))
-        changed = await changes(partial(store.read_for_fold, expected), events[first : first + page])
+        run = Run(partial(store.read_for_fold, expected), events[first : first + page], moved.chain)
+        changed = await changes(run)
         await store.commit(expected, moved, changed)
 
 
@@ -163,10 +165,10 @@ async def test_what_accounts_are_in_is_not_looked_up_while_all_are_in_usd(view_s
         asked.append(read)
         return await view_store.read(read, *parameters)
 
-    await changes(ask, [recorded(1, CREATED, ALICE, 1), recorded(2, DEPOSITED, ALICE, 2)])
+    await changes(Run(ask, [recorded(1, CREATED, ALICE, 1), recorded(2, DEPOSITED, ALICE, 2)], CHAIN_START))
     assert READ_ASSETS not in asked
     await fold_reserves(view_store, OF_THREE_ASSETS, 8)
-    await changes(ask, [recorded(9, DEPOSITED, ALICE, 3)])
+    await changes(Run(ask, [recorded(9, DEPOSITED, ALICE, 3)], CHAIN_START))
     assert READ_ASSETS in asked
 
 

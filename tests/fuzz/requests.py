@@ -206,8 +206,8 @@ def draft(random: Random) -> Draft:
         return Draft("command", "GET", path, query=query)
     service = random.choice(SERVICES)
     if random.random() < 0.4:
-        path = random.choice([["readyz"], ["livez"], ["metrics"], ["docs"], ["openapi.json"], [""]])
-        return Draft(service, "GET", path)
+        path = random.choice([["readyz"], ["livez"], ["metrics"], ["docs"], ["openapi.json"], ["pipeline"], [""]])
+        return Draft("projection" if path == ["pipeline"] else service, "GET", path)
     query = (
         {"min_position": str(random.choice([0, 1, 10])), "wait": str(WAIT_SECONDS_MAX)} if random.random() < 0.5 else {}
     )

@@ -270,19 +270,19 @@ async def test_a_projection_keeps_the_views_that_it_is_told_to(
         for path in PATHS:
             assert (await bank.query(path, min_position=1))[0] == 200
         await bank.projection.stop()
-        bank.projection.environment["PROJECTION_VIEWS"] = "history, reserve"
+        bank.projection.environment["PROJECTION_VIEWS"] = "holds, reserve"
         await bank.projection.start()
         await bank.deposit("alice", 7)
         assert (await bank.query("/reserve", min_position=2))[1]["amount"] == 7
-        assert len((await bank.query("/account/alice/events", min_position=2))[1]) == 2
+        assert (await bank.query("/account/alice/holds", min_position=2))[0] == 200
         for path in ("/account/alice", "/account/alice/", "/account/alice?min_position=x", "/account/alice?wait=0"):
             status, problem = await bank.query(path)
             assert (status, problem["type"]) == (404, "urn:counting-house:problem:not-found")
-            assert "its PROJECTION_VIEWS is reserve,history" in problem["detail"]
+            assert "its PROJECTION_VIEWS is reserve,holds" in problem["detail"]
         await bank.projection.stop()
         del bank.projection.environment["PROJECTION_VIEWS"]
         with pytest.raises(
-            RuntimeError, match=r"was built without accounts and holds.*Set PROJECTION_NAME to a new name"
+            RuntimeError, match=r"was built without accounts and history.*Set PROJECTION_NAME to a new name"
         ):
             await bank.projection.start()
         bank.projection.environment["PROJECTION_NAME"] += "-anew"
@@ -299,4 +299,19 @@ def test_every_view_has_its_queries_here() -> None:
 async def test_a_view_that_there_is_not_is_refused_at_the_start(tmp_path: Path, names: str) -> None:
     service = Service("projection_service", tmp_path / "log", DATA_DIR=str(tmp_path), PROJECTION_VIEWS=names)
     with pytest.raises(RuntimeError, match=r"ended with 2.*\n.*PROJECTION_VIEWS: .*accounts, reserve, history, holds"):
+        await service.start()
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ("history,accounts", "the view history needs reserve: name what it needs, too"),
+        ("holds,history", "the view history needs accounts and reserve: name what it needs, too"),
+    ],
+)
+async def test_a_view_without_those_that_it_needs_is_refused_at_the_start(
+    tmp_path: Path, names: str, said: str
+) -> None:
+    service = Service("projection_service", tmp_path / "log", DATA_DIR=str(tmp_path), PROJECTION_VIEWS=names)
+    with pytest.raises(RuntimeError, match=rf"ended with 2.*\n.*PROJECTION_VIEWS: .*{said}"):
         await service.start()

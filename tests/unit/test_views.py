@@ -7,9 +7,9 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from projection_service.views.accounts.fold import AccountView, project_account
-from projection_service.views.history.fold import encode_row, project_history
+from projection_service.views.history.fold import created, encode_row, project_history
 from projection_service.views.holds.fold import HoldView, project_hold
-from projection_service.views.reserve.fold import ReserveView, other_assets, project_reserves
+from projection_service.views.reserve.fold import ReserveView, other_assets, project_reserves, reserves_after
 from shared.events import (
     AccountClosed,
     AccountCreationRejected,
@@ -85,7 +85,7 @@ def alice(balance: int, version: int, changed_at: int) -> AccountView:
 def test_events_move_the_views(events: list[Event], account: AccountView | None, reserve: ReserveView) -> None:
     stream = [recorded(position, event) for position, event in enumerate(events, 1)]
     assert reduce(lambda view, event: project_account(view, event, ALICE, event.version), stream, None) == account
-    assert project_reserves(NO_RESERVE, {}, stream).get("USD/2", ReserveView(0, None)) == reserve
+    assert project_reserves(reserves_after(NO_RESERVE, {}, stream)).get("USD/2", ReserveView(0, None)) == reserve
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_limits_and_statuses_are_in_the_view(before: AccountView, event: Event, 
     assert project_account(before, recorded(9, event), ALICE, Version(3)) == expected
     assert project_account(None, recorded(9, event), ALICE, Version(3)) is None
     assert expected.available == expected.balance - expected.held + expected.overdraft_limit
-    assert project_reserves({"USD/2": ReserveView(5, at(1))}, {}, [recorded(9, event)]) == {}
+    assert project_reserves(reserves_after({"USD/2": ReserveView(5, at(1))}, {}, [recorded(9, event)])) == {}
 
 
 def test_a_transfer_moves_both_accounts_and_not_the_reserve() -> None:
@@ -116,7 +116,7 @@ def test_a_transfer_moves_both_accounts_and_not_the_reserve() -> None:
     assert project_account(alice(100, 2, 2), event, ALICE, Version(3)) == alice(70, 3, 9)
     assert project_account(bob, event, BOB, Version(9)) == replace(bob, balance=35, version=9, last_updated=at(9))
     for assets in ({}, {ALICE: "EUR/2", BOB: "EUR/2"}):
-        assert project_reserves({"USD/2": ReserveView(105, at(4))}, assets, [event]) == {}
+        assert project_reserves(reserves_after({"USD/2": ReserveView(105, at(4))}, assets, [event])) == {}
 
 
 IN_EUR = {BOB: "EUR/2"}
@@ -135,13 +135,15 @@ IN_EUR = {BOB: "EUR/2"}
         ([recorded(1, DEPOSITED, AccountId("carol"))], {"USD/2": ReserveView(105, at(1))}),
         # No ledger lets it be; it adds up all the same.
         ([recorded(1, TRANSFERRED)], {"USD/2": ReserveView(-25, at(1)), "EUR/2": ReserveView(30, at(1))}),
-        ([recorded(1, CREATED_IN_EUR, BOB)], {}),
+        ([recorded(1, CREATED_IN_EUR, BOB)], {"EUR/2": ReserveView(0, None)}),
+        ([recorded(1, CREATED_IN_EUR, BOB), recorded(2, DEPOSITED, BOB)], {"EUR/2": ReserveView(100, at(2))}),
+        ([recorded(1, DEPOSITED, BOB), recorded(2, CREATED_IN_EUR, ALICE)], {"EUR/2": ReserveView(100, at(1))}),
     ],
 )
 def test_money_is_in_the_reserve_of_its_accounts_asset(
     events: list[RecordedEvent], after: dict[str, ReserveView]
 ) -> None:
-    assert project_reserves({"USD/2": ReserveView(5, at(1))}, IN_EUR, events) == after
+    assert project_reserves(reserves_after({"USD/2": ReserveView(5, at(1))}, IN_EUR, events)) == after
 
 
 def test_only_the_creation_of_an_account_says_what_it_is_in_and_usd_needs_no_saying() -> None:
@@ -179,7 +181,7 @@ def test_what_is_held_is_in_the_view_and_leaves_the_reserve_only_when_it_leaves_
     after = replace(before, balance=100 + change, held=60 + change_of_held, version=3, last_updated=at(9))
     assert project_account(before, recorded(9, event), ALICE, Version(3)) == after
     assert after.available == after.balance - after.held
-    reserves = project_reserves({"USD/2": ReserveView(100, at(1))}, {}, [recorded(9, event)])
+    reserves = project_reserves(reserves_after({"USD/2": ReserveView(100, at(1))}, {}, [recorded(9, event)]))
     assert reserves == ({"USD/2": ReserveView(60, at(9))} if event == CAPTURED else {})
 
 
@@ -199,7 +201,7 @@ def test_a_hold_is_in_the_view_while_it_is_open() -> None:
 def test_the_reserve_is_the_sum_of_all_accounts_and_can_be_larger_than_64_bits() -> None:
     full = AmountDeposited(INT64_MAX, "salary")
     deposits: list[RecordedEvent] = [recorded(n, full, ALICE if n % 2 else BOB) for n in range(1, 6)]
-    reserve = project_reserves(NO_RESERVE, {}, deposits)["USD/2"]
+    reserve = project_reserves(reserves_after(NO_RESERVE, {}, deposits))["USD/2"]
     assert reserve == ReserveView(5 * INT64_MAX, at(5))
     assert reserve.amount > 2**64
 
@@ -209,12 +211,35 @@ def test_the_reserve_is_the_sum_of_all_accounts_and_can_be_larger_than_64_bits()
 def test_an_event_comes_out_of_the_history_byte_for_byte(event: Event, traceparent: str | UnsetType) -> None:
     encoded = encode_event(cloud_event(7, event, version=3, traceparent=traceparent))
     (recorded,) = decode_events(join_events([encoded]))
-    rows = project_history(recorded)
+    before = {ALICE: alice(100, 2, 2), BOB: replace(alice(5, 6, 2), id=BOB, held=7)}
+    states = [project_account(before[name], recorded, name, version) for name, version in recorded.streams()]
+    rows = project_history(recorded, iter(states))
     assert [encode_row(row, SOURCE) for row in rows] == [encoded] * len(rows)
     assert [row[:3] for row in rows] == [(14, ALICE, 3), (15, BOB, 7)][: len(rows)]
     assert len(rows) == (2 if event in IN_TWO_STREAMS else 1)
     assert {row[3:5] for row in rows} == {(7, event.type)}
     assert {row[9] for row in rows} == {getattr(event, "amount", None)}
+    assert [row[14:19] for row in rows] == [kept(state, recorded.time) for state in states]
+
+
+def kept(account: AccountView | None, time: str) -> tuple[object, ...]:
+    """NULL stands for what most accounts have most of the time."""
+    if account is None:
+        return None, None, None, None, None
+    usual = {"held": 0, "overdraft_limit": 0, "status": "open", "last_updated": time}
+    found = {name: getattr(account, name) for name in usual}
+    return account.balance, *(None if found[name] == usual[name] else found[name] for name in usual)
+
+
+def test_an_event_of_no_account_has_no_account_after_it() -> None:
+    (row,) = project_history(recorded(1, NOT_FOUND), iter([None]))
+    assert row[14:] == (None, None, None, None, None)
+    assert list(created([recorded(1, NOT_FOUND)])) == []
+
+
+def test_what_is_said_of_an_account_once_is_kept_with_where_it_was_said() -> None:
+    events = [recorded(1, CREATED), recorded(2, DEPOSITED), recorded(3, CREATED_IN_EUR, BOB)]
+    assert list(created(events)) == [(ALICE, "Alice", "USD/2", 1), (BOB, "Alice", "EUR/2", 3)]
 
 
 ODD = r'"zo\u00eb \ud83c\udfe6 / \/ \" \\u0000"'
@@ -225,7 +250,7 @@ def test_what_another_encoder_wrote_into_the_data_stays_as_it_is() -> None:
     (first, last) = logged(1, DEPOSITED).split(b'{"amount":100,"description":"salary"}')
     encoded = first + written + last
     (recorded,) = decode_events(join_events([encoded]))
-    (row,) = project_history(recorded)
+    (row,) = project_history(recorded, iter([None]))
     assert encode_row(row, SOURCE) == encoded
 
 
@@ -243,4 +268,4 @@ def test_an_event_that_cannot_be_kept_whole_is_refused(good: bytes, bad: bytes) 
     assert good in encoded
     (recorded,) = decode_events(join_events([encoded.replace(good, bad)]))
     with pytest.raises(ValueError, match=r"."):
-        project_history(recorded)
+        project_history(recorded, iter([None]))

@@ -37,7 +37,7 @@ from command_service.account import (
 from command_service.atomic import rejected_together
 from command_service.states import NO_STATE, HoldKey, State, Stream, hold_key_of, states_after, stream_of
 from projection_service.views.accounts.fold import AccountView, project_account
-from projection_service.views.reserve.fold import ReserveView, other_assets, project_reserves
+from projection_service.views.reserve.fold import ReserveView, other_assets, project_reserves, reserves_after
 from shared.events import (
     EVENT_TYPES,
     USD,
@@ -226,7 +226,7 @@ class WholeDomain(RuleBasedStateMachine):
             key = hold_key_of(command)
             if hold := hold_after(self.holds.pop(key, None), event.event):
                 self.holds[key] = hold
-        self.reserves |= project_reserves(self.reserves, self.assets, [event])
+        self.reserves |= project_reserves(reserves_after(self.reserves, self.assets, [event]))
         for account_id, version in event.streams():
             if view := project_account(self.views.get(account_id), event, account_id, version):
                 self.views[account_id] = view

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import astuple
 
+from projection_service.view import Run
 from projection_service.view_store import Change, ImpossibleEvents, Read, ReadRows, TornViews, Write, one_row
 from projection_service.views.accounts.fold import AccountView, project_account
 from shared.events import INT64_MAX, Accepted, AccountId, Position, RecordedEvent, Version
@@ -47,14 +48,21 @@ async def read_accounts(read: ReadRows, ids: Sequence[AccountId]) -> dict[Accoun
     return {row[0]: AccountView(*row) for row in await read(READ_ACCOUNTS, ids)}
 
 
-async def changes(read: ReadRows, events: Sequence[RecordedEvent]) -> list[Change]:
-    in_two_streams = [event.counterpart for event in events if event.counterpart is not None]
-    accounts = await read_accounts(read, list({event.account_id for event in events}.union(in_two_streams)))
-    for event in events:
+class StatesAfter(list[AccountView | None]):
+    """For each event of a run the account that it is of, as it left it; None where there is none. Then the other one in
+    whose stream it is, where there is one."""
+
+
+async def changes(run: Run) -> list[Change]:
+    in_two_streams = [event.counterpart for event in run.events if event.counterpart is not None]
+    accounts = await read_accounts(run.read, list({event.account_id for event in run.events}.union(in_two_streams)))
+    states = StatesAfter()
+    for event in run.events:
         # One by one: to ask every event for its `streams` would take as long as all the rest.
-        _take(accounts, event, event.account_id, event.version)
+        states.append(_take(accounts, event, event.account_id, event.version))
         if event.counterpart is not None and event.counterpart_version is not None:
-            _take(accounts, event, event.counterpart, event.counterpart_version)
+            states.append(_take(accounts, event, event.counterpart, event.counterpart_version))
+    run.share(states)
     for account in accounts.values():
         if not 0 <= account.held <= account.balance + account.overdraft_limit or account.balance > INT64_MAX:
             raise ImpossibleEvents("a balance would be below the overdraft limit and what is held, or over 64 bits")
@@ -63,8 +71,8 @@ async def changes(read: ReadRows, events: Sequence[RecordedEvent]) -> list[Chang
 
 def _take(
     accounts: dict[AccountId, AccountView], event: RecordedEvent, account_id: AccountId, version: Version
-) -> None:
-    """Raises `TornViews` when the account is not where the event before this one has left it."""
+) -> AccountView | None:
+    """The account after it. Raises `TornViews` when it is not where the event before this one has left it."""
     before = accounts.get(account_id)
     after = project_account(before, event, account_id, version)
     if before is not None and before.version != version - 1:
@@ -73,6 +81,7 @@ def _take(
         accounts[account_id] = after
     elif isinstance(event.event, Accepted):
         raise TornViews(_torn(account_id, 0, event.position, version))
+    return after
 
 
 def _torn(account_id: AccountId, has: int, position: Position, version: Version) -> str:

@@ -1,22 +1,39 @@
 """What is kept of each event, and how it becomes the same bytes again. Pure."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from msgspec import UNSET, Raw
 
-from shared.events import CloudEvent, RecordedEvent, encode_event, read_envelope
+from projection_service.views.accounts.fold import AccountView
+from shared.events import (
+    AccountCreated,
+    AccountId,
+    Asset,
+    CloudEvent,
+    Position,
+    RecordedEvent,
+    Status,
+    encode_event,
+    read_envelope,
+)
 
+KeptState = tuple[int | None, int | None, int | None, Status | None, str | None]
+"""An account after an event: balance, held, overdraft limit, status, and when it was last updated. All are None where
+there is no account; and each of the last four where it is what most have: 0, 0, open, the event's time."""
 HistoryRow = tuple[
-    int, str, int, int, str, str, str, str, str | None, int | None, str, str | None, int | None, bool | None
+    int, str, int, int, str, str, str, str, str | None, int | None, str, str | None, int | None, bool | None, *KeptState
 ]
 """An event of one account: entry, account_id, version, position, type, time, event_id, command_id, traceparent; its
 amount in cents, None when its data has none; its data, which is JSON as it was written. In the streams of two accounts,
-the other one and its version, and whether the other one is the subject. `entry` is its place among all: twice the
-position, and one more for the account that is not the subject."""
+the other one and its version, and whether the other one is the subject. Last, the account after
+it. `entry` is its place among all: twice the position, and one more for the account that is not the subject."""
+NO_ACCOUNT: KeptState = (None, None, None, None, None)
 
 
-def project_history(recorded: RecordedEvent) -> list[HistoryRow]:
-    """One for each account in whose stream it is. Raises ValueError when it can't be read on."""
+def project_history(recorded: RecordedEvent, states: Iterator[AccountView | None]) -> list[HistoryRow]:
+    """One for each account in whose stream it is; `states` has them after it. Raises ValueError when it can't be read
+    on."""
     envelope = read_envelope(recorded)
     of_both = (
         recorded.position,
@@ -30,14 +47,39 @@ def project_history(recorded: RecordedEvent) -> list[HistoryRow]:
     )
     entry = 2 * recorded.position
     first, *second = recorded.streams()
+    state = _kept(next(states), recorded.time)
     if not second:
-        return [(entry, *first, *of_both, None, None, None)]
-    return [(entry, *first, *of_both, *second[0], False), (entry + 1, *second[0], *of_both, *first, True)]
+        return [(entry, *first, *of_both, None, None, None, *state)]
+    of_second = _kept(next(states), recorded.time)
+    return [
+        (entry, *first, *of_both, *second[0], False, *state),
+        (entry + 1, *second[0], *of_both, *first, True, *of_second),
+    ]
+
+
+def _kept(account: AccountView | None, time: str) -> KeptState:
+    if account is None:
+        return NO_ACCOUNT
+    return (
+        account.balance,
+        account.held or None,
+        account.overdraft_limit or None,
+        None if account.status == "open" else account.status,
+        None if account.last_updated == time else account.last_updated,
+    )
+
+
+def created(events: Iterable[RecordedEvent]) -> Iterator[tuple[AccountId, str, Asset, Position]]:
+    """The accounts that `events` create: name, asset, and the event's position."""
+    for recorded in events:
+        event = recorded.event
+        if type(event) is AccountCreated:
+            yield recorded.account_id, event.name, event.asset, recorded.position
 
 
 def encode_row(row: HistoryRow, source: str) -> bytes:
     """The event of the ledger `source` as it lies in the log, byte for byte."""
-    _, account_id, version, position, type_, time, event_id, command_id, traceparent, _, data, *other = row
+    _, account_id, version, position, type_, time, event_id, command_id, traceparent, _, data, *other = row[:14]
     subject: tuple[Any, Any] = account_id, version
     counterpart: tuple[Any, Any] = UNSET, UNSET
     match other:

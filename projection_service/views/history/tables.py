@@ -3,13 +3,18 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from projection_service.view import Run
 from projection_service.view_store import Change, ImpossibleEvents, Read, ReadRows, Write, one_row
-from projection_service.views.history.fold import HistoryRow, encode_row, project_history
-from shared.events import INT64_MAX, AccountId, Position, RecordedEvent, Version
+from projection_service.views.accounts.tables import StatesAfter
+from projection_service.views.history.fold import HistoryRow, created, encode_row, project_history
+from projection_service.views.reserve.fold import ReservesAfter
+from shared.events import INT64_MAX, AccountId, Position, Version
 
+CHAIN_EVENTS = 256
+"""The chain is kept at least once in so many events, and one run more."""
 ROW = """
     entry, account_id, version, position, type, time, event_id, command_id, traceparent, amount, data,
-    other_account_id, other_version, other_is_subject
+    other_account_id, other_version, other_is_subject, balance, held, overdraft_limit, status, last_updated
 """
 # Limited before it is joined: an account may have millions.
 PAGE = f"""
@@ -35,8 +40,20 @@ READ_VERSION = Read.in_both("""
 ADD_HISTORY = Write(
     "entry bigint, account_id text, version bigint, position bigint, type text, time text, event_id text, "
     "command_id text, traceparent text, amount bigint, data json, other_account_id text, other_version bigint, "
-    "other_is_subject boolean",
+    "other_is_subject boolean, balance bigint, held bigint, overdraft_limit bigint, status text, last_updated text",
     f"INSERT INTO history ({ROW}) SELECT * FROM changed WHERE true",
+)
+ADD_ACCOUNTS = Write(
+    "account_id text, name text, asset text, position bigint",
+    "INSERT INTO history_accounts (account_id, name, asset, position) SELECT * FROM changed WHERE true",
+)
+ADD_RESERVES = Write(
+    "asset text, position bigint, amount numeric",
+    "INSERT INTO history_reserves (asset, position, amount) SELECT * FROM changed WHERE true",
+)
+ADD_CHAIN = Write(
+    "position bigint, chain bytea",
+    "INSERT INTO history_chain (position, chain) SELECT * FROM changed WHERE true",
 )
 
 
@@ -70,14 +87,21 @@ def _page(rows: Sequence[Sequence[Any]]) -> tuple[list[tuple[Position, bytes]], 
     return [(Position(row[5]), encode_row(tuple(row[2:]), source)) for row in rows], Position(position)
 
 
-async def changes(read: ReadRows, events: Sequence[RecordedEvent]) -> list[Change]:
-    return [Change(ADD_HISTORY, _rows(events))]
+async def changes(run: Run) -> list[Change]:
+    before, last = run.events[0].position - 1, run.events[-1].position
+    return [
+        Change(ADD_HISTORY, _rows(run)),
+        Change(ADD_ACCOUNTS, created(run.events)),
+        Change(ADD_RESERVES, [(asset, at, str(amount)) for asset, at, amount, _ in run.shared(ReservesAfter)]),
+        Change(ADD_CHAIN, [(last, run.chain)] if before // CHAIN_EVENTS < last // CHAIN_EVENTS else []),
+    ]
 
 
-def _rows(events: Sequence[RecordedEvent]) -> Iterator[HistoryRow]:
+def _rows(run: Run) -> Iterator[HistoryRow]:
     """One by one, as they are written: a page of events makes some megabytes of them."""
+    states = iter(run.shared(StatesAfter))
     try:
-        for event in events:
-            yield from project_history(event)
+        for event in run.events:
+            yield from project_history(event, states)
     except ValueError as error:
         raise ImpossibleEvents(f"it can't be kept: {error}") from error

@@ -1,12 +1,11 @@
 """The open holds in SQL, and what a run of events changes there."""
 
-from collections.abc import Sequence
-
 from msgspec.structs import astuple
 
+from projection_service.view import Run
 from projection_service.view_store import Change, Read, ReadRows, Write, one_row
 from projection_service.views.holds.fold import CHANGING, HoldView, project_hold
-from shared.events import AccountCreated, AccountId, HoldId, Position, RecordedEvent
+from shared.events import AccountCreated, AccountId, HoldId, Position
 
 # Limited before it is joined: an account may have as many as it likes.
 READ_HOLDS = Read.in_both("""
@@ -48,11 +47,11 @@ async def read_holds(
     return [HoldView(*row[2:]) for row in rows if first is not None], Position(position)
 
 
-async def changes(read: ReadRows, events: Sequence[RecordedEvent]) -> list[Change]:
-    accounts = [(recorded.account_id,) for recorded in events if type(recorded.event) is AccountCreated]
+async def changes(run: Run) -> list[Change]:
+    accounts = [(recorded.account_id,) for recorded in run.events if type(recorded.event) is AccountCreated]
     holds = {
         (recorded.account_id, HoldId(recorded.event.hold_id)): project_hold(recorded)  # type: ignore[union-attr]
-        for recorded in events
+        for recorded in run.events
         if type(recorded.event) in CHANGING
     }
     return [

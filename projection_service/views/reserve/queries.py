@@ -9,13 +9,14 @@ from pydantic import BaseModel
 
 from projection_service.view import Asked, Reach, answer
 from projection_service.view_store import ViewStore
-from projection_service.views.reserve.fold import EMPTY, ReserveView
+from projection_service.views.reserve.fold import ReserveView
 from projection_service.views.reserve.tables import read_page, read_reserves
 from shared.events import ASSET_PATTERN, ASSET_RULE, USD, Asset
 from shared.platform.api import route, waiting
 from shared.platform.gate import Endpoint
 
 PAGE_ASSETS_MAX = 1000
+EMPTY = ReserveView(0, None)
 
 AssetAsked = Annotated[str, Query(pattern=ASSET_PATTERN, description=ASSET_RULE)]
 AfterAsset = Annotated[str, Query(pattern=f"^$|{ASSET_PATTERN}", description="Asset; those after it.")]

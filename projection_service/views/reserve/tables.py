@@ -1,9 +1,10 @@
 """The reserves in SQL, and what a run of events changes there."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 
+from projection_service.view import Run
 from projection_service.view_store import Change, Read, ReadRows, Write, one_row
-from projection_service.views.reserve.fold import EMPTY, ReserveView, other_assets, project_reserves
+from projection_service.views.reserve.fold import ReserveView, other_assets, project_reserves, reserves_after
 from shared.events import USD, AccountId, Asset, Position, RecordedEvent, Value, entries
 
 READ_RESERVES = Read(
@@ -64,15 +65,15 @@ async def read_page(read: ReadRows, after: str, assets_max: int) -> tuple[list[t
     return [(asset, ReserveView(int(amount), last_updated)) for _, asset, amount, last_updated in found], position
 
 
-async def changes(read: ReadRows, events: Sequence[RecordedEvent]) -> list[Change]:
-    created = other_assets(events)
-    assets, reserves = created, await read_reserves(read, created.values())
+async def changes(run: Run) -> list[Change]:
+    created = other_assets(run.events)
+    assets, reserves = created, await read_reserves(run.read, created.values())
     if reserves.has_others:
-        assets = {**await _read_assets(read, events), **created}
-        reserves = await read_reserves(read, set(assets.values()))
-    new = {asset: EMPTY for asset in created.values() if asset not in reserves.by_asset}
-    changed = new | project_reserves(reserves.by_asset, assets, events)
-    rows = [(asset, str(reserve.amount), reserve.last_updated) for asset, reserve in changed.items()]
+        assets = {**await _read_assets(run.read, run.events), **created}
+        reserves = await read_reserves(run.read, set(assets.values()))
+    after = reserves_after(reserves.by_asset, assets, run.events)
+    run.share(after)
+    rows = [(asset, str(reserve.amount), reserve.last_updated) for asset, reserve in project_reserves(after).items()]
     return [Change(PUT_RESERVES, rows), Change(ADD_ASSETS, created.items())]
 
 

@@ -1,4 +1,4 @@
--- Number 1 was a state of this program before its first release, which is refused.
+-- Numbers 1 and 2 were states of this program before its first release, which are refused.
 
 CREATE TABLE history (
     -- Every event of each account, rejections included, in the order of the log: what was once written stays.
@@ -17,7 +17,35 @@ CREATE TABLE history (
     other_account_id TEXT, -- the other account in whose history the event is, where there is one
     other_version INTEGER, -- its place among that account's events
     other_is_subject INTEGER, -- 1 or 0: is it the other one that the money comes from?
+    -- The account after the event. All are NULL where there is none.
+    balance INTEGER, -- in cents
+    held INTEGER, -- in cents; NULL is 0
+    overdraft_limit INTEGER, -- in cents; NULL is 0
+    status TEXT, -- NULL is open
+    last_updated TEXT, -- NULL is the event's time
     -- Not WITHOUT ROWID: rows that lie where their account's others are take up to three times as long to write, and
     -- three percent less room at most.
     UNIQUE (account_id, version)
+) STRICT;
+
+CREATE TABLE history_accounts (
+    -- What is said of each account once and for ever.
+    account_id TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    asset TEXT NOT NULL, -- as code and decimal places: with USD/2, 1250 is 12.50
+    position INTEGER NOT NULL -- of its creation
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE history_reserves (
+    -- The sum of all balances of each asset after each event that changed it, and after the first account's creation.
+    asset TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    amount TEXT NOT NULL, -- in cents, decimal: a sum of 64-bit balances does not fit in 64 bits
+    PRIMARY KEY (asset, position)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE history_chain (
+    -- The ledger's chain (shared/chain.py) at some positions: from there on the events tell it.
+    position INTEGER PRIMARY KEY,
+    chain BLOB NOT NULL
 ) STRICT;
