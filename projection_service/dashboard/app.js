@@ -31,7 +31,7 @@ const ledger = {
     },
     onState: (state) => {
       now.stream(state);
-      if (state === "live") view?.refresh?.();
+      view?.refresh?.();
     },
   }),
 
@@ -66,7 +66,11 @@ const main = document.getElementById("main");
 const now = new Now(document.getElementById("now"), ledger);
 ledger.now = now;
 const time = new TimeControl(document.getElementById("time"), ledger, () => now.position);
-now.listen(() => time.grow());
+now.listen(() => {
+  time.grow();
+  // Something has happened of which the stream, should there be one, has not told yet.
+  if (now.position > (ledger.live.last ?? now.position)) view?.refresh?.();
+});
 let view = null;
 let shown = null;
 

@@ -1,6 +1,6 @@
 /** The stream of events, each once and in order, in batches: one for each frame that the browser draws. */
 
-import { Unreachable, parse } from "./api.js";
+import { Problem, Unreachable, parse } from "./api.js";
 import { isRejection } from "./words.js";
 
 const BATCH_EVENTS_MAX = 20_000;
@@ -35,13 +35,15 @@ class Told {
 export class Live {
   /** The last event that was handed on; null before the first one. */
   last = null;
+  /** What the service said in place of a stream. */
+  refusal = null;
   #source = null;
   #waiting = [];
   #frame = null;
   #retry = null;
   #failures = 0;
 
-  /** `onEvents(batch)`; `onState("live" | "lost")`. */
+  /** `onEvents(batch)`; `onState("live" | "lost" | "refused")`. */
   constructor({ onEvents, onState }) {
     this.onEvents = onEvents;
     this.onState = onState;
@@ -69,6 +71,7 @@ export class Live {
     this.#source = new EventSource(`stream?after=${this.last}`);
     this.#source.onopen = () => {
       this.#failures = 0;
+      this.refusal = null;
       this.onState("live");
     };
     this.#source.onmessage = (message) => {
@@ -77,13 +80,26 @@ export class Live {
       else this.#frame ??= requestAnimationFrame(() => this.#handOn());
     };
     this.#source.onerror = () => {
-      this.onState("lost");
       // The browser comes back by itself, with Last-Event-ID, but not when it was answered anything else than a stream.
-      if (this.#source.readyState !== EventSource.CLOSED) return;
+      if (this.#source.readyState !== EventSource.CLOSED) return this.onState("lost");
       this.#close();
+      this.#ask();
       const wait = Math.min(1000 * 2 ** this.#failures++, RETRY_MILLISECONDS_MAX);
       this.#retry = setTimeout(() => this.#open(), wait);
     };
+  }
+
+  /** Why there is no stream: an EventSource does not say. */
+  async #ask() {
+    const asking = new AbortController();
+    try {
+      const response = await fetch(`stream?after=${this.last}`, { signal: asking.signal });
+      if (!response.ok) this.refusal = new Problem(response.status, parse(await response.text()));
+    } catch {
+      this.refusal = null;
+    }
+    asking.abort();
+    this.onState(this.refusal ? "refused" : "lost");
   }
 
   #close() {

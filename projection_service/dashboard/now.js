@@ -52,6 +52,7 @@ export class Now {
     if (this.#stream === "lost" || this.pipeline instanceof api.Unreachable) return ["bad", "Disconnected"];
     if (this.ledger.at !== null) return ["past", "In the past"];
     if (this.pipeline?.problem) return ["warn", "Trouble"];
+    if (this.#stream === "refused") return ["warn", "No live events"];
     return this.#stream === "waiting" ? ["idle", "Connecting"] : ["good", "Live"];
   }
 

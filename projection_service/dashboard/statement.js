@@ -41,6 +41,7 @@ export class Statement {
     this.ledger = ledger;
     this.path = `account/${encodeURIComponent(accountId)}/statement`;
     this.#panel = new Panel("Statement", {
+      kind: "statement",
       every: REFRESH_MILLISECONDS,
       aside: h(
         "div",

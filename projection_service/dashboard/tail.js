@@ -46,6 +46,10 @@ export class Tail {
     this.#panel.renew();
   }
 
+  refresh() {
+    this.#panel.refresh();
+  }
+
   /** Events that have just come, in order. */
   add(batch) {
     this.#events = last([...this.#events, ...batch.slice(-ROWS_MAX)]);
@@ -65,6 +69,7 @@ export class Tail {
 
   async #load(signal) {
     const { at } = this.ledger;
+    if (at === null && !this.#events.length && this.ledger.live.refusal) throw this.ledger.live.refusal;
     if (at === null) return this.#only.checked ? this.#rejections : this.#events;
     const events = await eventsUpTo(at, BigInt(ROWS_MAX), signal);
     return this.#only.checked ? events.filter((told) => told.isRejection) : events;

@@ -1,8 +1,8 @@
 /** One event: what it says, the ledger's chain at it, and each account before and after it. */
 
+import { get, stringify } from "../api.js";
 import { h, said } from "../dom.js";
 import { accountLink, amount, status } from "../figures.js";
-import { stringify } from "../api.js";
 import { Panel } from "../panel.js";
 import { change, count, isRejection, sentence, time } from "../words.js";
 
@@ -13,7 +13,7 @@ export function event(ledger, written = "") {
   const panel = new Panel(null, {
     kind: "event",
     // The event is the same at every moment: the page's does not matter to it.
-    load: (signal) => ledger.get(`events/${encodeURIComponent(written)}`, {}, signal),
+    load: async (signal) => (await get(`events/${encodeURIComponent(written)}`, {}, signal)).data,
     draw(told, body) {
       isThere = true;
       body.replaceChildren(...drawn(told));

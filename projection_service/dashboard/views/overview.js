@@ -61,7 +61,7 @@ export function overview(ledger) {
     );
   }
 
-  const refresh = () => (reserves.refresh(), over.refresh());
+  const refresh = () => [reserves, over].forEach((part) => part.refresh());
   return {
     title: "Overview",
     elements: [
@@ -75,7 +75,7 @@ export function overview(ledger) {
       tail.add(batch);
       if (ledger.at === null) refresh();
     },
-    refresh,
+    refresh: () => (refresh(), tail.refresh()),
     close: () => [pipeline, tail, reserves, over, chart].forEach((part) => part.close()),
   };
 }
