@@ -9,6 +9,7 @@ from playwright.async_api import Locator, Page, expect
 from tests.bank import Bank, open_bank
 from tests.browser.conftest import Open
 
+MINUS = "\u2212"
 ROWS_MAX = 100
 """Of the list of events."""
 
@@ -58,7 +59,7 @@ async def test_an_open_page_shows_what_commands_do(bank: Bank, open_page: Open, 
         await expect(entries).to_have_count(4)
         assert [" ".join((await entry.inner_text()).split()).split(" ", 3)[3] for entry in await entries.all()] == [
             "Hold placed hold order-7 Three books held +20.00 9,987.50 9,967.50",
-            f"Money transferred to {payee} Books −12.50 9,987.50 9,987.50",
+            f"Money transferred to {payee} Books {MINUS}12.50 9,987.50 9,987.50",
             "Amount deposited Salary +10,000.00 10,000.00 10,000.00",
             "Account created Alice Liddell 0.00 0.00",
         ]
@@ -100,12 +101,8 @@ async def test_names_and_descriptions_are_text_whatever_is_in_them(bank: Bank, o
     for place, times in places.items():
         async with open_page(bank, place) as page:
             await expect(page.locator("#main").get_by_text(evil).nth(times - 1)).to_be_visible()
-            assert await page.evaluate(
-                "[typeof hacked, document.querySelectorAll('main img, main script').length]"
-            ) == [
-                "undefined",
-                0,
-            ]
+            made = "[typeof hacked, document.querySelectorAll('main img, main script').length]"
+            assert await page.evaluate(made) == ["undefined", 0]
             if "event" in place:
                 await expect(page.locator(".facts")).to_contain_text("__proto__")
 

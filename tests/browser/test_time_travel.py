@@ -9,6 +9,7 @@ from playwright.async_api import Page, expect
 from tests.bank import Bank, open_bank
 from tests.browser.conftest import Open
 
+MINUS = "\u2212"
 PLACES = ["/", "/account/alice", "/account/bob", "/accounts", "/accounts?prefix=B&order=desc&sort=name"]
 
 
@@ -20,9 +21,8 @@ async def story(bank: Bank, chapter: int) -> int:
     else:
         await bank.post(f"/account/c{chapter}", {"name": f"B{chapter}", "asset": f"EUR{chapter}/2"})
     await bank.deposit("alice", 100_000 * chapter)
-    await bank.post(
-        "/account/transfer/alice", {"to": "bob", "amount": 2550 * chapter, "description": f"Rent {chapter}"}
-    )
+    rent = {"to": "bob", "amount": 2550 * chapter, "description": f"Rent {chapter}"}
+    await bank.post("/account/transfer/alice", rent)
     await bank.post("/account/hold/alice", {"amount": 100 * chapter, "hold_id": f"hold-{chapter}"})
     await bank.post("/account/overdraft/bob", {"limit": 1000 * chapter})
     await bank.post(f"/account/{'un' * (chapter % 2 == 0)}freeze/bob", {})
@@ -140,7 +140,7 @@ async def test_a_click_on_a_figure_leads_to_the_event_that_made_it(
             await expect(page.get_by_role("heading", level=1)).to_contain_text(told)
             if told == "Money transferred":
                 await expect(page.locator(".effect")).to_have_count(2)
-                for number, row in enumerate(("50.00 38.00 −12.00", "0.00 12.00 +12.00")):
+                for number, row in enumerate((f"50.00 38.00 {MINUS}12.00", "0.00 12.00 +12.00")):
                     balance = page.locator(".effect").nth(number).locator("tr", has_text="Balance")
                     await expect(balance).to_have_text(f"Balance{row.replace(' ', '')}")
                 async with bank.http.get(f"{bank.command.url}/events?after=0&limit=5") as response:
