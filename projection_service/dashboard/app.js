@@ -48,10 +48,10 @@ const ledger = {
 
   linkAt: (path, at) => route.link({ path, at }),
 
-  /** Change this place's parameters. */
-  go(parameters) {
+  /** This place with other parameters: who goes back from there leaves it. */
+  narrow(parameters) {
     const { path } = ledger.route;
-    location.hash = route.link({ path, parameters: { ...ledger.route.parameters, ...parameters }, at: ledger.at });
+    location.replace(route.link({ path, parameters: { ...ledger.route.parameters, ...parameters }, at: ledger.at }));
   },
 
   /** This place at another moment; null is now. While one looks for a moment, each is not one to come back to. */

@@ -21,7 +21,11 @@ export class Chart {
     "details",
     { ontoggle: () => this.#fill() },
     h("summary", {}, "As a table"),
-    h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "The points of the chart" }, this.#table.element),
+    h(
+      "div",
+      { class: "scroll", tabindex: 0, role: "region", "aria-label": "The points of the chart" },
+      this.#table.element,
+    ),
   );
   element = h("div", { class: "chart" }, this.#readout, this.#canvas, this.#details);
   #resize = new ResizeObserver(() => this.#plot?.setSize(this.#size()));
@@ -50,7 +54,10 @@ export class Chart {
     else this.#make();
     const last = points.at(-1);
     const values = points.map(this.lines[0].of);
-    const [least, most] = values.reduce(([a, b], value) => [value < a ? value : a, value > b ? value : b], [values[0], values[0]]);
+    const [least, most] = values.reduce(
+      ([a, b], value) => [value < a ? value : a, value > b ? value : b],
+      [values[0], values[0]],
+    );
     this.#canvas.setAttribute(
       "aria-label",
       `${this.lines[0].name} in ${code(asset)} from ${points[0].time} to ${last.time}: at least ${money(least, asset)}, ` +
@@ -74,7 +81,12 @@ export class Chart {
     const style = getComputedStyle(document.documentElement);
     const colour = (name) => style.getPropertyValue(name).trim();
     const font = `11px ${style.fontFamily}`;
-    const axis = { stroke: colour("--quiet"), font, grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
+    const axis = {
+      stroke: colour("--quiet"),
+      font,
+      grid: { stroke: colour("--line"), width: 1 },
+      ticks: { show: false },
+    };
     const stepped = uPlot.paths.stepped({ align: 1 });
     this.#plot = new uPlot(
       {
@@ -136,15 +148,17 @@ export class Chart {
 
   #fill() {
     if (!this.#details.open) return this.#table.body.replaceChildren();
-    const rows = [...this.#points].reverse().map((point) =>
-      h(
-        "tr",
-        {},
-        h("td", {}, time(point.time)),
-        h("td", { class: "number" }, point.position ? positionLink(this.ledger, point.position) : "0"),
-        h("td", { class: "number" }, amount(this.lines[0].of(point), this.#asset)),
-      ),
-    );
+    const rows = [...this.#points]
+      .reverse()
+      .map((point) =>
+        h(
+          "tr",
+          {},
+          h("td", {}, time(point.time)),
+          h("td", { class: "number" }, point.position ? positionLink(this.ledger, point.position) : "0"),
+          h("td", { class: "number" }, amount(this.lines[0].of(point), this.#asset)),
+        ),
+      );
     this.#table.body.replaceChildren(...rows);
   }
 }

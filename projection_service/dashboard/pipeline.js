@@ -16,7 +16,9 @@ export class Pipeline {
   show() {
     const told = this.ledger.now.pipeline;
     if (this.ledger.at !== null) {
-      this.#body.replaceChildren(h("p", { class: "quiet" }, "The pipeline is of now: it is shown when the page is live."));
+      this.#body.replaceChildren(
+        h("p", { class: "quiet" }, "The pipeline is of now: it is shown when the page is live."),
+      );
     } else if (told instanceof Error) {
       this.#body.replaceChildren(verdict("bad", told.message));
     } else if (told) {
@@ -25,7 +27,8 @@ export class Pipeline {
   }
 
   #steps(told) {
-    const position = (value) => (value === null ? "—" : value > 0n ? positionLink(this.ledger, value, count(value)) : "0");
+    const position = (value) =>
+      value === null ? "—" : value > 0n ? positionLink(this.ledger, value, count(value)) : "0";
     const hasBroker = told.broker !== null;
     const steps = [
       ["In the log", position(told.head), "log head"],
@@ -37,9 +40,16 @@ export class Pipeline {
     return h(
       "dl",
       { class: "steps" },
-      steps.filter(Boolean).map(([name, value, note]) =>
-        h("div", {}, h("dt", {}, name), h("dd", {}, h("span", { class: "value" }, value), h("span", { class: "unit" }, note))),
-      ),
+      steps
+        .filter(Boolean)
+        .map(([name, value, note]) =>
+          h(
+            "div",
+            {},
+            h("dt", {}, name),
+            h("dd", {}, h("span", { class: "value" }, value), h("span", { class: "unit" }, note)),
+          ),
+        ),
     );
   }
 }
@@ -49,7 +59,9 @@ const lag = ({ lag_seconds: seconds }) => (seconds === null ? "events" : `events
 function judge(told) {
   if (told.problem) return ["warn", told.problem];
   if (told.lag_events === null) return ["idle", "Nobody can tell at the moment how far the log has got."];
-  return told.lag_events > 0n ? ["good", "The views are catching up."] : ["good", "Every event of the log is in these views."];
+  return told.lag_events > 0n
+    ? ["good", "The views are catching up."]
+    : ["good", "Every event of the log is in these views."];
 }
 
 const verdict = (kind, words) => h("p", { class: `verdict ${kind}` }, h("span", { class: `dot ${kind}` }), words);

@@ -35,7 +35,9 @@ export class Statement {
   #more = h("button", { type: "button", onclick: () => this.#goOn() }, "Older entries");
   #end = h("div", { class: "end" }, this.#more);
   #panel;
-  #observer = new IntersectionObserver(([seen]) => seen.isIntersecting && !this.#more.hidden && this.#goOn(), { rootMargin: "300px" });
+  #observer = new IntersectionObserver(([seen]) => seen.isIntersecting && !this.#more.hidden && this.#goOn(), {
+    rootMargin: "300px",
+  });
 
   constructor(ledger, accountId) {
     this.ledger = ledger;
@@ -89,7 +91,7 @@ export class Statement {
   }
 
   #choose() {
-    this.ledger.go({ from: this.#from.value, to: this.#to.value, rejections: this.#rejections.checked && "true" });
+    this.ledger.narrow({ from: this.#from.value, to: this.#to.value, rejections: this.#rejections.checked && "true" });
   }
 
   async #page(cursor, signal) {
@@ -123,7 +125,8 @@ export class Statement {
     if (!this.#entries.length && !this.#next) {
       return body.replaceChildren(this.#sums, h("p", { class: "quiet" }, "There is no entry in this time."));
     }
-    if (this.#table.element.parentElement !== body) body.replaceChildren(this.#sums, this.#newest, this.#table.element, this.#end);
+    if (this.#table.element.parentElement !== body)
+      body.replaceChildren(this.#sums, this.#newest, this.#table.element, this.#end);
     this.#showEnds();
   }
 
@@ -161,7 +164,9 @@ export class Statement {
   #row(entry) {
     const { asset } = this.#told;
     const href = this.ledger.link(["event", String(entry.position)]);
-    const counterpart = entry.counterpart && h("span", { class: "detail" }, entry.change < 0n ? "to " : "from ", accountLink(this.ledger, entry.counterpart));
+    const counterpart =
+      entry.counterpart &&
+      h("span", { class: "detail" }, entry.change < 0n ? "to " : "from ", accountLink(this.ledger, entry.counterpart));
     return h(
       "tr",
       {},
@@ -171,14 +176,23 @@ export class Statement {
         "td",
         {},
         story(entry.type, entry, counterpart),
-        h("span", { class: "narrow detail" }, time(entry.time), " · ", positionLink(this.ledger, entry.position, count(entry.position))),
-        Object.entries(entry.metadata ?? {}).map(([name, value]) => h("span", { class: "pair-of-metadata" }, said(name), ": ", said(value))),
+        h(
+          "span",
+          { class: "narrow detail" },
+          time(entry.time),
+          " · ",
+          positionLink(this.ledger, entry.position, count(entry.position)),
+        ),
+        Object.entries(entry.metadata ?? {}).map(([name, value]) =>
+          h("span", { class: "pair-of-metadata" }, said(name), ": ", said(value)),
+        ),
       ),
       h(
         "td",
         { class: "number" },
         entry.change !== 0n && amount(entry.change, asset, { href, signed: true }),
-        entry.change_of_held !== 0n && h("span", { class: "held" }, "held ", amount(entry.change_of_held, asset, { href, signed: true })),
+        entry.change_of_held !== 0n &&
+          h("span", { class: "held" }, "held ", amount(entry.change_of_held, asset, { href, signed: true })),
       ),
       h("td", { class: "number" }, amount(entry.balance, asset, { href, kind: "strong" })),
       h("td", { class: "number wider" }, amount(entry.available, asset, { href })),

@@ -8,7 +8,7 @@ import { Panel } from "./panel.js";
 import { count, time } from "./words.js";
 
 const ROWS_MAX = 100;
-const DRAW_MILLISECONDS = 100;
+const DRAW_MILLISECONDS = 250;
 const COLUMNS = [["Position", "number wide"], ["Time", "wide"], ["Event"], ["Account", "wide"], ["Amount", "number"]];
 
 export class Tail {
@@ -17,7 +17,11 @@ export class Tail {
   #isPaused = false;
   #missed = 0;
   #table = table("Events, the newest first", COLUMNS);
-  #list = h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "The last events" }, this.#table.element);
+  #list = h(
+    "div",
+    { class: "scroll", tabindex: 0, role: "region", "aria-label": "The last events" },
+    this.#table.element,
+  );
   #only = h("input", { type: "checkbox", id: "only-rejections", onchange: () => this.#panel.renew() });
   #pause = h("button", { type: "button", "aria-pressed": "false", onclick: () => this.#toggle() }, "Pause");
   #panel = new Panel("Events", {
@@ -77,7 +81,9 @@ export class Tail {
 
   #draw(events, body) {
     if (!events.length) {
-      const words = this.#only.checked ? "No command was rejected among the last events." : "No event yet: the first command’s comes here.";
+      const words = this.#only.checked
+        ? "No command was rejected among the last events."
+        : "No event yet: the first command’s comes here.";
       return body.replaceChildren(h("p", { class: "quiet" }, words));
     }
     if (this.#list.parentElement !== body) body.replaceChildren(this.#list);
@@ -138,4 +144,5 @@ export class Tail {
 
 const last = (events) => events.slice(-ROWS_MAX);
 const amountOf = ({ data }) => data.amount ?? data.limit;
-const skipped = (gap) => h("tr", { class: "gap" }, h("td", { colspan: COLUMNS.length }, `${count(gap)} events are not shown here`));
+const skipped = (gap) =>
+  h("tr", { class: "gap" }, h("td", { colspan: COLUMNS.length }, `${count(gap)} events are not shown here`));

@@ -29,7 +29,11 @@ export class TimeControl {
     this.live = h("button", { type: "button", class: "live", onclick: () => this.#toNow() }, "Back to live");
     document.getElementById("now").append(this.toggle, this.live);
     const step = (by, words) =>
-      h("button", { type: "button", title: words, "aria-label": words, onclick: () => this.#step(by) }, by < 0 ? "‹" : "›");
+      h(
+        "button",
+        { type: "button", title: words, "aria-label": words, onclick: () => this.#step(by) },
+        by < 0 ? "‹" : "›",
+      );
     const form = (name, label, input, go) =>
       h(
         "form",

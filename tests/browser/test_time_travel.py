@@ -37,6 +37,8 @@ async def figures(page: Page, bank: Bank, place: str, head: int) -> list[str]:
     await expect(page.locator(".panel[aria-busy=true]")).to_have_count(0)
     await expect(page.locator("#now .position")).to_have_text(f"{head:,}")
     await expect(page.locator(".quiet", has_text="Loading")).to_have_count(0)
+    # Assets of accounts are asked for once their events are there.
+    await expect(page.locator(".amount.quiet")).to_have_count(0)
     texts: list[str] = await page.locator("#main .panel:not(.pipeline)").all_inner_texts()
     return [text.replace("\nPause", "") for text in texts]
 
@@ -65,7 +67,7 @@ async def test_a_moment_is_chosen_by_position_by_time_and_step_by_step(tmp_path:
         async with open_page(bank, "/account/alice") as page:
             balance = page.locator(".amounts .amount").first
             moment = page.locator(".moment")
-            await expect(balance).to_have_text("2,923.50 USD")
+            await expect(balance).to_have_text("2,974.50 USD")
 
             await page.get_by_role("button", name="Go back in time").click()
             await page.get_by_label("Position", exact=True).and_(page.locator("[type=text]")).fill(str(first))
@@ -81,7 +83,7 @@ async def test_a_moment_is_chosen_by_position_by_time_and_step_by_step(tmp_path:
             await expect(balance).to_have_text("1,000.00 USD")
 
             await page.get_by_role("button", name="Back to live").click()
-            await expect(balance).to_have_text("2,923.50 USD")
+            await expect(balance).to_have_text("2,974.50 USD")
             assert page.url.endswith("#/account/alice")
 
             await page.get_by_role("button", name="Go back in time").click()
@@ -90,7 +92,7 @@ async def test_a_moment_is_chosen_by_position_by_time_and_step_by_step(tmp_path:
             await expect(page.get_by_role("heading", name="No such account")).to_be_visible()
             await page.get_by_role("slider").focus()
             await page.keyboard.press("End")
-            await expect(balance).to_have_text("2,923.50 USD")
+            await expect(balance).to_have_text("2,974.50 USD")
 
             await page.get_by_label("Time, UTC").fill("2001-01-01T00:00:00.000")
             await page.get_by_role("button", name="Show this moment").click()

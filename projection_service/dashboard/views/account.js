@@ -28,10 +28,22 @@ export function account(ledger, accountId = "") {
       asset = told.asset;
       parts.hidden = false;
       document.title = `${told.name || told.id} · Counting House`;
-      const figure = (name, value, of) => h("div", {}, h("dt", {}, name), h("dd", {}, amount(value, asset, { href: why(of), withCode: of === "balance" })));
+      const figure = (name, value, of) =>
+        h(
+          "div",
+          {},
+          h("dt", {}, name),
+          h("dd", {}, amount(value, asset, { href: why(of), withCode: of === "balance" })),
+        );
       body.replaceChildren(
         h("div", { class: "heading" }, h("h1", {}, said(told.name || "(no name)")), status(told.status)),
-        h("p", { class: "quiet" }, h("span", { class: "id" }, told.id), ` · ${told.asset} · version ${count(told.version)} · last change `, time(told.last_updated)),
+        h(
+          "p",
+          { class: "quiet" },
+          h("span", { class: "id" }, told.id),
+          ` · ${told.asset} · version ${count(told.version)} · last change `,
+          time(told.last_updated),
+        ),
         h(
           "dl",
           { class: "amounts" },
@@ -48,7 +60,12 @@ export function account(ledger, accountId = "") {
         h("h1", {}, "No such account"),
         h("p", {}, sentence(message)),
         ledger.at === null
-          ? h("p", { class: "quiet" }, "When it is opened, it comes here. ", h("a", { href: ledger.link(["accounts"]) }, "All accounts"))
+          ? h(
+              "p",
+              { class: "quiet" },
+              "When it is opened, it comes here. ",
+              h("a", { href: ledger.link(["accounts"]) }, "All accounts"),
+            )
           : h("p", {}, h("a", { href: ledger.linkAt(["account", accountId], null) }, "See it as it is now")),
       );
     },
@@ -57,7 +74,8 @@ export function account(ledger, accountId = "") {
     every: CHART_MILLISECONDS,
     load: (signal) => ledger.get(`${path}/balances`, period(ledger.route), signal),
     draw: (told, body) => {
-      if (!told.points.length) return body.replaceChildren(h("p", { class: "quiet" }, "Nothing has happened in this time."));
+      if (!told.points.length)
+        return body.replaceChildren(h("p", { class: "quiet" }, "Nothing has happened in this time."));
       if (chart.element.parentElement !== body) body.replaceChildren(chart.element);
       chart.draw(told.points, told.asset);
     },
@@ -72,7 +90,9 @@ export function account(ledger, accountId = "") {
     draw: (told, body) => {
       if (!told.holds.length) return body.replaceChildren(h("p", { class: "quiet" }, "Nothing is held."));
       if (list.element.parentElement !== body) {
-        body.replaceChildren(h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "All open holds" }, list.element));
+        body.replaceChildren(
+          h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "All open holds" }, list.element),
+        );
       }
       reconcile(list.body, told.holds, {
         key: (hold) => hold.hold_id,
@@ -81,7 +101,16 @@ export function account(ledger, accountId = "") {
           h(
             "tr",
             {},
-            h("td", {}, h("div", { class: "story" }, said(hold.hold_id, "id"), hold.description && said(hold.description, "detail said"))),
+            h(
+              "td",
+              {},
+              h(
+                "div",
+                { class: "story" },
+                said(hold.hold_id, "id"),
+                hold.description && said(hold.description, "detail said"),
+              ),
+            ),
             h("td", { class: "wide" }, hold.expires_at ? time(hold.expires_at) : "never"),
             h("td", { class: "number" }, amount(hold.amount, told.asset, { href: why("hold", hold.hold_id) })),
           ),

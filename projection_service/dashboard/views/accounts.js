@@ -10,7 +10,12 @@ const EMPTY_PAGES_MAX = 20;
 const REFRESH_MILLISECONDS = 1_000;
 const TYPING_MILLISECONDS = 250;
 const STATUSES = ["open", "frozen", "closed"];
-const SORTS = [["name", "Name"], ["id", "Id"], ["balance", "Balance"], ["last_updated", "Last change"]];
+const SORTS = [
+  ["name", "Name"],
+  ["id", "Id"],
+  ["balance", "Balance"],
+  ["last_updated", "Last change"],
+];
 const SORTS_OF_THE_PAST = ["name", "id"];
 
 export function accounts(ledger) {
@@ -42,17 +47,30 @@ export function accounts(ledger) {
     autocomplete: "off",
     oninput: () => {
       clearTimeout(typing);
-      typing = setTimeout(() => ledger.go({ prefix: prefix.value }), TYPING_MILLISECONDS);
+      typing = setTimeout(() => ledger.narrow({ prefix: prefix.value }), TYPING_MILLISECONDS);
     },
   });
   const select = (id, options) =>
-    h("select", { id, onchange: (changed) => ledger.go({ [id]: changed.target.value }) }, options.map(([value, words]) => h("option", { value }, words)));
+    h(
+      "select",
+      { id, onchange: (changed) => ledger.narrow({ [id]: changed.target.value }) },
+      options.map(([value, words]) => h("option", { value }, words)),
+    );
   const asset = select("asset", [["", "All assets"]]);
   const state = select("status", [["", "Any status"], ...STATUSES.map((name) => [name, name])]);
   const sort = select("sort", SORTS);
-  const order = select("order", [["asc", "Ascending"], ["desc", "Descending"]]);
+  const order = select("order", [
+    ["asc", "Ascending"],
+    ["desc", "Descending"],
+  ]);
   const field = (label, input) => h("div", { class: "field" }, h("label", { for: input.id }, label), input);
-  const direct = h("input", { type: "text", id: "account-id", placeholder: "Id", autocomplete: "off", spellcheck: "false" });
+  const direct = h("input", {
+    type: "text",
+    id: "account-id",
+    placeholder: "Id",
+    autocomplete: "off",
+    spellcheck: "false",
+  });
 
   const panel = new Panel(null, {
     every: REFRESH_MILLISECONDS,
@@ -60,7 +78,11 @@ export function accounts(ledger) {
       let page = { accounts: [], next: cursors.at(-1) };
       // A page may be empty though there are more: the service looks at so many accounts at a time.
       for (let pages = 0; !page.accounts.length && (pages === 0 || page.next) && pages < EMPTY_PAGES_MAX; pages++) {
-        page = await ledger.get("accounts", { ...ledger.route.parameters, limit: PAGE_ACCOUNTS, cursor: page.next }, signal);
+        page = await ledger.get(
+          "accounts",
+          { ...ledger.route.parameters, limit: PAGE_ACCOUNTS, cursor: page.next },
+          signal,
+        );
       }
       return page;
     },
@@ -71,7 +93,11 @@ export function accounts(ledger) {
       place.textContent = `Page ${cursors.length}`;
       pager.hidden = back.disabled && on.disabled;
       if (!page.accounts.length) {
-        const words = next ? "None so far: there are more to look through." : isFiltered() ? "No account is like that." : "There are no accounts yet.";
+        const words = next
+          ? "None so far: there are more to look through."
+          : isFiltered()
+            ? "No account is like that."
+            : "There are no accounts yet.";
         return body.replaceChildren(h("p", { class: "quiet" }, words), pager);
       }
       if (list.element.parentElement !== body) body.replaceChildren(list.element, pager);
@@ -90,7 +116,17 @@ export function accounts(ledger) {
     return h(
       "tr",
       {},
-      h("td", {}, h("div", { class: "story" }, said(account.name || "(no name)", "name said"), accountLink(ledger, account.id), account.status !== "open" && h("span", { class: "narrow" }, status(account.status)))),
+      h(
+        "td",
+        {},
+        h(
+          "div",
+          { class: "story" },
+          said(account.name || "(no name)", "name said"),
+          accountLink(ledger, account.id),
+          account.status !== "open" && h("span", { class: "narrow" }, status(account.status)),
+        ),
+      ),
       h("td", { class: "wide" }, status(account.status)),
       h("td", { class: "number" }, amount(account.balance, account.asset, { ...why("balance"), withCode: true })),
       h("td", { class: "number wide" }, amount(account.held, account.asset, why("held"))),
@@ -102,13 +138,14 @@ export function accounts(ledger) {
   async function offerAssets() {
     try {
       const reserves = await ledger.get("reserves", { limit: 1000 });
-      const names = reserves.map((reserve) => reserve.asset);
-      asset.replaceChildren(h("option", { value: "" }, "All assets"), ...names.map((name) => h("option", { value: name }, name)));
-      asset.value = ledger.route.parameters.asset ?? "";
+      const offered = new Set([...asset.options].map((option) => option.value));
+      const others = reserves.map((reserve) => reserve.asset).filter((name) => !offered.has(name));
+      asset.append(...others.map((name) => h("option", { value: name }, name)));
     } catch {
       // The list below says what is wrong.
     }
   }
+  offerAssets();
 
   return {
     title: "Accounts",
@@ -117,11 +154,24 @@ export function accounts(ledger) {
       h(
         "div",
         { class: "filters" },
-        h("form", { role: "search", class: "fields", onsubmit: (submitted) => submitted.preventDefault() },
-          field("Name", prefix), field("Asset", asset), field("Status", state), field("Sort by", sort), field("Order", order)),
         h(
           "form",
-          { class: "fields", onsubmit: (submitted) => { submitted.preventDefault(); if (direct.value.trim()) location.hash = ledger.link(["account", direct.value.trim()]); } },
+          { role: "search", class: "fields", onsubmit: (submitted) => submitted.preventDefault() },
+          field("Name", prefix),
+          field("Asset", asset),
+          field("Status", state),
+          field("Sort by", sort),
+          field("Order", order),
+        ),
+        h(
+          "form",
+          {
+            class: "fields",
+            onsubmit: (submitted) => {
+              submitted.preventDefault();
+              if (direct.value.trim()) location.hash = ledger.link(["account", direct.value.trim()]);
+            },
+          },
           field("Go to an account", h("div", { class: "joined" }, direct, h("button", { type: "submit" }, "Go"))),
         ),
       ),
@@ -134,11 +184,17 @@ export function accounts(ledger) {
       sort.value = asked.sort ?? "name";
       order.value = asked.order ?? "asc";
       for (const option of sort.options) {
-        // Balances of different assets cannot be compared, and the past is kept in these orders only.
-        option.disabled = (option.value === "balance" && !asked.asset) || (ledger.at !== null && !SORTS_OF_THE_PAST.includes(option.value));
+        // Balances of different assets cannot be compared, and the past is kept in some orders only.
+        option.disabled =
+          (option.value === "balance" && !asked.asset) ||
+          (ledger.at !== null && !SORTS_OF_THE_PAST.includes(option.value));
       }
+      if (sort.selectedOptions[0]?.disabled) return ledger.narrow({ sort: "", order: "" });
+      if (asked.asset && ![...asset.options].some((option) => option.value === asked.asset)) {
+        asset.append(h("option", { value: asked.asset }, asked.asset));
+      }
+      asset.value = asked.asset ?? "";
       cursors = [null];
-      offerAssets();
       panel.renew();
     },
     events: () => ledger.at === null && panel.refresh(),

@@ -6,7 +6,12 @@ import { accountLink, amount, status } from "../figures.js";
 import { Panel } from "../panel.js";
 import { change, count, isRejection, sentence, time } from "../words.js";
 
-const AMOUNTS = [["balance", "Balance"], ["held", "Held"], ["available", "Available"], ["overdraft_limit", "Overdraft limit"]];
+const AMOUNTS = [
+  ["balance", "Balance"],
+  ["held", "Held"],
+  ["available", "Available"],
+  ["overdraft_limit", "Overdraft limit"],
+];
 
 export function event(ledger, written = "") {
   const position = /^\d{1,19}$/.test(written) ? BigInt(written) : null;
@@ -22,19 +27,37 @@ export function event(ledger, written = "") {
       body.replaceChildren(
         h("h1", {}, "No such event"),
         h("p", {}, sentence(message)),
-        h("p", { class: "quiet" }, position === null ? "A position is a whole number." : "When it has happened, it comes here."),
+        h(
+          "p",
+          { class: "quiet" },
+          position === null ? "A position is a whole number." : "When it has happened, it comes here.",
+        ),
       ),
   });
   let isThere = false;
 
   function drawn({ event: one, chain, accounts }) {
     const asset = accounts.map(({ before, after }) => (after ?? before)?.asset).find(Boolean) ?? "USD/2";
-    const { amount: moved, limit, description, reason, metadata, hold_id: holdId, released, expires_at: expires, name } = one.data;
+    const {
+      amount: moved,
+      limit,
+      description,
+      reason,
+      metadata,
+      hold_id: holdId,
+      released,
+      expires_at: expires,
+      name,
+    } = one.data;
     const rejected = isRejection(one.type);
     const facts = [
       ["Time", time(one.time)],
       ["Account", accountLink(ledger, one.subject), `version ${count(one.accountversion)}`],
-      (one.counterpart ?? one.data.to) && ["Counterpart", accountLink(ledger, one.counterpart ?? one.data.to), one.counterpartversion && `version ${count(one.counterpartversion)}`],
+      (one.counterpart ?? one.data.to) && [
+        "Counterpart",
+        accountLink(ledger, one.counterpart ?? one.data.to),
+        one.counterpartversion && `version ${count(one.counterpartversion)}`,
+      ],
       moved !== undefined && ["Amount", amount(moved, asset, { withCode: true })],
       released !== undefined && ["Released", amount(released, asset, { withCode: true })],
       limit !== undefined && ["Limit", amount(limit, asset, { withCode: true })],
@@ -52,16 +75,37 @@ export function event(ledger, written = "") {
       h(
         "div",
         { class: "heading" },
-        h("h1", {}, h("span", { class: rejected ? "rejected" : "" }, sentence(one.type)), h("span", { class: "quiet" }, ` at position ${count(position)}`)),
+        h(
+          "h1",
+          {},
+          h("span", { class: rejected ? "rejected" : "" }, sentence(one.type)),
+          h("span", { class: "quiet" }, ` at position ${count(position)}`),
+        ),
         h(
           "nav",
           { class: "neighbours", "aria-label": "Events beside this one" },
-          position > 1n && h("a", { href: ledger.link(["event", String(position - 1n)]), rel: "prev" }, `‹ ${count(position - 1n)}`),
+          position > 1n &&
+            h("a", { href: ledger.link(["event", String(position - 1n)]), rel: "prev" }, `‹ ${count(position - 1n)}`),
           h("a", { href: ledger.link(["event", String(position + 1n)]), rel: "next" }, `${count(position + 1n)} ›`),
         ),
       ),
       rejected && h("p", {}, "The command was refused, and recorded. No balance has changed."),
-      h("dl", { class: "facts" }, facts.filter(Boolean).map(([term, ...told]) => h("div", {}, h("dt", {}, term), h("dd", {}, told.filter(Boolean).flatMap((one, at) => (at ? [h("span", { class: "quiet" }, " · ", one)] : [one])))))),
+      h(
+        "dl",
+        { class: "facts" },
+        facts.filter(Boolean).map(([term, ...told]) =>
+          h(
+            "div",
+            {},
+            h("dt", {}, term),
+            h(
+              "dd",
+              {},
+              told.filter(Boolean).flatMap((one, at) => (at ? [h("span", { class: "quiet" }, " · ", one)] : [one])),
+            ),
+          ),
+        ),
+      ),
       h("div", { class: "effects" }, accounts.map(effect)),
       h("details", {}, h("summary", {}, "The event as it was recorded"), h("pre", { tabindex: 0 }, stringify(one, 2))),
     ].filter(Boolean);
@@ -95,7 +139,14 @@ export function event(ledger, written = "") {
     return h(
       "section",
       { class: "effect" },
-      h("h2", {}, said((after ?? before)?.name || accountId), " ", accountLink(ledger, accountId), asset && h("span", { class: "quiet" }, ` ${asset}`)),
+      h(
+        "h2",
+        {},
+        said((after ?? before)?.name || accountId),
+        " ",
+        accountLink(ledger, accountId),
+        asset && h("span", { class: "quiet" }, ` ${asset}`),
+      ),
       asset
         ? h(
             "table",

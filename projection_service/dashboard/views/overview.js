@@ -24,7 +24,14 @@ export function overview(ledger) {
     load: (signal) => ledger.get("reserves", { limit: ASSETS_MAX }, signal),
     draw: (answer, body) => {
       assets = answer;
-      if (!body.firstChild) body.append(h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Reserves of all assets" }, list.element));
+      if (!body.firstChild)
+        body.append(
+          h(
+            "div",
+            { class: "scroll", tabindex: 0, role: "region", "aria-label": "Reserves of all assets" },
+            list.element,
+          ),
+        );
       reconcile(list.body, assets, {
         key: (reserve) => reserve.asset,
         signature: (reserve) => [reserve.amount, reserve.last_updated, reserve.asset === asset(), ledger.at].join(),
@@ -48,15 +55,28 @@ export function overview(ledger) {
   });
 
   /** The one that was asked for, or the first that has something. */
-  const asset = () => ledger.route.parameters.asset ?? (assets.find((reserve) => reserve.amount !== 0n) ?? assets[0])?.asset;
+  const asset = () =>
+    ledger.route.parameters.asset ?? (assets.find((reserve) => reserve.amount !== 0n) ?? assets[0])?.asset;
 
   function row(reserve) {
     const isChosen = reserve.asset === asset();
     return h(
       "tr",
       { class: isChosen && "chosen" },
-      h("td", {}, h("a", { href: ledger.link([], { asset: reserve.asset }), "aria-current": isChosen && "true" }, said(reserve.asset, ""))),
-      h("td", { class: "number" }, amount(reserve.amount, reserve.asset, { href: ledger.link(["why", "reserve", reserve.asset]) })),
+      h(
+        "td",
+        {},
+        h(
+          "a",
+          { href: ledger.link([], { asset: reserve.asset }), "aria-current": isChosen && "true" },
+          said(reserve.asset, ""),
+        ),
+      ),
+      h(
+        "td",
+        { class: "number" },
+        amount(reserve.amount, reserve.asset, { href: ledger.link(["why", "reserve", reserve.asset]) }),
+      ),
       h("td", { class: "wide" }, reserve.last_updated ? time(reserve.last_updated) : "never"),
     );
   }

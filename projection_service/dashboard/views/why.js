@@ -22,7 +22,11 @@ export function why(ledger, what, name = "", of = "balance", holdId = undefined)
     draw: (position, body) => {
       // In its place: who goes back from there comes to the figure.
       if (position) location.replace(ledger.link(["event", String(position)]));
-      else body.replaceChildren(h("h1", {}, "Nothing has changed it"), h("p", {}, "The figure is as it was at the beginning: no event has made it another one."));
+      else
+        body.replaceChildren(
+          h("h1", {}, "Nothing has changed it"),
+          h("p", {}, "The figure is as it was at the beginning: no event has made it another one."),
+        );
     },
   });
 
