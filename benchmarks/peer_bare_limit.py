@@ -20,8 +20,8 @@ import msgspec
 import uuid_utils
 
 from benchmarks.servers import ACCOUNTS, BATCH
-from command_service.account import Deposit
 from command_service.http.commands import Batch
+from command_service.ledger.commands import Deposit
 from shared.events import AmountDeposited, CloudEvent, encode_event
 from shared.platform.sqlite import SqliteConnection
 

@@ -10,6 +10,7 @@ HOT_ACCOUNTS, SPREAD_ACCOUNTS = 8, 100_000
 FUNDS = 10**9
 """Of each account, in cents: a transfer takes one."""
 ONE, BATCH = "transfer.lua", "batch_of_transfers.lua"
+OPEN_HOLDS = 100_000
 
 
 def transfers(bench: Bench) -> Iterator[Row]:
@@ -44,6 +45,22 @@ def transfers(bench: Bench) -> Iterator[Row]:
     )
     hot_or_spread = f"{HOT_ACCOUNTS} hot accounts / {SPREAD_ACCOUNTS:,} spread ones"
     yield Row([Figure(f"{what}: {hot_or_spread}", "requests/s", 0.9) for what in ("deposits", "transfers")], hot)
+
+    def beside_holds(stack: ExitStack) -> Sequence[Measures]:
+        """One account with many open holds, and one with none."""
+        many, none = (funded(stack, 1, DATA_DIR=bench.data_dir()) for _ in range(2))
+        for _ in range(OPEN_HOLDS // 10_000):
+            many.post("/commands", [{"type": "hold", "account_id": "account-0", "amount": 1}] * 10_000)
+        return [(batches(many, 1, load), batches(none, 1, load)) for load in ("batch_of_holds.lua", "batch.lua")]
+
+    open_holds = f"{OPEN_HOLDS:,} open holds / none"
+    yield Row(
+        [
+            Figure(f"batches of 1000 holds and releases: an account with {open_holds}", "commands/s", 0.9),
+            Figure(f"batches of 1000 deposits: an account with {open_holds}", "commands/s", 0.9),
+        ],
+        beside_holds,
+    )
     yield Row(
         [
             Figure("transfers, PostgreSQL, 32 connections / pgbench as in TPC-B, 32 clients", "requests/s", 1),

@@ -8,8 +8,8 @@ import structlog
 import uuid_utils
 from prometheus_client import CollectorRegistry, Gauge
 
-from command_service.account import ExpireHold
 from command_service.event_log import BEFORE_ALL, EventLog
+from command_service.ledger.commands import ExpireHold
 from command_service.ledger_writer import LedgerWriter, WriteRequest
 from shared.errors import CorruptStore
 from shared.events import written

@@ -17,10 +17,11 @@ from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, Gauge, Histogram
 from prometheus_client import Counter as CounterMetric
 
-from command_service.account import Command, ExpireHold, Hold, PlaceHold, decide, evolve, hold_after
-from command_service.atomic import rejected_together
 from command_service.event_log import Answer, EventLog
-from command_service.states import NO_STREAM, HoldKey, State, Stream, encode_account, hold_key_of, stream_of
+from command_service.ledger.account import Hold, decide, evolve, hold_after
+from command_service.ledger.atomic import rejected_together
+from command_service.ledger.commands import Command, ExpireHold, PlaceHold
+from command_service.ledger.states import NO_STREAM, HoldKey, State, Stream, encode_account, hold_key_of, stream_of
 from shared.errors import CorruptStore, IdempotencyKeyReused, LedgerError, NotReady, Overloaded
 from shared.events import (
     AccountCreated,
@@ -237,9 +238,13 @@ class LedgerWriter:
     async def _append(self, batch: list[Waiting]) -> None:
         commands = [command for request, _ in batch for command in request.commands]
         account_ids = set(filter(None, map(attrgetter("account_id"), commands)))
-        account_ids.update(filter(None, map(attrgetter("to"), commands)))
+        holds: set[HoldKey] = set()
+        kinds: set[type[Command | ExpireHold]] = set(map(type, commands))
+        if any(kind.to is not None for kind in kinds):
+            account_ids.update(filter(None, map(attrgetter("to"), commands)))
+        if any(kind.names_hold for kind in kinds):
+            holds = {hold_key_of(command) for command in commands if command.hold_id is not None}
         keys = {request.idempotency_key for request, _ in batch if request.idempotency_key is not None}
-        holds = {hold_key_of(command) for command in commands if command.hold_id is not None}
         async with self._event_log.append(account_ids, keys, holds) as append:
             # Never before the last one: "as of" a time is then a position. The clock may have gone back.
             time = max(self._timestamp(), append.time)

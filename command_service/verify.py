@@ -3,11 +3,12 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from command_service.account import ExpireHold, Hold, command_of, decide, hold_after
-from command_service.atomic import rejected_together
 from command_service.event_log import EventLog
 from command_service.event_log.runs import Run
-from command_service.states import NO_STATE, HoldKey, State, Stream, hold_key_of, states_after, stream_of
+from command_service.ledger.account import Hold, decide, hold_after
+from command_service.ledger.atomic import rejected_together
+from command_service.ledger.commands import ExpireHold, command_of
+from command_service.ledger.states import NO_STATE, HoldKey, State, Stream, hold_key_of, states_after, stream_of
 from shared.chain import START, ChainAt, extend
 from shared.errors import CorruptStore
 from shared.events import (

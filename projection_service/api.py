@@ -3,7 +3,8 @@
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response, params
+from fastapi.dependencies.utils import get_flat_params
 from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
 
@@ -12,18 +13,17 @@ from projection_service.live import Tail, add_stream
 from projection_service.pipeline import Pipeline, add_pipeline
 from projection_service.projection import Projection
 from projection_service.subscription import Subscription
-from projection_service.view import POSITION, Asked, MinPosition, Reach, View, WaitSeconds, check_position
+from projection_service.view import ASKED, POSITION, Asked, MinPosition, Past, Reach, View, WaitSeconds, check_position
 from projection_service.view_store import ViewStore
 from projection_service.views import history
-from shared.errors import NotFound
+from shared.errors import InvalidRequest, NotFound
 from shared.events import Position
 from shared.platform.docs import install_docs
 from shared.platform.problems import install_problem_handlers, problem_responses
 from shared.platform.telemetry import install_operator_routes
 from shared.platform.watermark import Peer, Watermark
 
-ASKED = "min_position"
-"""In a request's scope, once it has been read."""
+OF_THE_PAST = ("at_position", "as_of")
 
 
 def reacher(watermark: Watermark) -> Reach:
@@ -35,12 +35,19 @@ def reacher(watermark: Watermark) -> Reach:
 
 
 class _QueryRoute(APIRoute):
-    """Answers nothing from before the position that was asked for."""
+    """Answers nothing from before the position that was asked for, and never the present for the past."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
+        taken = get_flat_params(self.dependant)
+        known = {one.alias for one in taken if isinstance(one.field_info, params.Query)}
 
         async def checked(request: Request) -> Response:
+            said = [name for name, _ in request.query_params.multi_items()]
+            wrong = [(name, "was sent twice; send it once") for name in sorted(known) if said.count(name) > 1]
+            wrong += [(name, "this query has no past") for name in OF_THE_PAST if name in said and name not in known]
+            if wrong:
+                raise InvalidRequest(wrong)
             try:
                 response = await handle(request)
             except NotFound as error:
@@ -58,6 +65,7 @@ def create_api(
     views: Mapping[str, View],
     projection: Projection,
     reach: Reach,
+    past: Past,
     streams: Watermark,
     tail: Tail,
     subscription: Subscription,
@@ -86,7 +94,7 @@ def create_api(
             dependencies=[*kept, Depends(wait_for)],
             responses=problem_responses(404, 422, 503),
         )
-        view.add_queries(queries, store)
+        view.add_queries(queries, store, past)
         if view is history.VIEW:
             add_stream(queries, store, streams, tail)
         app.include_router(queries)

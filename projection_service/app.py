@@ -10,7 +10,7 @@ from projection_service.live import STREAMS_MAX, Tail, pass_on
 from projection_service.pipeline import Pipeline
 from projection_service.projection import Projection
 from projection_service.subscription import Subscription
-from projection_service.view import View
+from projection_service.view import View, no_past
 from projection_service.view_store import ViewStore
 from projection_service.view_store.postgres import PostgresViewStore
 from projection_service.view_store.sqlite import SqliteViewStore
@@ -114,7 +114,8 @@ async def run(settings: ProjectionSettings) -> None:
             pipeline = Pipeline(projection, subscription)
             reach = reacher(projection.watermark)
             streams = Watermark(projection.position, STREAMS_MAX)
-            app = create_api(store, VIEWS, projection, reach, streams, tail, subscription, pipeline, registry)
+            past = next((view.past(store, reach) for view in views if view.past), no_past(reach, ",".join(names)))
+            app = create_api(store, VIEWS, projection, reach, past, streams, tail, subscription, pipeline, registry)
             # Others move these views on, or put a backup in their place: with SQLite, too, while the file stays.
             background = [
                 subscription.run(),
@@ -124,7 +125,9 @@ async def run(settings: ProjectionSettings) -> None:
             ]
             if isinstance(store, SqliteViewStore):
                 background.append(store.files.watch())
-            endpoints = {path: endpoint for view in views for path, endpoint in view.endpoints(store, reach).items()}
+            endpoints = {
+                path: endpoint for view in views for path, endpoint in view.endpoints(store, reach, past).items()
+            }
             gate = Gate(app, endpoints, settings.hosts(str(settings.ledger_url)))
             await serve(gate, listener, settings, registry, background, on_stop=projection.watermark.close)
     finally:

@@ -1,14 +1,14 @@
 """What a view is, and how its queries answer. Each is a room of its own under `views/`."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Annotated, NamedTuple, TypeVar, cast
+from typing import Annotated, NamedTuple, Protocol, TypeVar, cast
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel
 
 from projection_service.view_store import Change, ReadRows, ViewStore
-from shared.errors import ProjectionBehind
-from shared.events import INT64_MAX, Position, RecordedEvent
+from shared.errors import NotFound, ProjectionBehind
+from shared.events import INT64_MAX, TIME_CHARS_MAX, TIME_RULE, AccountId, Asset, Position, RecordedEvent
 from shared.platform.gate import Endpoint
 from shared.platform.watermark import Peer
 
@@ -17,6 +17,8 @@ S = TypeVar("S")
 WAIT_SECONDS_MAX = 60
 POSITION = "Ledger-Position"
 """The header of an answer that tells at which position it holds."""
+ASKED = "min_position"
+"""In a request's scope, once it has been read: no answer is of a position before."""
 
 MinPosition = Annotated[
     int,
@@ -30,6 +32,23 @@ MinPosition = Annotated[
 WaitSeconds = Annotated[
     float, Query(ge=0, le=WAIT_SECONDS_MAX, description="Seconds to wait for min_position at most.")
 ]
+AtPosition = Annotated[
+    int | None,
+    Query(
+        ge=0,
+        le=INT64_MAX,
+        description="As it was after the event at this position, which is waited for as for `min_position`.",
+    ),
+]
+AsOf = Annotated[
+    str | None,
+    Query(
+        max_length=TIME_CHARS_MAX,
+        description="As it was at this time, after the last event that the view has of then or before: "
+        f"{TIME_RULE}, and not in the future.",
+        json_schema_extra={"format": "date-time"},
+    ),
+]
 
 
 class Asked(BaseModel):
@@ -37,6 +56,13 @@ class Asked(BaseModel):
 
     min_position: MinPosition = 0
     wait: WaitSeconds = 5
+
+
+class AskedPast(Asked):
+    """What those queries take, too, that can say how it was."""
+
+    at_position: AtPosition = None
+    as_of: AsOf = None
 
 
 Reach = Callable[[Asked, Peer], Awaitable[None]]
@@ -52,7 +78,56 @@ def check_position(position: int, min_position: int) -> None:
         raise ProjectionBehind(f"the view is at position {position}, not yet at {min_position}.", position)
 
 
-def no_endpoints(store: ViewStore, reach: Reach) -> Mapping[str, Endpoint]:
+class Then(Protocol):
+    """How it was after the event at `position`, and stays for ever. All raise `ProjectionBehind`."""
+
+    position: Position
+
+    async def account(self, account_id: AccountId) -> Mapping[str, object] | None:
+        """As its query told it; None when there was none."""
+
+    async def reserve(self, asset: Asset) -> Mapping[str, object]: ...
+
+    async def reserves(self, after: str, assets_max: int) -> Sequence[Mapping[str, object]]:
+        """Those of the assets after `after`, in their order."""
+
+
+Past = Callable[[AskedPast, Peer], Awaitable[Then | None]]
+"""Waits until the views are where a query wants them; how it was then, or None when it asks for the present.
+
+Raises `ProjectionBehind`, `InvalidRequest`, and `NotFound` when the past is not kept.
+"""
+
+
+def no_past(reach: Reach, views: str) -> Past:
+    """That of a projection of `views` alone."""
+
+    async def past(asked: AskedPast, peer: Peer) -> None:
+        if asked.at_position is not None or asked.as_of is not None:
+            raise NotFound(f"this projection keeps no past: its PROJECTION_VIEWS is {views}, without history.")
+        await reach(asked, peer)
+
+    return past
+
+
+def then_of(past: Past) -> Callable[..., Awaitable[Then | None]]:
+    """What a query depends on that can say how it was."""
+
+    async def then(
+        request: Request, at_position: AtPosition = None, as_of: AsOf = None, wait: WaitSeconds = 5
+    ) -> Then | None:
+        min_position = request.scope[ASKED]
+        asked = AskedPast(min_position=min_position, wait=wait, at_position=at_position, as_of=as_of)
+        found = await past(asked, Peer.of(request.scope))
+        if found is not None:
+            # What was to be reached has been: the answer's own position may be one before.
+            request.scope[ASKED] = min(found.position, min_position)
+        return found
+
+    return then
+
+
+def no_endpoints(store: ViewStore, reach: Reach, past: Past) -> Mapping[str, Endpoint]:
     """Most queries are not asked often enough to need an endpoint before FastAPI's."""
     return {}
 
@@ -83,10 +158,12 @@ class View(NamedTuple):
     """Its folder's, and its name in PROJECTION_VIEWS."""
     changes: Callable[[Run], Awaitable[list[Change]]]
     """What a run of events changes in its tables. Raises `ImpossibleEvents` at what no ledger could have recorded."""
-    add_queries: Callable[[APIRouter, ViewStore], None]
+    add_queries: Callable[[APIRouter, ViewStore, Past], None]
     """Registers its queries. They take `min_position` and `wait` without doing anything for it."""
-    endpoints: Callable[[ViewStore, Reach], Mapping[str, Endpoint]] = no_endpoints
+    endpoints: Callable[[ViewStore, Reach, Past], Mapping[str, Endpoint]] = no_endpoints
     """Those of its queries that are asked most, for the gate: there they wait, and may be answered, at less cost."""
+    past: Callable[[ViewStore, Reach], Past] | None = None
+    """Of the one that keeps it."""
     needs: Sequence[str] = ()
     """The views without which it is not kept: it uses their tables, their folds, and what they share of a run."""
 

@@ -28,8 +28,9 @@ ACCOUNT_ID_PATTERN = (
     r"^([A-Za-z0-9_:-][A-Za-z0-9._:-]{0,63}|\.[A-Za-z0-9_:-][A-Za-z0-9._:-]{0,62}|\.\.[A-Za-z0-9._:-]{1,62})$"
 )
 ACCOUNT_ID_RULE = "1 to 64 characters of A-Z a-z 0-9 . _ : -, but not . or .. alone"
-ASSET_PATTERN = r"^[A-Z][A-Z0-9]{0,15}/[0-9]{1,2}$"
-ASSET_RULE = "a code and its decimal places, as in EUR/2: A-Z, then up to 15 of A-Z 0-9, a slash, and one or two digits"
+ASSET_PATTERN = r"^[A-Z][A-Z0-9]{0,15}/(0|[1-9][0-9]?)$"
+ASSET_RULE = "a code and its decimal places, as in EUR/2: A-Z, then up to 15 of A-Z 0-9, a slash, and 0 to 99"
+TIME_RULE = "a date and time as in RFC 3339, with its offset, in the years 1 to 9999 of UTC"
 USD = "USD/2"
 """The asset of whatever names none: it is left out where it is written."""
 HAS_NUL = "a text has the character U+0000"
@@ -383,6 +384,17 @@ def written(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
+_Moment = Annotated[datetime, Meta(tz=True)]
+
+
+def as_written(time: str) -> str:
+    """A time of RFC 3339 with its offset as `written` has it, to the nearest microsecond. Raises ValueError."""
+    try:
+        return written(msgspec.convert(time, _Moment))
+    except OverflowError as error:
+        raise ValueError("it is in no year from 1 to 9999 of UTC") from error
+
+
 EVENT_TYPES: dict[str, type[Event]] = {event.type: event for event in get_args(Event)}
 
 
@@ -515,14 +527,10 @@ def batch_decoder(upcasts: Mapping[str, EarlierForm]) -> Callable[[bytes], list[
     return msgspec.json.Decoder(list[reduce(or_, of_today + of_earlier)]).decode  # type: ignore[misc]
 
 
-_encode = msgspec.json.Encoder().encode
+encode_event: Callable[[CloudEvent], bytes] = msgspec.json.Encoder().encode
 _decode_batch = batch_decoder(UPCASTS)
 _decode_envelope = msgspec.json.Decoder(Envelope).decode
 _split_batch = msgspec.json.Decoder(list[Raw]).decode
-
-
-def encode_event(event: CloudEvent) -> bytes:
-    return _encode(event)
 
 
 def join_events(encoded: Sequence[bytes]) -> bytes:

@@ -2,22 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from functools import reduce
 
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
-from command_service.account import (
-    Account,
-    Command,
-    CreateAccount,
-    Deposit,
-    Hold,
-    Transfer,
-    Withdraw,
-    evolve,
-    hold_after,
-)
+from command_service.ledger.account import Account, Hold, evolve, hold_after
+from command_service.ledger.commands import Command, CreateAccount, Deposit, Transfer, Withdraw
 from shared.events import (
     AccountClosed,
     AccountCreated,
@@ -52,6 +44,7 @@ from shared.events import (
     encode_event,
     entries,
     join_events,
+    written,
 )
 from shared.witness import Signer, new_key
 
@@ -166,12 +159,19 @@ def hold_folded(events: Iterable[Event], hold_id: HoldId | None = HOLD) -> Hold 
 
 def at(second: int) -> str:
     """A time, later for a larger `second`."""
-    return f"2026-01-01T00:00:{second:02d}.000000Z"
+    return written(datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=second))
 
 
-def recorded(position: int, event: Event, account_id: AccountId = ALICE, version: int | None = None) -> RecordedEvent:
+def recorded(
+    position: int,
+    event: Event,
+    account_id: AccountId = ALICE,
+    version: int | None = None,
+    counterpart_version: int | None = None,
+) -> RecordedEvent:
     """`event` as a consumer sees it: recorded in second `position`, by default as version `position`."""
-    (event_read,) = decode_events(join_events([logged(position, event, account_id, version)]))
+    event_of = cloud_event(position, event, account_id, version, counterpart_version=counterpart_version)
+    (event_read,) = decode_events(join_events([encode_event(event_of)]))
     return event_read
 
 
@@ -181,6 +181,7 @@ def cloud_event(
     account_id: AccountId = ALICE,
     version: int | None = None,
     traceparent: str | UnsetType = UNSET,
+    counterpart_version: int | None = None,
 ) -> CloudEvent:
     to = event.to if isinstance(event, MoneyTransferred | HoldCaptured) else None
     return CloudEvent(
@@ -188,11 +189,11 @@ def cloud_event(
         source=SOURCE,
         type=event.type,
         subject=account_id,
-        time=at(position % 60),
+        time=at(position),
         sequence=f"{position:020d}",
         accountversion=version or position,
         counterpart=to or UNSET,
-        counterpartversion=position if to else UNSET,
+        counterpartversion=(counterpart_version or position) if to else UNSET,
         commandid=f"command-{position}",
         traceparent=traceparent,
         data=event,
@@ -204,12 +205,10 @@ def log_of(events: Iterable[tuple[AccountId, Event]]) -> list[CloudEvent]:
     versions: Counter[AccountId] = Counter()
     log = []
     for position, (account_id, event) in enumerate(events, 1):
-        versions[account_id] += 1
-        recorded = cloud_event(position, event, account_id, versions[account_id])
-        if isinstance(recorded.counterpart, str):
-            versions[AccountId(recorded.counterpart)] += 1
-            recorded = replace(recorded, counterpartversion=versions[AccountId(recorded.counterpart)])
-        log.append(recorded)
+        first, *second = [account_id, *(other for other, _, _ in entries(account_id, event)[1:])]
+        versions.update([first, *second])
+        to = versions[second[0]] if second else None
+        log.append(cloud_event(position, event, first, versions[first], counterpart_version=to))
     return log
 
 

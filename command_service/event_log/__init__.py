@@ -5,9 +5,9 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from command_service.account import Hold
 from command_service.event_log.runs import Page, Run
-from command_service.states import HoldKey, State
+from command_service.ledger.account import Hold
+from command_service.ledger.states import HoldKey, State
 from shared.chain import ChainAt
 from shared.errors import LedgerError
 from shared.events import AccountId, HoldId, Position, Value

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import asyncpg
 import uuid_utils
 
-from command_service.account import Hold
 from command_service.event_log import (
     CLERK_LEASE_SECONDS,
     LEASE_SECONDS,
@@ -20,7 +19,8 @@ from command_service.event_log import (
     LeaseLost,
 )
 from command_service.event_log.runs import Page, Run, cut, page
-from command_service.states import HoldKey, State
+from command_service.ledger.account import Hold
+from command_service.ledger.states import HoldKey, State
 from shared.chain import START, ChainAt
 from shared.errors import CorruptStore, OutcomeUnknown
 from shared.events import AccountId, HoldId, Position, Version
@@ -90,7 +90,10 @@ WRITE = """
 
 # With the run before them, for its chain alone.
 READ_RUNS = """
-    SELECT position, chain, CASE WHEN position > $1 THEN convert_to(events, 'UTF8') END FROM runs
+    SELECT
+        position, chain, CASE WHEN position > $1 THEN convert_to(events, 'UTF8') END,
+        (SELECT position FROM ledger) AS head
+    FROM runs
     WHERE position >= (SELECT coalesce(max(position), 0) FROM runs WHERE position <= $1) ORDER BY position LIMIT $2
 """
 READ_FIRST_EXPIRY = "SELECT expires_at FROM holds WHERE expires_at IS NOT NULL ORDER BY expires_at LIMIT 1"
@@ -182,13 +185,13 @@ class PostgresEventLog:
     async def read(self, after: Position, events_max: int, bytes_max: int) -> Page:
         runs: list[Run] = []
         async with self._reader.connection() as connection:
-            begin, found = await _read_runs(connection, after, rows_max := RUNS_FIRST)
+            begin, found, head = await _read_runs(connection, after, rows_max := RUNS_FIRST)
             runs += found
             # What is before `after` in the first of them does not count.
             while len(found) >= rows_max - 1 and not _is_enough(runs, events_max + after - begin.position, bytes_max):
-                _, found = await _read_runs(connection, runs[-1].position, rows_max := 2 * rows_max)
+                _, found, head = await _read_runs(connection, runs[-1].position, rows_max := 2 * rows_max)
                 runs += found
-        return page(begin, runs, after, events_max, bytes_max)
+        return Page(*page(begin, runs, after, events_max, bytes_max), head)
 
     async def first_expiry(self) -> str | None:
         async with self._reader.connection() as connection:
@@ -221,7 +224,7 @@ class PostgresEventLog:
 
     async def runs(self, after: Position) -> Sequence[Run]:
         async with self._reader.connection() as connection:
-            _, runs = await _read_runs(connection, after, RUNS_FIRST)
+            _, runs, _ = await _read_runs(connection, after, RUNS_FIRST)
         return runs
 
     async def states_position(self) -> Position:
@@ -344,14 +347,15 @@ async def _prepare(connection: "Connection") -> tuple[str, bytes]:
     return str(source), key
 
 
-async def _read_runs(connection: "Connection", after: Position, rows_max: int) -> tuple[ChainAt, list[Run]]:
-    """The run with the event that follows `after`, those that follow it, and where the first of them begins."""
+async def _read_runs(connection: "Connection", after: Position, rows_max: int) -> tuple[ChainAt, list[Run], Position]:
+    """The run with the event that follows `after` and those that follow it; where the first of them begins, and where
+    the log ends: of one moment."""
     rows = await connection.fetch(READ_RUNS, after, rows_max)
-    begin = START
+    begin, head = START, Position(rows[-1][3]) if rows else START.position
     if rows and rows[0][2] is None:
-        (position, chain, _), *rows = rows
+        (position, chain, *_), *rows = rows
         begin = ChainAt(Position(position), chain)
-    return begin, [Run(Position(position), chain, events.split(b"\n")) for position, chain, events in rows]
+    return begin, [Run(Position(position), chain, events.split(b"\n")) for position, chain, events, _ in rows], head
 
 
 def _columns(keys: Collection[HoldKey]) -> tuple[list[AccountId], list[HoldId]]:
@@ -367,6 +371,5 @@ def _holds(rows: Sequence[asyncpg.Record]) -> list[tuple[HoldKey, Hold]]:
 
 def _is_enough(runs: Sequence[Run], events_max: int, bytes_max: int) -> bool:
     return (
-        sum(len(run.events) for run in runs) > events_max
-        or sum(len(event) for run in runs for event in run.events) > bytes_max
+        sum(len(run.events) for run in runs) > events_max or sum(sum(map(len, run.events)) for run in runs) > bytes_max
     )

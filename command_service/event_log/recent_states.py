@@ -8,7 +8,7 @@ import msgspec
 
 from command_service.event_log.rows import sound
 from command_service.event_log.runs import Run
-from command_service.states import NO_STATE, State, states_after
+from command_service.ledger.states import NO_STATE, State, states_after
 from shared.errors import CorruptStore
 from shared.events import AccountId, Position, UnreadableEvent, decode_events, join_events
 from shared.platform.sqlite import GOOD_COPY

@@ -21,10 +21,14 @@ class Run(Value, frozen=True):
 
 
 class Page(Value, frozen=True):
-    """Encoded events as they follow each other in the log, and where it stands after them."""
+    """Encoded events as they follow each other in the log, and where it stands after them.
+
+    `head` is the position of the last event in the log, when that was read: not before the page itself.
+    """
 
     events: list[bytes]
     end: ChainAt
+    head: Position
 
 
 def cut(head: ChainAt, events: Sequence[bytes]) -> list[Run]:
@@ -50,7 +54,9 @@ def _ends(events: Sequence[bytes]) -> Iterator[int]:
         yield len(events)
 
 
-def page(before: ChainAt, runs: Iterable[Run], after: Position, events_max: int, bytes_max: int) -> Page:
+def page(
+    before: ChainAt, runs: Iterable[Run], after: Position, events_max: int, bytes_max: int
+) -> tuple[list[bytes], ChainAt]:
     """Events from position `after` + 1 on, up to a page's limits, out of `runs`, which follow `before`.
 
     Of those that `bytes_max` cuts short it ends where a run does, if it can: only there the chain is at hand.
@@ -69,7 +75,7 @@ def page(before: ChainAt, runs: Iterable[Run], after: Position, events_max: int,
         events += fresh
         events_max, bytes_max = events_max - len(fresh), bytes_max - sum(map(len, fresh))
         end = ChainAt(run.position, run.chain)
-    return Page(events, end)
+    return events, end
 
 
 def _fitting(events: Sequence[bytes], bytes_max: int, at_least: int) -> Sequence[bytes]:

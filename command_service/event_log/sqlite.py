@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import msgspec
 import uuid_utils
 
-from command_service.account import Hold
 from command_service.event_log import NO_HOLDS, Answer, Append, DueHold, Lease
 from command_service.event_log.recent_states import RecentStates, put
 from command_service.event_log.rows import sound
 from command_service.event_log.runs import Page, Run, cut, page
-from command_service.states import HoldKey, State
+from command_service.ledger.account import Hold
+from command_service.ledger.states import HoldKey, State
 from shared.chain import START, ChainAt
 from shared.errors import CorruptStore, LedgerError, OutcomeUnknown
 from shared.events import AccountId, HoldId, Position, Version
@@ -228,7 +228,7 @@ class SqliteEventLog:
 
     async def read(self, after: Position, events_max: int, bytes_max: int) -> Page:
         if self._tail.has(after + 1):
-            return page(*self._tail, after, events_max, bytes_max)
+            return Page(*page(*self._tail, after, events_max, bytes_max), self._tail.runs[-1].position)
         return await self._reader.run(_read, self._path, after, events_max, bytes_max)
 
     async def published(self) -> Position:
@@ -463,7 +463,8 @@ def _read(connection: sqlite3.Connection, path: Path, after: Position, events_ma
         before = ChainAt(Position(first[0]), first[1])
     elif first:
         rows = chain([first], rows)
-    return page(before, _unpacked_runs(path, rows), after, events_max, bytes_max)
+    found = page(before, _unpacked_runs(path, rows), after, events_max, bytes_max)
+    return Page(*found, _read_ledger(connection, path).position)
 
 
 def _read_runs(connection: sqlite3.Connection, path: Path, after: Position) -> list[Run]:

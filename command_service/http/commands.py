@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 from functools import partial
 from operator import attrgetter
 from typing import Annotated, Any, TypeVar
@@ -12,7 +11,8 @@ import msgspec
 from msgspec import UNSET, Meta, Struct
 from msgspec.structs import replace
 
-from command_service.account import (
+from command_service.http.answers import NewAccount, NewAccountResult, ReceiptResult, Rejection, answer
+from command_service.ledger.commands import (
     Capture,
     Close,
     Command,
@@ -26,10 +26,9 @@ from command_service.account import (
     Unfreeze,
     Withdraw,
 )
-from command_service.http.answers import NewAccount, NewAccountResult, ReceiptResult, Rejection, answer
 from command_service.ledger_writer import LedgerWriter, WriteRequest, fingerprint
 from shared.errors import InvalidRequest
-from shared.events import ACCOUNT_ID_RULE, Asset, is_account_id, written
+from shared.events import ACCOUNT_ID_RULE, TIME_RULE, Asset, as_written, is_account_id
 from shared.platform.gate import Answer, Endpoint, Headers, Request
 
 BODY_BYTES_MAX = 64 * 1024
@@ -53,7 +52,6 @@ PATHS: Mapping[str, type[Command]] = {
 }
 """The account's id follows. `/account` alone takes it in the body, and `/commands` takes a list of all of them."""
 
-Moment = Annotated[datetime, Meta(tz=True)]
 Batch = Annotated[list[Command], Meta(max_length=BATCH_COMMANDS_MAX)]
 
 ESCAPED_NUL = b"\\u0000"
@@ -82,9 +80,11 @@ def command_endpoints(writer: LedgerWriter, query_url: str, default_asset: Asset
         key, trace = headers.get(b"idempotency-key"), headers.get(b"traceparent")
         if key is not None and not _is_key(key):
             raise InvalidRequest([("Idempotency-Key", "must be 1 to 255 visible ASCII characters, quoted or bare")])
-        return WriteRequest(
+        if CreateAccount in set(map(type, commands)):
             # From here on nothing hangs on the setting, nor does a retry's fingerprint.
-            [_in_asset(command, default_asset) if type(command) is CreateAccount else command for command in commands],
+            commands = [_in_asset(command, default_asset) for command in commands]
+        return WriteRequest(
+            commands,
             key.decode().strip('"') if key else None,
             fingerprint(asked) if key else b"",
             trace.decode() if trace and TRACEPARENT.fullmatch(trace) else UNSET,
@@ -120,8 +120,10 @@ def command_endpoints(writer: LedgerWriter, query_url: str, default_asset: Asset
     }
 
 
-def _in_asset(command: CreateAccount, default_asset: Asset) -> CreateAccount:
-    return command if command.asset else replace(command, asset=default_asset)
+def _in_asset(command: Command, default_asset: Asset) -> Command:
+    if isinstance(command, CreateAccount) and command.asset is None:
+        return replace(command, asset=default_asset)
+    return command
 
 
 def body_of(command: type[Command], with_id: bool = False) -> type[Struct]:
@@ -176,7 +178,11 @@ def _read_batch(body: bytes) -> list[Command]:
 
 def _is_atomic(query: bytes) -> bool:
     """Raises `InvalidRequest`."""
-    asked = [value for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True) if name == "atomic"]
+    said = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    # Who has misspelt it believes that nothing is recorded by halves.
+    if unknown := [(name[:FAULT_CHARS_MAX], "is not known here: atomic is") for name, _ in said if name != "atomic"]:
+        raise InvalidRequest(unknown)
+    asked = [value for _, value in said]
     if asked not in ([], ["true"], ["false"]):
         raise InvalidRequest([("atomic", "must be true or false, and there once")])
     return asked == ["true"]
@@ -187,11 +193,9 @@ def _with_written_expiry(command: PlaceHold, field: str) -> PlaceHold:
     if command.expires_at is None:
         return command
     try:
-        expires_at = written(msgspec.convert(command.expires_at, Moment))
-    except (ValueError, OverflowError):
-        raise InvalidRequest(
-            [(field, "must be a date and time as in RFC 3339, with its offset, in the years 1 to 9999 of UTC")]
-        ) from None
+        expires_at = as_written(command.expires_at)
+    except ValueError:
+        raise InvalidRequest([(field, f"must be {TIME_RULE}")]) from None
     return replace(command, expires_at=expires_at)
 
 

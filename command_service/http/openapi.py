@@ -5,9 +5,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from command_service.account import Command, CreateAccount
 from command_service.http.answers import NewAccount, Receipt, Rejection, Result
 from command_service.http.commands import IDEMPOTENCY_KEY_PATTERN, PATHS, Batch, body_of
+from command_service.ledger.commands import Command, CreateAccount
 from shared.events import ACCOUNT_ID_PATTERN, ACCOUNT_ID_RULE
 from shared.platform.problems import problem_responses
 

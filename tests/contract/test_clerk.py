@@ -13,11 +13,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from command_service import clerk as clerk_module
-from command_service.account import Capture, Command, ExpireHold, Hold, PlaceHold, Release
 from command_service.clerk import Clerk
 from command_service.event_log import EventLog
 from command_service.event_log.postgres import PostgresEventLog
 from command_service.event_log.sqlite import SqliteEventLog
+from command_service.ledger.account import Hold
+from command_service.ledger.commands import Capture, Command, ExpireHold, PlaceHold, Release
 from command_service.ledger_writer import Outcome, WriteRequest
 from command_service.verify import verify
 from shared.errors import CorruptStore

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from command_service.account import Account, Hold
 from command_service.event_log import BEFORE_ALL, CLERK_LEASE_SECONDS, Answer, EventLog, Lease
 from command_service.event_log.runs import RUN_BYTES_MAX, RUN_EVENTS_MAX, Run
-from command_service.states import HoldKey, State, encode_account
+from command_service.ledger.account import Account, Hold
+from command_service.ledger.states import HoldKey, State, encode_account
 from shared.chain import CHAIN_START, START, ChainAt, extend
 from shared.events import AccountCreated, AccountId, HoldId, Position, Version
 from tests.contract.conftest import OpenEventLog

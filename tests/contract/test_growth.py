@@ -5,11 +5,11 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from command_service.account import Capture, CreateAccount, PlaceHold
 from command_service.event_log import EventLog, recent_states
 from command_service.event_log.postgres import PostgresEventLog
 from command_service.event_log.runs import RUN_EVENTS_MAX
 from command_service.event_log.sqlite import SqliteEventLog
+from command_service.ledger.commands import Capture, CreateAccount, PlaceHold
 from command_service.ledger_writer import WriteRequest
 from shared.events import AccountId, HoldId
 from tests.contract.conftest import closed_at_the_end

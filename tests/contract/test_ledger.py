@@ -17,7 +17,9 @@ from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from command_service import ledger_writer
-from command_service.account import (
+from command_service.event_log import EventLog
+from command_service.event_log.sqlite import SqliteEventLog
+from command_service.ledger.commands import (
     Capture,
     Command,
     CreateAccount,
@@ -28,8 +30,6 @@ from command_service.account import (
     Withdraw,
     command_of,
 )
-from command_service.event_log import EventLog
-from command_service.event_log.sqlite import SqliteEventLog
 from command_service.ledger_writer import COMMANDS_WAITING_MAX, LedgerWriter, Outcome, WriteRequest
 from command_service.verify import verify
 from projection_service.projection import Projection

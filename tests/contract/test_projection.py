@@ -21,6 +21,7 @@ from projection_service.projection import BrokenLedger, ForeignLedger, Projectio
 from projection_service.subscription import Subscription
 from projection_service.view_store import Checkpoint, ViewStore
 from projection_service.views import VIEWS
+from projection_service.views.history.past import past as past_of
 from shared.chain import CHAIN_START, ChainAt, extend
 from shared.errors import NotReady, StoreUnavailable
 from shared.events import AccountCreated, AmountDeposited, AmountWithdrawn, Event, Position, RecordedEvent
@@ -366,10 +367,12 @@ async def test_an_answer_is_never_of_a_position_before_the_one_asked_for(open_vi
         registry, reach = CollectorRegistry(), reacher(projection.watermark)
         subscription = Subscription(projection, Ledger(LOG[:5]), None, "", "test", registry)
         tail = Tail()
-        pipeline = Pipeline(projection, subscription)
-        app = create_api(store, VIEWS, projection, reach, projection.watermark, tail, subscription, pipeline, registry)
+        pipeline, past = Pipeline(projection, subscription), past_of(store, reach)
+        app = create_api(
+            store, VIEWS, projection, reach, past, projection.watermark, tail, subscription, pipeline, registry
+        )
         gate = Gate(
-            app, {path: one for view in VIEWS.values() for path, one in view.endpoints(store, reach).items()}, "*"
+            app, {path: one for view in VIEWS.values() for path, one in view.endpoints(store, reach, past).items()}, "*"
         )
         paths = ["/account/alice", "/account/alice/events", "/account/nobody", "/account/nobody/events", "/reserve"]
         assert {(await ask(gate, path, 5))[1] for path in paths} == {b"5"}

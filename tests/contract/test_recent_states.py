@@ -12,23 +12,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from command_service.account import (
+from command_service.event_log import recent_states, runs, sqlite
+from command_service.event_log.sqlite import SqliteEventLog
+from command_service.ledger.account import Hold, hold_after
+from command_service.ledger.commands import (
     Capture,
     Close,
     Command,
     CreateAccount,
     Freeze,
-    Hold,
     PlaceHold,
     Release,
     SetOverdraftLimit,
     Unfreeze,
-    hold_after,
 )
-from command_service.event_log import recent_states, runs, sqlite
-from command_service.event_log.sqlite import SqliteEventLog
+from command_service.ledger.states import HoldKey, State, states_after
 from command_service.ledger_writer import WriteRequest
-from command_service.states import HoldKey, State, states_after
 from command_service.verify import verify
 from shared.errors import CorruptStore, OutcomeUnknown
 from shared.events import AccountId, HoldId, RecordedEvent, decode_events, join_events

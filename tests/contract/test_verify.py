@@ -19,7 +19,10 @@ import asyncpg
 import msgspec
 import pytest
 
-from command_service.account import (
+from command_service.event_log import EventLog, recent_states, sqlite
+from command_service.event_log.postgres import PostgresEventLog
+from command_service.event_log.sqlite import SqliteEventLog
+from command_service.ledger.commands import (
     Capture,
     Close,
     Command,
@@ -34,9 +37,6 @@ from command_service.account import (
     Unfreeze,
     Withdraw,
 )
-from command_service.event_log import EventLog, recent_states, sqlite
-from command_service.event_log.postgres import PostgresEventLog
-from command_service.event_log.sqlite import SqliteEventLog
 from command_service.ledger_writer import WriteRequest
 from command_service.verify import verify
 from shared.chain import START, ChainAt, extend

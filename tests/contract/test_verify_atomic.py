@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from command_service import ledger_writer
-from command_service.account import Close, Command, CreateAccount, Deposit, Transfer, Withdraw, rejected
 from command_service.event_log import EventLog, runs
 from command_service.event_log.runs import Run
+from command_service.ledger.commands import Close, Command, CreateAccount, Deposit, Transfer, Withdraw, rejected
 from command_service.ledger_writer import WriteRequest
 from command_service.verify import verify
 from shared.chain import ChainAt

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from command_service.account import (
-    Account,
+from command_service.ledger.account import Account, Hold, decide
+from command_service.ledger.commands import (
     Capture,
     Close,
     Command,
@@ -17,14 +17,12 @@ from command_service.account import (
     Deposit,
     ExpireHold,
     Freeze,
-    Hold,
     PlaceHold,
     Release,
     SetOverdraftLimit,
     Transfer,
     Unfreeze,
     Withdraw,
-    decide,
     rejected,
 )
 from shared.events import USD, AccountId, Event, HoldId, Reason, Version

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET
 
-from command_service.account import Account, Command, CreateAccount, Deposit, Transfer, Withdraw, decide, rejected
+from command_service.ledger.account import Account, decide
+from command_service.ledger.commands import Command, CreateAccount, Deposit, Transfer, Withdraw, rejected
 from shared.events import AccountId, Event, Reason, Version
 from tests.examples import ALICE, BOB, evolved
 from tests.faults.checker import (

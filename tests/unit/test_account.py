@@ -3,8 +3,8 @@
 import pytest
 from msgspec.structs import replace
 
-from command_service.account import (
-    Account,
+from command_service.ledger.account import Account, decide, evolve
+from command_service.ledger.commands import (
     Capture,
     Close,
     Command,
@@ -16,8 +16,6 @@ from command_service.account import (
     SetOverdraftLimit,
     Unfreeze,
     command_of,
-    decide,
-    evolve,
     rejected,
 )
 from shared.events import (

@@ -284,6 +284,7 @@ ATTRIBUTES_READ = ["specversion", "source", "type", "subject", "time", "sequence
                 "USD/",
                 "usd/2",
                 "USD/100",
+                "USD/02",
                 "1SD/2",
                 "A" * 17 + "/2",
                 "USD/2\n",

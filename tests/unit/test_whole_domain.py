@@ -14,8 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from command_service.account import (
-    Account,
+from command_service.ledger.account import Account, Hold, decide, hold_after
+from command_service.ledger.atomic import rejected_together
+from command_service.ledger.commands import (
     Capture,
     Close,
     Command,
@@ -23,7 +24,6 @@ from command_service.account import (
     Deposit,
     ExpireHold,
     Freeze,
-    Hold,
     PlaceHold,
     Release,
     SetOverdraftLimit,
@@ -31,11 +31,8 @@ from command_service.account import (
     Unfreeze,
     Withdraw,
     command_of,
-    decide,
-    hold_after,
 )
-from command_service.atomic import rejected_together
-from command_service.states import NO_STATE, HoldKey, State, Stream, hold_key_of, states_after, stream_of
+from command_service.ledger.states import NO_STATE, HoldKey, State, Stream, hold_key_of, states_after, stream_of
 from projection_service.views.accounts.fold import AccountView, project_account
 from projection_service.views.reserve.fold import ReserveView, other_assets, project_reserves, reserves_after
 from shared.events import (
@@ -210,7 +207,8 @@ class WholeDomain(RuleBasedStateMachine):
             self.reasons.add(event.reason)
         self.position += 1
         version, _ = self.stream(command.account_id)
-        self.read(recorded(self.position, event, command.account_id, version + 1), command)
+        to = [self.stream(other)[0] + 1 for other, _, _ in entries(command.account_id, event)[1:]]
+        self.read(recorded(self.position, event, command.account_id, version + 1, *to), command)
 
     def read(self, event: RecordedEvent, command: Command | ExpireHold) -> None:
         if not isinstance(event.event, Rejected):

@@ -1,18 +1,19 @@
 """One account. When it is asked for plainly, the gate has the answer; the application answers all other queries."""
 
 from collections.abc import Mapping
+from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Response
 from msgspec.structs import asdict
 from pydantic import BaseModel
 
-from projection_service.view import Asked, Reach, answer, check_position, position_header
+from projection_service.view import AskedPast, Past, Reach, Then, answer, check_position, position_header, then_of
 from projection_service.view_store import ViewStore
 from projection_service.views.accounts.fold import AccountView
 from projection_service.views.accounts.tables import read_account
 from shared.errors import NotFound
-from shared.events import AccountId, Status, is_account_id
+from shared.events import AccountId, Position, Status, is_account_id
 from shared.platform.api import AccountIdPath, read_query, route
 from shared.platform.gate import Answer, Endpoint, Request
 
@@ -34,31 +35,39 @@ class AccountAnswer(BaseModel):
     last_updated: str
 
 
-def add_queries(queries: APIRouter, store: ViewStore) -> None:
+def add_queries(queries: APIRouter, store: ViewStore, past: Past) -> None:
     @route(queries, "/account/{account_id}", "GET", summary="One account", response_model=AccountAnswer)
-    async def account(account_id: AccountIdPath) -> Response:
-        view, position = await read_account(store.read, AccountId(account_id))
-        if view is None:
+    async def account(account_id: AccountIdPath, then: Annotated[Then | None, Depends(then_of(past))]) -> Response:
+        found, position = await _read(store, AccountId(account_id), then)
+        if found is None:
             raise NotFound(f"there is no account {account_id!r} at position {position}.", position_header(position))
-        return answer(_encode(_told(view)), position)
+        return answer(_encode(found), position)
 
 
-def endpoints(store: ViewStore, reach: Reach) -> Mapping[str, Endpoint]:
+def endpoints(store: ViewStore, reach: Reach, past: Past) -> Mapping[str, Endpoint]:
     async def account(request: Request) -> Answer | None:
         if not is_account_id(request.name):
             return None
-        asked = read_query(request.query, Asked) if request.query else None
-        if asked:
-            await reach(asked, request.peer)
-        view, position = await read_account(store.read, AccountId(request.name))
-        if view is None:
+        asked = read_query(request.query, AskedPast) if request.query else None
+        then = await past(asked, request.peer) if asked else None
+        found, position = await _read(store, AccountId(request.name), then)
+        if found is None:
             return None
-        if asked:
+        if asked and then is None:
             check_position(position, asked.min_position)
-        return Answer(200, b"application/json", _encode(_told(view)), ((b"ledger-position", b"%d" % position),))
+        return Answer(200, b"application/json", _encode(found), ((b"ledger-position", b"%d" % position),))
 
     return {"/account/": Endpoint("GET", account)}
 
 
-def _told(view: AccountView) -> dict[str, object]:
+async def _read(
+    store: ViewStore, account_id: AccountId, then: Then | None
+) -> tuple[Mapping[str, object] | None, Position]:
+    if then is not None:
+        return await then.account(account_id), then.position
+    view, position = await read_account(store.read, account_id)
+    return None if view is None else told(view), position
+
+
+def told(view: AccountView) -> dict[str, object]:
     return {**asdict(view), "available": view.available}

@@ -1,7 +1,8 @@
 """The view `history`: every event of each account, in order, as the ledger recorded it, and what it made of things."""
 
 from projection_service.view import View
+from projection_service.views.history.past import past
 from projection_service.views.history.queries import add_queries
 from projection_service.views.history.tables import changes
 
-VIEW = View("history", changes, add_queries, needs=("accounts", "reserve"))
+VIEW = View("history", changes, add_queries, past=past, needs=("accounts", "reserve"))

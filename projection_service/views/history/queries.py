@@ -8,7 +8,7 @@ import structlog
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
-from projection_service.view import check_position, position_header
+from projection_service.view import Past, check_position, position_header
 from projection_service.view_store import ViewStore
 from projection_service.views.history.tables import read_history
 from shared.errors import LedgerError, NotFound
@@ -27,7 +27,7 @@ log = structlog.get_logger()
 BATCH = {"description": "CloudEvents, oldest first.", "content": {BATCH_CONTENT_TYPE: {}}}
 
 
-def add_queries(queries: APIRouter, store: ViewStore) -> None:
+def add_queries(queries: APIRouter, store: ViewStore, past: Past) -> None:
     @route(
         queries,
         "/account/{account_id}/events",

@@ -24,19 +24,20 @@ PAGE = f"""
 """
 READ_HISTORY = Read.in_both(PAGE % "account_id = $1 AND version > $2 AND position <= $3 ORDER BY version LIMIT $4")
 READ_ALL = Read.in_both(PAGE % "entry > $1 AND entry % 2 = 0 ORDER BY entry LIMIT $2")
-# Versions have no holes, and grow as positions do.
-READ_VERSION = Read.in_both("""
-    WITH RECURSIVE search (low, high) AS (
+# Versions have no holes, and grow as entries do, which the index on them has, too.
+VERSION_SEARCH = """
+    search (low, high) AS (
         SELECT CAST(0 AS bigint), coalesce(max(version), 0) FROM history WHERE account_id = $1
         UNION ALL
         SELECT
-            CASE WHEN position <= $2 THEN version ELSE low END,
-            CASE WHEN position <= $2 THEN high ELSE version - 1 END
+            CASE WHEN entry <= $2 THEN version ELSE low END,
+            CASE WHEN entry <= $2 THEN high ELSE version - 1 END
         FROM search JOIN history ON account_id = $1 AND version = (low + high + 1) / 2
         WHERE low < high
     )
-    SELECT max(low) FROM search
-""")
+"""
+"""The version of the account $1 after the entry $2 is its greatest `low`."""
+READ_VERSION = Read.in_both(f"WITH RECURSIVE {VERSION_SEARCH} SELECT max(low) FROM search")
 ADD_HISTORY = Write(
     "entry bigint, account_id text, version bigint, position bigint, type text, time text, event_id text, "
     "command_id text, traceparent text, amount bigint, data json, other_account_id text, other_version bigint, "
@@ -57,6 +58,11 @@ ADD_CHAIN = Write(
 )
 
 
+def last_entry(position: Position) -> int:
+    """The greatest that the event at `position` may have."""
+    return min(2 * position + 1, INT64_MAX)
+
+
 async def read_history(
     read: ReadRows, account_id: AccountId, after: Version, events_max: int, up_to: Position
 ) -> tuple[list[bytes], Position]:
@@ -72,9 +78,9 @@ async def read_stream(
     """Events after position `after`, those of the account or all, each with its position; and up to which position
     there are no others."""
     if account_id is None:
-        rows = await read(READ_ALL, min(2 * after + 1, INT64_MAX), events_max)
+        rows = await read(READ_ALL, last_entry(after), events_max)
     else:
-        ((version,),) = await read(READ_VERSION, account_id, after)
+        ((version,),) = await read(READ_VERSION, account_id, last_entry(after))
         rows = await read(READ_HISTORY, account_id, version, INT64_MAX, events_max)
     events, position = _page(rows)
     return events, events[-1][0] if len(events) == events_max else position

@@ -6,7 +6,7 @@ import msgspec
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel
 
-from projection_service.view import answer, position_header
+from projection_service.view import Past, answer, position_header
 from projection_service.view_store import ViewStore
 from projection_service.views.holds.tables import read_holds
 from shared.errors import NotFound
@@ -29,7 +29,7 @@ class HoldAnswer(BaseModel):
     placed_at: str
 
 
-def add_queries(queries: APIRouter, store: ViewStore) -> None:
+def add_queries(queries: APIRouter, store: ViewStore, past: Past) -> None:
     @route(
         queries,
         "/account/{account_id}/holds",

@@ -1,226 +1,52 @@
-"""The account aggregate: which commands there are, what each one does, and what an event changes. Pure."""
+"""The account aggregate: what each command does, and what an event changes. Pure."""
 
-from typing import Annotated, ClassVar, assert_never
+from typing import assert_never
 
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET
 from msgspec.structs import replace
 
+from command_service.ledger.commands import (
+    Capture,
+    Close,
+    Command,
+    CreateAccount,
+    Deposit,
+    ExpireHold,
+    Freeze,
+    PlaceHold,
+    Release,
+    SetOverdraftLimit,
+    Transfer,
+    Unfreeze,
+    Withdraw,
+    asset_of,
+    rejected,
+)
 from shared.events import (
-    ACCOUNT_ID_PATTERN,
-    ACCOUNT_ID_RULE,
     INT64_MAX,
     USD,
     AccountClosed,
     AccountCreated,
-    AccountCreationRejected,
     AccountFrozen,
-    AccountId,
     AccountUnfrozen,
-    Amount,
     AmountDeposited,
     AmountWithdrawn,
     Asset,
-    CaptureRejected,
-    CloseRejected,
-    DepositRejected,
-    Description,
     Event,
-    ExpiresAt,
-    FreezeRejected,
     HoldCaptured,
     HoldExpired,
-    HoldId,
     HoldPlaced,
-    HoldRejected,
     HoldReleased,
-    IfVersion,
-    Limit,
-    Metadata,
     MoneyTransferred,
-    Name,
-    OverdraftLimitRejected,
     OverdraftLimitSet,
     Reason,
-    RecordedEvent,
-    Rejected,
-    ReleaseRejected,
     Status,
-    TransferRejected,
-    UnfreezeRejected,
     Value,
     Version,
-    WithdrawalRejected,
     status_after,
 )
 
 BALANCE_MAX = INT64_MAX
-
-NamedAccount = Annotated[
-    AccountId,
-    Meta(
-        min_length=1,
-        description=ACCOUNT_ID_RULE,
-        examples=["alice"],
-        # For readers of the schema. The edge checks it: msgspec takes three times as long for it.
-        extra_json_schema={"pattern": ACCOUNT_ID_PATTERN},
-    ),
-]
-NamedHold = Annotated[
-    HoldId,
-    Meta(
-        min_length=1,
-        description=ACCOUNT_ID_RULE,
-        examples=["order-1865"],
-        extra_json_schema={"pattern": ACCOUNT_ID_PATTERN},
-    ),
-]
-NewName = Annotated[Name, Meta(min_length=1)]
-
-
-class Asked(Value, frozen=True, kw_only=True):
-    """What every command may carry."""
-
-    if_version: IfVersion | UnsetType = UNSET
-    metadata: Metadata | UnsetType = UNSET
-
-
-class OfNoHold(Asked, frozen=True):
-    """A command that names no hold."""
-
-    names_hold: ClassVar[bool] = False
-    hold_id: ClassVar[None] = None
-
-
-class OfHold(Asked, frozen=True):
-    """A command that names one, or is given an id for it."""
-
-    names_hold: ClassVar[bool] = True
-
-
-class OfOneAccount(OfNoHold, frozen=True):
-    """A command that names no second account either."""
-
-    to: ClassVar[None] = None
-
-
-class CreateAccount(OfOneAccount, frozen=True, tag="create-account", forbid_unknown_fields=True):
-    """Create an account. Without `account_id` it is given a UUIDv7, without `asset` the one of DEFAULT_ASSET."""
-
-    name: NewName
-    account_id: NamedAccount | None = None
-    asset: Asset | None = None
-    """The default is put in where commands come in; to `decide`, None is USD/2."""
-
-
-class Deposit(OfOneAccount, frozen=True, tag="deposit", forbid_unknown_fields=True):
-    """Deposit. The amount may be anything: the decision is the account's, not the parser's."""
-
-    account_id: NamedAccount
-    amount: Amount
-    description: Description = ""
-
-
-class Withdraw(OfOneAccount, frozen=True, tag="withdraw", forbid_unknown_fields=True):
-    """Withdraw. The amount may be anything, as in a deposit."""
-
-    account_id: NamedAccount
-    amount: Amount
-    description: Description = ""
-
-
-class Transfer(OfNoHold, frozen=True, tag="transfer", forbid_unknown_fields=True):
-    """Transfer to another account. The amount may be anything, as in a deposit."""
-
-    account_id: NamedAccount
-    to: NamedAccount
-    amount: Amount
-    description: Description = ""
-
-
-class PlaceHold(OfHold, frozen=True, tag="hold", forbid_unknown_fields=True):
-    """Hold an amount for a later capture. Without `hold_id` the hold is given a UUIDv7; the amount may be anything, as
-    in a deposit."""
-
-    to: ClassVar[None] = None
-
-    account_id: NamedAccount
-    amount: Amount
-    hold_id: NamedHold | None = None
-    expires_at: ExpiresAt | None = None
-    """As an event's time is written: the edge reads what the client wrote."""
-    description: Description = ""
-
-
-class Capture(OfHold, frozen=True, tag="capture", forbid_unknown_fields=True):
-    """Capture a hold: out of the bank, or `to` another account. Without `amount` all that is held; of less, the rest
-    is released."""
-
-    account_id: NamedAccount
-    hold_id: NamedHold
-    amount: Amount | None = None
-    to: NamedAccount | None = None
-
-
-class Release(OfHold, frozen=True, tag="release", forbid_unknown_fields=True):
-    """Release a hold."""
-
-    to: ClassVar[None] = None
-
-    account_id: NamedAccount
-    hold_id: NamedHold
-
-
-class ExpireHold(OfHold, frozen=True):
-    """Of the clerk's: clients can't send it."""
-
-    to: ClassVar[None] = None
-
-    account_id: AccountId
-    hold_id: HoldId
-
-
-class SetOverdraftLimit(OfOneAccount, frozen=True, tag="set-overdraft-limit", forbid_unknown_fields=True):
-    """Set how far below zero the balance may go."""
-
-    account_id: NamedAccount
-    limit: Limit
-
-
-class Freeze(OfOneAccount, frozen=True, tag="freeze", forbid_unknown_fields=True):
-    """Freeze an account: it moves no money in or out until it is unfrozen."""
-
-    account_id: NamedAccount
-    description: Description = ""
-
-
-class Unfreeze(OfOneAccount, frozen=True, tag="unfreeze", forbid_unknown_fields=True):
-    """Unfreeze an account."""
-
-    account_id: NamedAccount
-    description: Description = ""
-
-
-class Close(OfOneAccount, frozen=True, tag="close", forbid_unknown_fields=True):
-    """Close an account for ever. Its balance has to be 0, and none of its holds open."""
-
-    account_id: NamedAccount
-    description: Description = ""
-
-
-Command = (
-    CreateAccount
-    | Deposit
-    | Withdraw
-    | Transfer
-    | PlaceHold
-    | Capture
-    | Release
-    | SetOverdraftLimit
-    | Freeze
-    | Unfreeze
-    | Close
-)
-"""What a client can ask for."""
 
 
 class Account(Value, frozen=True, array_like=True, tag=1):
@@ -268,7 +94,7 @@ def decide(
     `account` is the one that it names first, at `version`; `counterpart` the other one, None while there is no such
     account; `hold` is the account's open one with the id that it names, if there is one.
     """
-    if command.if_version is not UNSET and command.if_version != version:
+    if (if_version := command.if_version) is not UNSET and if_version != version:
         return rejected(command, "version-mismatch")
     metadata = command.metadata or UNSET
     match command:
@@ -307,7 +133,7 @@ def decide(
         case CreateAccount():
             if account is not None:
                 return rejected(command, "account-already-exists")
-            return AccountCreated(command.name, _asset(command), metadata=metadata)
+            return AccountCreated(command.name, asset_of(command), metadata=metadata)
         case SetOverdraftLimit():
             if reason := _limit_refusal(account, command.limit):
                 return rejected(command, reason)
@@ -326,58 +152,6 @@ def decide(
             return AccountClosed(command.description, metadata=metadata)
         case _:
             assert_never(command)
-
-
-def rejected(command: Command | ExpireHold, reason: Reason) -> Event:
-    """The event of `command` when it is rejected: all that was asked, and why it was refused."""
-    if_version, metadata = command.if_version, command.metadata or UNSET
-    match command:
-        case Deposit():
-            return DepositRejected(
-                command.amount, command.description, reason, if_version=if_version, metadata=metadata
-            )
-        case Withdraw():
-            return WithdrawalRejected(
-                command.amount, command.description, reason, if_version=if_version, metadata=metadata
-            )
-        case Transfer():
-            return TransferRejected(
-                command.to, command.amount, command.description, reason, if_version=if_version, metadata=metadata
-            )
-        case PlaceHold():
-            assert command.hold_id is not None
-            return HoldRejected(
-                *(command.hold_id, command.amount, command.description, reason, command.expires_at),
-                if_version=if_version,
-                metadata=metadata,
-            )
-        case Capture():
-            return CaptureRejected(
-                command.hold_id, reason, command.amount, command.to, if_version=if_version, metadata=metadata
-            )
-        case Release():
-            return ReleaseRejected(command.hold_id, reason, if_version=if_version, metadata=metadata)
-        case CreateAccount():
-            return AccountCreationRejected(
-                command.name, reason, _asset(command), if_version=if_version, metadata=metadata
-            )
-        case SetOverdraftLimit():
-            return OverdraftLimitRejected(command.limit, reason, if_version=if_version, metadata=metadata)
-        case Freeze():
-            return FreezeRejected(command.description, reason, if_version=if_version, metadata=metadata)
-        case Unfreeze():
-            return UnfreezeRejected(command.description, reason, if_version=if_version, metadata=metadata)
-        case Close():
-            return CloseRejected(command.description, reason, if_version=if_version, metadata=metadata)
-        case ExpireHold():
-            raise ValueError("the clerk's command is never rejected: it leads to no event when there is nothing to do")
-        case _:
-            assert_never(command)
-
-
-def _asset(command: CreateAccount) -> Asset:
-    """`USD` is the constant itself: it is left out where the event is written."""
-    return USD if command.asset in (None, USD) else command.asset
 
 
 def _not_open(account: Account | None) -> Reason | None:
@@ -508,8 +282,7 @@ def evolve(account: Account | None, event: Event, change: int, change_of_held: i
             holds=account.holds + (1 if change_of_held > 0 else -1),
         )
     if change and account is not None:
-        balance, limit, status = account.balance + change, account.overdraft_limit, account.status
-        return Account(account.name, balance, limit, status, account.asset, account.held, account.holds)
+        return replace(account, balance=account.balance + change)
     match event:
         case AccountCreated():
             return Account(event.name, asset=None if event.asset == USD else event.asset)
@@ -530,42 +303,3 @@ def hold_after(hold: Hold | None, event: Event) -> Hold | None:
             return None
         case _:
             return hold
-
-
-def command_of(recorded: RecordedEvent) -> Command | ExpireHold:
-    """The command that led to `recorded`; of an accepted one, without the version that it may have named."""
-    account_id, metadata = recorded.account_id, recorded.event.metadata
-    if_version = recorded.event.if_version if isinstance(recorded.event, Rejected) else UNSET
-    match recorded.event:
-        case AmountDeposited() | DepositRejected() as event:
-            return Deposit(account_id, event.amount, event.description, if_version=if_version, metadata=metadata)
-        case AmountWithdrawn() | WithdrawalRejected() as event:
-            return Withdraw(account_id, event.amount, event.description, if_version=if_version, metadata=metadata)
-        case MoneyTransferred() | TransferRejected() as event:
-            return Transfer(
-                account_id, event.to, event.amount, event.description, if_version=if_version, metadata=metadata
-            )
-        case HoldPlaced() | HoldRejected() as event:
-            return PlaceHold(
-                *(account_id, event.amount, event.hold_id, event.expires_at, event.description),
-                if_version=if_version,
-                metadata=metadata,
-            )
-        case HoldCaptured() | CaptureRejected() as event:
-            return Capture(account_id, event.hold_id, event.amount, event.to, if_version=if_version, metadata=metadata)
-        case HoldReleased() | ReleaseRejected() as event:
-            return Release(account_id, event.hold_id, if_version=if_version, metadata=metadata)
-        case HoldExpired() as event:
-            return ExpireHold(account_id, event.hold_id)
-        case AccountCreated() | AccountCreationRejected() as event:
-            return CreateAccount(event.name, account_id, event.asset, if_version=if_version, metadata=metadata)
-        case OverdraftLimitSet() | OverdraftLimitRejected() as event:
-            return SetOverdraftLimit(account_id, event.limit, if_version=if_version, metadata=metadata)
-        case AccountFrozen() | FreezeRejected() as event:
-            return Freeze(account_id, event.description, if_version=if_version, metadata=metadata)
-        case AccountUnfrozen() | UnfreezeRejected() as event:
-            return Unfreeze(account_id, event.description, if_version=if_version, metadata=metadata)
-        case AccountClosed() | CloseRejected() as event:
-            return Close(account_id, event.description, if_version=if_version, metadata=metadata)
-        case _:
-            assert_never(recorded.event)

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Sequence
 
-from command_service.account import Command, ExpireHold, Hold, decide, evolve, hold_after, rejected
-from command_service.states import NO_STREAM, HoldKey, Stream, hold_key_of
+from command_service.ledger.account import Hold, decide, evolve, hold_after
+from command_service.ledger.commands import Command, ExpireHold, rejected
+from command_service.ledger.states import NO_STREAM, HoldKey, Stream, hold_key_of
 from shared.events import AccountId, Event, Rejected, Version, entries
 
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from command_service.account import Account, Command, ExpireHold, evolve
+from command_service.ledger.account import Account, evolve
+from command_service.ledger.commands import Command, ExpireHold
 from shared.errors import CorruptStore
 from shared.events import AccountId, HoldId, RecordedEvent, Value, Version, entries
 

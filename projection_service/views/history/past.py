@@ -1,0 +1,130 @@
+"""How it was at any position before: accounts and reserves, as their queries told them then."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from projection_service.view import AskedPast, Past, Reach, Then, check_position
+from projection_service.view_store import Read, ReadRows, ViewStore, one_row
+from projection_service.views.accounts.fold import AccountView
+from projection_service.views.accounts.queries import told as told_account
+from projection_service.views.history.tables import VERSION_SEARCH, last_entry
+from projection_service.views.reserve.fold import ReserveView
+from projection_service.views.reserve.queries import EMPTY
+from projection_service.views.reserve.queries import told as told_reserve
+from shared.errors import InvalidRequest
+from shared.events import TIME_RULE, USD, AccountId, Asset, Position, as_written, written
+from shared.platform.watermark import Peer
+
+PIECE_ASSETS_MAX = 100
+"""Looked at together: some of them may not have been there. Then others have their turn."""
+
+# Positions have no holes, and times never go back.
+READ_POSITION = Read.in_both("""
+    WITH RECURSIVE search (low, high) AS (
+        SELECT CAST(0 AS bigint), position FROM checkpoint
+        UNION ALL
+        SELECT
+            CASE WHEN time <= $1 THEN position ELSE low END,
+            CASE WHEN time <= $1 THEN high ELSE position - 1 END
+        FROM search JOIN history ON entry = 2 * ((low + high + 1) / 2)
+        WHERE low < high
+    )
+    SELECT position, (SELECT max(low) FROM search) FROM checkpoint
+""")
+READ_ACCOUNT = Read.in_both(f"""
+    WITH RECURSIVE {VERSION_SEARCH}
+    SELECT checkpoint.position, after.account_id, name, asset, balance, coalesce(held, 0), coalesce(overdraft_limit, 0),
+        coalesce(status, 'open'), version, coalesce(last_updated, time)
+    FROM checkpoint
+    LEFT JOIN history AS after
+        ON after.account_id = $1 AND version = (SELECT max(low) FROM search) AND balance IS NOT NULL
+    LEFT JOIN history_accounts AS account ON account.account_id = after.account_id
+""")
+# The creation of an account is no deposit.
+READ_RESERVE = Read.in_both("""
+    SELECT checkpoint.position, after.amount, CASE WHEN type <> 'account-created' THEN time END
+    FROM checkpoint LEFT JOIN (
+        SELECT amount, position FROM history_reserves WHERE asset = $1 AND position <= $2
+        ORDER BY position DESC LIMIT 1
+    ) AS after ON true LEFT JOIN history ON entry = 2 * after.position
+""")
+READ_ASSETS = Read.in_both("""
+    SELECT asset, asset = $3 OR EXISTS (
+        SELECT 1 FROM history_reserves AS after WHERE after.asset = page.asset AND position <= $2
+    )
+    FROM (SELECT asset FROM reserve WHERE asset > $1 ORDER BY asset LIMIT $4) AS page
+    ORDER BY asset
+""")
+
+
+def past(store: ViewStore, reach: Reach) -> Past:
+    async def then(asked: AskedPast, peer: Peer) -> Then | None:
+        at, as_of = asked.at_position, asked.as_of
+        if at is not None and as_of is not None:
+            raise InvalidRequest([("as_of", "is for who does not say at_position: send one of them")])
+        time = None if as_of is None else _gone_by(as_of)
+        min_position = max(asked.min_position, at or 0)
+        await reach(asked.model_copy(update={"min_position": min_position}), peer)
+        if time is not None:
+            at, reached = await read_position(store.read, time)
+            check_position(reached, min_position)
+        return None if at is None else _At(store.read, Position(at))
+
+    return then
+
+
+def _gone_by(as_of: str) -> str:
+    """As events have their time. Raises `InvalidRequest`."""
+    try:
+        time = as_written(as_of)
+    except ValueError:
+        raise InvalidRequest([("as_of", f"must be {TIME_RULE}; in a query, + is written %2B")]) from None
+    if time > written(datetime.now(UTC)):
+        raise InvalidRequest([("as_of", "must not be in the future: nobody knows yet how it will be")])
+    return time
+
+
+async def read_position(read: ReadRows, time: str) -> tuple[Position, Position]:
+    """That of the last event of `time` or before, 0 when there is none; and up to which position that is known."""
+    reached, position = one_row(await read(READ_POSITION, time))
+    return Position(position), Position(reached)
+
+
+async def read_account(read: ReadRows, account_id: AccountId, at: Position) -> AccountView | None:
+    """Raises `ProjectionBehind`."""
+    reached, *row = one_row(await read(READ_ACCOUNT, account_id, last_entry(at)))
+    check_position(reached, at)
+    return None if row[0] is None else AccountView(*row)
+
+
+async def read_reserve(read: ReadRows, asset: Asset, at: Position) -> ReserveView:
+    """Raises `ProjectionBehind`."""
+    reached, amount, last_updated = one_row(await read(READ_RESERVE, asset, at))
+    check_position(reached, at)
+    return EMPTY if amount is None else ReserveView(int(amount), last_updated)
+
+
+class _At:
+    def __init__(self, read: ReadRows, position: Position) -> None:
+        self._read = read
+        self.position = position
+
+    async def account(self, account_id: AccountId) -> Mapping[str, object] | None:
+        view = await read_account(self._read, account_id, self.position)
+        return None if view is None else told_account(view)
+
+    async def reserve(self, asset: Asset) -> Mapping[str, object]:
+        return told_reserve(asset, await read_reserve(self._read, asset, self.position))
+
+    async def reserves(self, after: str, assets_max: int) -> Sequence[Mapping[str, object]]:
+        found: list[Mapping[str, object]] = []
+        while len(found) < assets_max:
+            page = await self._read(READ_ASSETS, after, self.position, USD, PIECE_ASSETS_MAX)
+            there = [asset for asset, was_there in page if was_there][: assets_max - len(found)]
+            found += [await self.reserve(asset) for asset in there]
+            if len(page) < PIECE_ASSETS_MAX:
+                break
+            after = page[-1][0]
+            await asyncio.sleep(0)
+        return found
