@@ -23,7 +23,7 @@ export class Statement {
     ["Time", "wide"],
     ["Event"],
     ["Change", "number"],
-    ["Balance", "number"],
+    ["Balance", "number wide"],
     ["Available", "number wider"],
   ]);
   #from = h("input", { type: "date", id: "from", onchange: () => this.#choose() });
@@ -193,8 +193,9 @@ export class Statement {
         entry.change !== 0n && amount(entry.change, asset, { href, signed: true }),
         entry.change_of_held !== 0n &&
           h("span", { class: "held" }, "held ", amount(entry.change_of_held, asset, { href, signed: true })),
+        h("span", { class: "narrow" }, "balance ", amount(entry.balance, asset, { href })),
       ),
-      h("td", { class: "number" }, amount(entry.balance, asset, { href, kind: "strong" })),
+      h("td", { class: "number wide" }, amount(entry.balance, asset, { href, kind: "strong" })),
       h("td", { class: "number wider" }, amount(entry.available, asset, { href })),
     );
   }

@@ -58,9 +58,10 @@ async def test_it_fits_a_phone(old_bank: Bank, open_page: Open, place: str) -> N
     async with open_page(old_bank, place, may_fail="no" in place, viewport=PHONE) as page:
         await settled(page)
         assert await page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
-        cut = """[...document.querySelectorAll('#main *')].filter(one => {
+        cut = """[...document.querySelectorAll('.panel *')].filter(one => {
             const {right, width} = one.getBoundingClientRect();
-            return width && right > innerWidth + 1 && !one.closest('.uplot, .unseen, pre');
+            const panel = one.closest('.panel').getBoundingClientRect().right;
+            return width && right > panel + 0.5 && !one.closest('.uplot, .unseen, pre');
         }).map(one => one.outerHTML.slice(0, 200))"""
         assert await page.evaluate(cut) == []
 

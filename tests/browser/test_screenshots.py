@@ -12,7 +12,7 @@ PICTURE_BYTES_MAX = 150_000
 DESKTOP = {"width": 1200, "height": 860}
 PICTURES = {
     "overview": ("/?asset=USD%2F2", DESKTOP, "light"),
-    "account": ("/account/alice?at=120", DESKTOP, "dark"),
+    "account": ("/account/alice?at=131", DESKTOP, "dark"),
     "phone": ("/account/alice", {"width": 375, "height": 780}, "light"),
 }
 
@@ -34,7 +34,7 @@ async def fill(bank: Bank) -> None:
         for account_id in ("alice", "bob"):
             salary = {"amount": 120_000 + 1_000 * week, "description": "Salary"}
             await bank.post(f"/account/deposit/{account_id}", salary)
-        rent = {"amount": 95_000, "description": "Rent", "metadata": {"month": f"2026-{week + 1}"}}
+        rent = {"amount": 95_000, "description": "Rent", "metadata": {"week": f"2026-W{week + 30}"}}
         await bank.post("/account/withdraw/alice", rent)
         books = {"to": "bookshop", "amount": 1_895 + 730 * (week % 5), "description": "Books"}
         await bank.post("/account/transfer/alice", books)

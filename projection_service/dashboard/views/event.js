@@ -122,8 +122,13 @@ export function event(ledger, written = "") {
             { class: by !== 0n && "changed" },
             h("th", { scope: "row" }, words),
             h("td", { class: "number" }, was === undefined ? "—" : amount(was, asset)),
-            h("td", { class: "number" }, is === undefined ? "—" : amount(is, asset)),
-            h("td", { class: "number by" }, by !== 0n ? change(by, asset) : ""),
+            h(
+              "td",
+              { class: "number" },
+              is === undefined ? "—" : amount(is, asset),
+              by !== 0n && h("span", { class: "narrow" }, change(by, asset)),
+            ),
+            h("td", { class: "number wide" }, by !== 0n && change(by, asset)),
           );
         })
       : [];
@@ -133,9 +138,9 @@ export function event(ledger, written = "") {
       h("th", { scope: "row" }, "Status"),
       h("td", { class: "number" }, before ? status(before.status) : "—"),
       h("td", { class: "number" }, after ? status(after.status) : "—"),
-      h("td", {}),
+      h("td", { class: "wide" }),
     );
-    const heading = (words) => h("th", { scope: "col", class: "number" }, words);
+    const heading = (words, kind = "") => h("th", { scope: "col", class: `number ${kind}` }, words);
     return h(
       "section",
       { class: "effect" },
@@ -152,7 +157,7 @@ export function event(ledger, written = "") {
             "table",
             {},
             h("caption", { class: "unseen" }, `The account ${accountId} before and after the event`),
-            h("thead", {}, h("tr", {}, h("td", {}), heading("Before"), heading("After"), heading("Change"))),
+            h("thead", {}, h("tr", {}, h("td", {}), heading("Before"), heading("After"), heading("Change", "wide"))),
             h("tbody", {}, rows, states),
           )
         : h("p", { class: "quiet" }, "There was no such account."),
