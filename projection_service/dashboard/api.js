@@ -16,6 +16,15 @@ export class Unreachable extends Error {
   }
 }
 
+/** Asked for a moment, the service has answered for another one. */
+export class NotOfThen extends Error {
+  status = 422;
+
+  constructor() {
+    super("This projection does not tell how it was then.");
+  }
+}
+
 /** JSON. The text of each number is there as it was sent, before it is made a float. */
 export function parse(text) {
   return JSON.parse(text, (_, value, context) =>

@@ -37,9 +37,12 @@ const ledger = {
 
   /** Ask the service for `path` as of the page's moment; now, it knows at least what the page has heard of. */
   async get(path, parameters, signal) {
-    const moment = ledger.at === null ? { min_position: ledger.live.last } : { at_position: ledger.at };
+    const { at } = ledger;
+    const moment = at === null ? { min_position: ledger.live.last } : { at_position: at };
     const answer = await api.get(path, { ...parameters, ...moment }, signal);
-    if (ledger.at === null && answer.position !== null) ledger.live.heard(answer.position);
+    // What knows of no moment tells how it is now: that must not be shown as of then.
+    if (at !== null && answer.position !== at) throw new api.NotOfThen();
+    if (at === null && answer.position !== null) ledger.live.heard(answer.position);
     return answer.data;
   },
 
@@ -116,6 +119,7 @@ show();
 async function begin() {
   try {
     const { position } = await api.get("reserves", { limit: 1 });
+    now.reached(position);
     ledger.live.start(position > EVENTS_BEFORE ? position - EVENTS_BEFORE : 0n);
   } catch {
     now.stream("lost");

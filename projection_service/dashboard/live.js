@@ -3,6 +3,7 @@
 import { Problem, Unreachable, parse } from "./api.js";
 import { isRejection } from "./words.js";
 
+export const RECENT_EVENTS = 100;
 const BATCH_EVENTS_MAX = 20_000;
 /** A page that is so far behind goes on near the end: nobody can look at what it would still have to read. */
 const BEHIND_EVENTS_MAX = 50_000n;
@@ -35,6 +36,9 @@ class Told {
 export class Live {
   /** The last event that was handed on; null before the first one. */
   last = null;
+  /** Of those that have come, the last ones, and the last rejections. */
+  recent = [];
+  rejections = [];
   /** What the service said in place of a stream. */
   refusal = null;
   #source = null;
@@ -116,6 +120,8 @@ export class Live {
     const batch = this.#waiting;
     this.#waiting = [];
     this.last = batch.at(-1).position;
+    this.recent = [...this.recent, ...batch].slice(-RECENT_EVENTS);
+    this.rejections = [...this.rejections, ...batch.filter((told) => told.isRejection)].slice(-RECENT_EVENTS);
     this.onEvents(batch);
   }
 }

@@ -11,6 +11,7 @@ const ENTRIES_MAX = 1_000;
 /** The service looks at so many entries for a page: one may be empty though there are more. */
 const EMPTY_PAGES_MAX = 20;
 const REFRESH_MILLISECONDS = 500;
+const DAY_MILLISECONDS = 86_400_000;
 
 export class Statement {
   #entries = [];
@@ -41,6 +42,7 @@ export class Statement {
 
   constructor(ledger, accountId) {
     this.ledger = ledger;
+    this.accountId = accountId;
     this.path = `account/${encodeURIComponent(accountId)}/statement`;
     this.#panel = new Panel("Statement", {
       kind: "statement",
@@ -94,6 +96,14 @@ export class Statement {
     this.ledger.narrow({ from: this.#from.value, to: this.#to.value, rejections: this.#rejections.checked && "true" });
   }
 
+  /** What the balance came from before the first day. */
+  #before() {
+    const { from } = this.#asked();
+    return from ? this.#why({ to: new Date(Date.parse(from) - DAY_MILLISECONDS).toISOString().slice(0, 10) }) : null;
+  }
+
+  #why = (period) => this.ledger.link(["why", "account", this.accountId, "balance"], period);
+
   async #page(cursor, signal) {
     let page = { entries: [], next: cursor };
     for (let pages = 0; !page.entries.length && (pages === 0 || page.next) && pages < EMPTY_PAGES_MAX; pages++) {
@@ -118,9 +128,9 @@ export class Statement {
     }
     this.#sums.replaceChildren(
       "Opening balance ",
-      amount(page.opening_balance, page.asset, { withCode: true }),
+      amount(page.opening_balance, page.asset, { withCode: true, href: this.#before() }),
       ", closing balance ",
-      amount(page.closing_balance, page.asset, { withCode: true }),
+      amount(page.closing_balance, page.asset, { withCode: true, href: this.#why({ to: this.#asked().to }) }),
     );
     if (!this.#entries.length && !this.#next) {
       return body.replaceChildren(this.#sums, h("p", { class: "quiet" }, "There is no entry in this time."));

@@ -1,19 +1,17 @@
 /** The last events, as they come, or those before the page's moment. */
 
+import { get } from "./api.js";
 import { Assets } from "./assets.js";
 import { h, reconcile, said, table } from "./dom.js";
 import { accountLink, amount, positionLink, story } from "./figures.js";
-import { eventsUpTo } from "./live.js";
+import { RECENT_EVENTS, eventsUpTo } from "./live.js";
 import { Panel } from "./panel.js";
 import { count, time } from "./words.js";
 
-const ROWS_MAX = 100;
 const DRAW_MILLISECONDS = 250;
 const COLUMNS = [["Position", "number wide"], ["Time", "wide"], ["Event"], ["Account", "wide"], ["Amount", "number"]];
 
 export class Tail {
-  #events = [];
-  #rejections = [];
   #isPaused = false;
   #missed = 0;
   #table = table("Events, the newest first", COLUMNS);
@@ -36,7 +34,7 @@ export class Tail {
   constructor(ledger) {
     this.ledger = ledger;
     this.assets = new Assets(
-      (accountId) => ledger.get(`account/${encodeURIComponent(accountId)}`),
+      async (accountId) => (await get(`account/${encodeURIComponent(accountId)}`)).data,
       () => this.#panel.refresh(),
     );
   }
@@ -54,10 +52,8 @@ export class Tail {
     this.#panel.refresh();
   }
 
-  /** Events that have just come, in order. */
+  /** Events have just come. */
   add(batch) {
-    this.#events = last([...this.#events, ...batch.slice(-ROWS_MAX)]);
-    this.#rejections = last([...this.#rejections, ...batch.filter((told) => told.isRejection)]);
     this.#missed += batch.length;
     if (this.#isPaused) this.#pause.textContent = `Go on (${count(this.#missed)} new)`;
     else if (this.ledger.at === null) this.#panel.refresh();
@@ -72,15 +68,18 @@ export class Tail {
   }
 
   async #load(signal) {
-    const { at } = this.ledger;
-    if (at === null && !this.#events.length && this.ledger.live.refusal) throw this.ledger.live.refusal;
-    if (at === null) return this.#only.checked ? this.#rejections : this.#events;
-    const events = await eventsUpTo(at, BigInt(ROWS_MAX), signal);
+    const { at, live } = this.ledger;
+    if (at === null && !live.recent.length && live.refusal) throw live.refusal;
+    if (at === null) return this.#only.checked ? live.rejections : live.recent;
+    const events = await eventsUpTo(at, BigInt(RECENT_EVENTS), signal);
     return this.#only.checked ? events.filter((told) => told.isRejection) : events;
   }
 
   #draw(events, body) {
     if (!events.length) {
+      const { live, now, at } = this.ledger;
+      const isOnItsWay = at === null && !live.recent.length && (live.last === null || now.position > 0n);
+      if (isOnItsWay) return body.replaceChildren(h("p", { class: "quiet" }, "Loading…"));
       const words = this.#only.checked
         ? "No command was rejected among the last events."
         : "No event yet: the first command’s comes here.";
@@ -142,7 +141,6 @@ export class Tail {
   }
 }
 
-const last = (events) => events.slice(-ROWS_MAX);
 const amountOf = ({ data }) => data.amount ?? data.limit;
 const skipped = (gap) =>
   h("tr", { class: "gap" }, h("td", { colspan: COLUMNS.length }, `${count(gap)} events are not shown here`));

@@ -61,7 +61,7 @@ async def test_an_open_page_shows_what_commands_do(bank: Bank, open_page: Open, 
             "Hold placed hold order-7 Three books held +20.00 9,987.50 9,967.50",
             f"Money transferred to {payee} Books {MINUS}12.50 9,987.50 9,987.50",
             "Amount deposited Salary +10,000.00 10,000.00 10,000.00",
-            "Account created Alice Liddell 0.00 0.00",
+            "Account created 0.00 0.00",
         ]
 
         await expect(events(overview).first).to_contain_text("Withdrawal rejected")
