@@ -39,7 +39,11 @@ export function why(ledger, what, name = "", of = "balance", holdId = undefined)
     const path = `account/${encodeURIComponent(name)}/statement`;
     let cursor = null;
     for (let pages = 0; pages < PAGES_MAX; pages++) {
-      const page = await ledger.get(path, { type: TYPE[of], to: ledger.route.parameters.to, limit: 100, cursor }, signal);
+      const page = await ledger.get(
+        path,
+        { type: TYPE[of], to: ledger.route.parameters.to, limit: 100, cursor },
+        signal,
+      );
       const entry = page.entries.find((one) => MADE_BY[of]?.(one, holdId));
       if (entry) return entry.position;
       if (!(cursor = page.next)) break;
