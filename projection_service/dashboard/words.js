@@ -30,10 +30,11 @@ export const sentence = (name) => (name.charAt(0).toUpperCase() + name.slice(1))
 
 export const isRejection = (type) => type.endsWith("-rejected");
 
-/** An event's time: to the second, with all of it in the title. */
+/** An event's time: its "clock" alone, its "date" to the second, or "exact"; all of it is in the title. */
 export function time(text, kind = "date") {
-  const shown = kind === "clock" ? text.slice(11, 23) : `${text.slice(0, 10)} ${text.slice(11, 19)}`;
-  return h("time", { datetime: text, title: `${text.slice(0, 10)} ${text.slice(11).replace("Z", "")} UTC` }, shown);
+  const exact = `${text.slice(0, 10)} ${text.slice(11).replace("Z", "")}`;
+  const shown = { clock: exact.slice(11, 23), date: exact.slice(0, 19), exact }[kind];
+  return h("time", { datetime: text, title: `${exact} UTC` }, shown);
 }
 
 /** Seconds as "0.4 s", "12 s", "3 min" or "2 h". */

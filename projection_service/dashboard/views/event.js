@@ -51,7 +51,7 @@ export function event(ledger, written = "") {
     } = one.data;
     const rejected = isRejection(one.type);
     const facts = [
-      ["Time", time(one.time)],
+      ["Time", time(one.time, "exact")],
       ["Account", accountLink(ledger, one.subject), `version ${count(one.accountversion)}`],
       (one.counterpart ?? one.data.to) && [
         "Counterpart",
@@ -64,7 +64,7 @@ export function event(ledger, written = "") {
       reason && ["Reason", h("strong", { class: "rejected" }, sentence(reason))],
       name !== undefined && ["Name", said(name)],
       holdId && ["Hold", said(holdId, "id")],
-      expires && ["Expires", time(expires)],
+      expires && ["Expires", time(expires, "exact")],
       description && ["Description", said(description)],
       ...Object.entries(metadata ?? {}).map(([key, value]) => [said(key), said(value)]),
       ["Command", h("span", { class: "id" }, one.commandid)],
