@@ -144,8 +144,9 @@ def _keep(connection: sqlite3.Connection, views: Collection[str], path: Path) ->
             for script in todo.scripts:
                 execute_script(connection, script)
             connection.execute(SET_VIEWS, (todo.views,))
-        for name in views:
-            check_tables(connection, migration_scripts(f"{VIEWS_PACKAGE}.{name}", "sqlite").values(), path)
+        packages = [f"{VIEWS_PACKAGE}.{name}" for name in sorted(views)]
+        scripts = [script for package in packages for script in migration_scripts(package, "sqlite").values()]
+        check_tables(connection, scripts, path)
         connection.execute("COMMIT")
         return todo.views
     finally:

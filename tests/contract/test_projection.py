@@ -367,7 +367,8 @@ async def test_an_answer_is_never_of_a_position_before_the_one_asked_for(open_vi
         registry, reach = CollectorRegistry(), reacher(projection.watermark)
         subscription = Subscription(projection, Ledger(LOG[:5]), None, "", "test", registry)
         tail = Tail()
-        pipeline, past = Pipeline(projection, subscription), past_of(store, reach)
+        pipeline = Pipeline(projection, subscription)
+        past = past_of(store, reach)
         app = create_api(
             store, VIEWS, projection, reach, past, projection.watermark, tail, subscription, pipeline, registry
         )
