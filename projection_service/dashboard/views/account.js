@@ -3,12 +3,12 @@
 import { Chart } from "../chart.js";
 import { h, reconcile, said, table } from "../dom.js";
 import { amount, status } from "../figures.js";
+import { openHolds } from "../holds.js";
 import { Panel } from "../panel.js";
 import { Statement } from "../statement.js";
 import { count, sentence, time } from "../words.js";
 
 const CHART_MILLISECONDS = 2_000;
-const HOLDS_MAX = 100;
 
 export function account(ledger, accountId = "") {
   const path = `account/${encodeURIComponent(accountId)}`;
@@ -19,13 +19,11 @@ export function account(ledger, accountId = "") {
     { name: "Available", of: (point) => point.available, colour: "--second", dash: true },
   ]);
   const parts = h("div", { class: "parts" });
-  let asset = null;
 
   const figures = new Panel(null, {
     kind: "figures",
     load: (signal) => ledger.get(path, {}, signal),
     draw: (told, body) => {
-      asset = told.asset;
       parts.hidden = false;
       document.title = `${told.name || told.id} · Counting House`;
       const figure = (name, value, of) =>
@@ -33,7 +31,7 @@ export function account(ledger, accountId = "") {
           "div",
           {},
           h("dt", {}, name),
-          h("dd", {}, amount(value, asset, { href: why(of), withCode: of === "balance" })),
+          h("dd", {}, amount(value, told.asset, { href: why(of), withCode: of === "balance" })),
         );
       body.replaceChildren(
         h("div", { class: "heading" }, h("h1", {}, said(told.name || "(no name)")), status(told.status)),
@@ -81,19 +79,18 @@ export function account(ledger, accountId = "") {
     },
   });
   const list = table("Open holds", [["Hold"], ["Expires", "wide"], ["Amount", "number"]]);
+  const listed = h(
+    "div",
+    { class: "scroll", tabindex: 0, role: "region", "aria-label": "All open holds" },
+    list.element,
+  );
+  const more = h("p", { class: "quiet" }, "There are more than these.");
   const holds = new Panel("Open holds", {
-    load: async (signal) => ({
-      // The holds do not say what they are in.
-      asset: asset ?? (await ledger.get(path, {}, signal)).asset,
-      holds: await ledger.get(`${path}/holds`, { limit: HOLDS_MAX }, signal),
-    }),
+    load: (signal) => openHolds(ledger, path, signal),
     draw: (told, body) => {
-      if (!told.holds.length) return body.replaceChildren(h("p", { class: "quiet" }, "Nothing is held."));
-      if (list.element.parentElement !== body) {
-        body.replaceChildren(
-          h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "All open holds" }, list.element),
-        );
-      }
+      more.hidden = told.isAll;
+      if (!told.holds.length && told.isAll) return body.replaceChildren(h("p", { class: "quiet" }, "Nothing is held."));
+      if (listed.parentElement !== body) body.replaceChildren(listed, more);
       reconcile(list.body, told.holds, {
         key: (hold) => hold.hold_id,
         signature: (hold) => `${hold.placed_at} ${hold.amount} ${ledger.at}`,
