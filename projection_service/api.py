@@ -13,7 +13,18 @@ from projection_service.live import Tail, add_stream
 from projection_service.pipeline import Pipeline, add_pipeline
 from projection_service.projection import Projection
 from projection_service.subscription import Subscription
-from projection_service.view import ASKED, POSITION, Asked, MinPosition, Past, Reach, View, WaitSeconds, check_position
+from projection_service.view import (
+    ASKED,
+    NO_PAST,
+    POSITION,
+    Asked,
+    MinPosition,
+    Past,
+    Reach,
+    View,
+    WaitSeconds,
+    check_position,
+)
 from projection_service.view_store import ViewStore
 from projection_service.views import history
 from shared.errors import InvalidRequest, NotFound
@@ -22,8 +33,6 @@ from shared.platform.docs import install_docs
 from shared.platform.problems import install_problem_handlers, problem_responses
 from shared.platform.telemetry import install_operator_routes
 from shared.platform.watermark import Peer, Watermark
-
-OF_THE_PAST = ("at_position", "as_of")
 
 
 def reacher(watermark: Watermark) -> Reach:
@@ -45,7 +54,7 @@ class _QueryRoute(APIRoute):
         async def checked(request: Request) -> Response:
             said = [name for name, _ in request.query_params.multi_items()]
             wrong = [(name, "was sent twice; send it once") for name in sorted(known) if said.count(name) > 1]
-            wrong += [(name, "this query has no past") for name in OF_THE_PAST if name in said and name not in known]
+            wrong += [(name, why) for name, why in NO_PAST.items() if name in said and name not in known]
             if wrong:
                 raise InvalidRequest(wrong)
             try:

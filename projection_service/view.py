@@ -51,6 +51,10 @@ AsOf = Annotated[
 ]
 
 
+NO_PAST = dict.fromkeys(("at_position", "as_of"), "this query has no past")
+"""Parameters that must not be passed over: who asks for the past would take the present for it."""
+
+
 class Asked(BaseModel):
     """What every query takes."""
 

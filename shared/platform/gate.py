@@ -49,15 +49,16 @@ Headers = Mapping[bytes, bytes]
 
 
 class Request(Struct, frozen=True):
-    """`name` is the last part of the path where the endpoint is one for all of them, decoded.
+    """`name` is the part of the path that the endpoint has for any, decoded.
 
-    `headers` are those of `ONCE`, in lower case. `body` reads up to so many bytes; it raises `UnsupportedMediaType`
-    unless they are said to be JSON and nothing else, `BodyTooLarge` and `Overloaded`.
+    `headers` are those of `ONCE`, in lower case, and `sent` are all. `body` reads up to so many bytes; it raises
+    `UnsupportedMediaType` unless they are said to be JSON and nothing else, `BodyTooLarge` and `Overloaded`.
     """
 
     name: str
     query: bytes
     headers: Headers
+    sent: Iterable[tuple[bytes, bytes]]
     peer: Peer
     body: Callable[[int], Awaitable[bytes]]
 
@@ -85,7 +86,8 @@ class ClientGone(Exception):
 
 
 class Gate:
-    """`endpoints` by path, without a slash at its end; one that has it there is for all paths with one part more.
+    """`endpoints` by path, without a slash at its end; one that has it there is for all paths with one part more, and
+    one with `/*/` before its last part for any there.
 
     `hosts` are the names by which clients may call this service, "*" for any.
     """
@@ -147,6 +149,9 @@ class Gate:
         endpoint, name = self._endpoints.get(path), ""
         if endpoint is None:
             endpoint, name = self._endpoints.get(path[:cut]), unquote(path[cut:])
+        if endpoint is None:
+            above, _, name = path[: cut - 1].rpartition("/")
+            endpoint, name = self._endpoints.get(f"{above}/*/{path[cut:]}"), unquote(name)
             if endpoint is None:
                 return None
 
@@ -161,7 +166,9 @@ class Gate:
             if any(route.matches(scope)[0] is Match.FULL for route in self._app.routes):
                 return None
             raise MethodNotAllowed(f"{scope['path']}: use {endpoint.method}.", {"Allow": endpoint.method})
-        return await endpoint.handle(Request(name, scope["query_string"], headers, Peer.of(scope), body))
+        return await endpoint.handle(
+            Request(name, scope["query_string"], headers, scope["headers"], Peer.of(scope), body)
+        )
 
 
 def _once(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
