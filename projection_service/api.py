@@ -49,7 +49,7 @@ class _QueryRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         taken = get_flat_params(self.dependant)
-        known = {one.alias for one in taken if isinstance(one.field_info, params.Query)}
+        known = {one.alias for one in taken if not isinstance(one.field_info, params.Path | params.Header)}
 
         async def checked(request: Request) -> Response:
             said = [name for name, _ in request.query_params.multi_items()]
