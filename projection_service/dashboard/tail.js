@@ -12,7 +12,8 @@ const DRAW_MILLISECONDS = 250;
 const COLUMNS = [["Position", "number wide"], ["Time", "wide"], ["Event"], ["Account", "wide"], ["Amount", "number"]];
 
 export class Tail {
-  #isPaused = false;
+  /** What there was when the list was stopped; null while it moves. */
+  #stopped = null;
   #missed = 0;
   #table = table("Events, the newest first", COLUMNS);
   #list = h(
@@ -55,22 +56,24 @@ export class Tail {
   /** Events have just come. */
   add(batch) {
     this.#missed += batch.length;
-    if (this.#isPaused) this.#pause.textContent = `Go on (${count(this.#missed)} new)`;
+    if (this.#stopped) this.#pause.textContent = `Go on (${count(this.#missed)} new)`;
     else if (this.ledger.at === null) this.#panel.refresh();
   }
 
   #toggle() {
-    this.#isPaused = !this.#isPaused;
+    const { recent, rejections } = this.ledger.live;
+    this.#stopped = this.#stopped ? null : { recent, rejections };
     this.#missed = 0;
-    this.#pause.setAttribute("aria-pressed", String(this.#isPaused));
-    this.#pause.textContent = this.#isPaused ? "Go on" : "Pause";
-    if (!this.#isPaused) this.#panel.renew();
+    this.#pause.setAttribute("aria-pressed", String(this.#stopped !== null));
+    this.#pause.textContent = this.#stopped ? "Go on" : "Pause";
+    this.#panel.renew();
   }
 
   async #load(signal) {
     const { at, live } = this.ledger;
     if (at === null && !live.recent.length && live.refusal) throw live.refusal;
-    if (at === null) return this.#only.checked ? live.rejections : live.recent;
+    const { recent, rejections } = this.#stopped ?? live;
+    if (at === null) return this.#only.checked ? rejections : recent;
     const events = await eventsUpTo(at, BigInt(RECENT_EVENTS), signal);
     return this.#only.checked ? events.filter((told) => told.isRejection) : events;
   }

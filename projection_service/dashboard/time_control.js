@@ -129,7 +129,9 @@ export class TimeControl {
   async #toTime() {
     if (!this.#time.value) return;
     try {
-      const { position } = await api.get("reserves", { as_of: `${this.#time.value}Z`, limit: 1 });
+      // The field leaves out seconds that are zero.
+      const moment = new Date(`${this.#time.value}Z`).toISOString();
+      const { position } = await api.get("reserves", { as_of: moment, limit: 1 });
       this.ledger.travel(position);
     } catch (error) {
       this.#failure.textContent = error.message;

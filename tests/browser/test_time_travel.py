@@ -146,7 +146,7 @@ async def test_a_click_on_a_figure_leads_to_the_event_that_made_it(
                 await expect(page.locator(".effect")).to_have_count(2)
                 for number, row in enumerate((f"50.00 38.00 {MINUS}12.00", "0.00 12.00 +12.00")):
                     balance = page.locator(".effect").nth(number).locator("tr", has_text="Balance")
-                    await expect(balance).to_have_text(f"Balance{row.replace(' ', '')}")
+                    await expect(balance).to_have_text(f"Balance\t{row.replace(' ', chr(9))}", use_inner_text=True)
                 async with bank.http.get(f"{bank.command.url}/events?after=0&limit=5") as response:
                     await expect(page.locator(".facts")).to_contain_text(response.headers["Ledger-Chain"])
                 await page.locator(".effect").first.get_by_role("link", name="just before").click()
