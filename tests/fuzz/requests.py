@@ -207,15 +207,21 @@ def draft(random: Random) -> Draft:
         return Draft("command", "GET", path, query=query)
     service = random.choice(SERVICES)
     if random.random() < 0.4:
-        path = random.choice([["readyz"], ["livez"], ["metrics"], ["docs"], ["openapi.json"], [""]])
-        return Draft(service, "GET", path)
+        of_both = [["readyz"], ["livez"], ["metrics"], ["docs"], ["openapi.json"], [""]]
+        of_projections = [["pipeline"], ["dashboard", "app.js"]]
+        path = random.choice([*of_both, *of_projections])
+        return Draft("projection" if path in of_projections else service, "GET", path)
     query = (
         {"min_position": str(random.choice([0, 1, 10])), "wait": str(WAIT_SECONDS_MAX)} if random.random() < 0.5 else {}
     )
     parts: list[list[str]] = [[], ["events"], ["holds"], ["statement"], ["balances"]]
     account_paths = [["account", account, *rest] for rest in parts]
     reserve_paths = [["reserve"], ["reserves"], ["reserve", "history"]]
-    path = random.choice([*account_paths, *reserve_paths, ["events", str(random.randrange(1, 2000))]])
+    event_path = ["events", str(random.randrange(1, 2000))]
+    path = random.choice([*account_paths, *reserve_paths, ["accounts"], event_path])
+    if path == ["accounts"]:
+        query |= {"asset": random.choice(ASSETS), "limit": str(random.randint(1, 3))}
+        query |= {"sort": random.choice(["name", "balance", "last_updated"]), "order": random.choice(["asc", "desc"])}
     if path[0] == "reserve" and random.random() < 0.7:
         query["asset"] = random.choice(ASSETS)
     if path in (account_paths[0], ["reserve"], ["reserves"]) and random.random() < 0.3:

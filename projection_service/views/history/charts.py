@@ -183,9 +183,9 @@ async def _read(
     """A row for each of `times`, as it was when the views were at `position`. Raises `ProjectionBehind`."""
     found: dict[str, tuple[Any, ...]] = {}
     for begin in range(0, len(times), PIECE_POINTS):
-        for reached, *row in await read(statement, list(times[begin : begin + PIECE_POINTS]), *of):
-            check_position(reached, position)
-            found[row[0]] = tuple(row)
+        rows = await read(statement, list(times[begin : begin + PIECE_POINTS]), *of)
+        check_position(one_row(rows)[0], position)
+        found |= {row[1]: tuple(row[1:]) for row in rows}
         await asyncio.sleep(0)
     return [found[time] for time in times]
 
