@@ -71,6 +71,7 @@ async def run(settings: CommandSettings) -> None:
             query_url.rstrip("/"),
             settings.default_asset,
             settings.hosts(query_url),
+            lambda: relay.confirmed if relay else None,
             lambda: {"relay": relay.status if relay else "no broker", "clerk": clerk.status},
         )
         await serve(app, listener, settings, registry, background, on_stop=head.close)

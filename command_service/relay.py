@@ -57,6 +57,11 @@ class Relay:
             lambda: self._publishing
         )
 
+    @property
+    def confirmed(self) -> Position:
+        """The broker has confirmed everything up to here; 0 until the log has been asked where it was."""
+        return self._confirmed
+
     async def run(self) -> None:
         """Publish for ever, in sessions: a new connection after every failure, resumed from the cursor."""
         await keep_running(self._session, lambda: self._confirmed, self._failed)

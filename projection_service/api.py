@@ -9,6 +9,7 @@ from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
 
 from projection_service.live import Tail, add_stream
+from projection_service.pipeline import Pipeline, add_pipeline
 from projection_service.projection import Projection
 from projection_service.subscription import Subscription
 from projection_service.view import ASKED, POSITION, Asked, MinPosition, Past, Reach, View, WaitSeconds, check_position
@@ -67,6 +68,7 @@ def create_api(
     streams: Watermark,
     tail: Tail,
     subscription: Subscription,
+    pipeline: Pipeline,
     registry: CollectorRegistry,
 ) -> FastAPI:
     """Has the queries of all `views`, and answers those that `projection` keeps."""
@@ -111,6 +113,7 @@ def create_api(
             "position": projection.position,
         }
 
+    add_pipeline(app, pipeline)
     install_operator_routes(app, registry)
     install_docs(app)
     return app

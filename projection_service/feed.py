@@ -38,6 +38,8 @@ HEADERS: Mapping[str, Callable[[str], object]] = {
     "Ledger-Signature": re.compile(r"[0-9a-f]{128}").fullmatch,
     "Ledger-Key": re.compile(r"[0-9a-f]{64}").fullmatch,
 }
+PUBLISHED = "Ledger-Published"
+"""A position, where the ledger has a broker."""
 
 
 class FeedUnavailable(LedgerError):
@@ -46,13 +48,14 @@ class FeedUnavailable(LedgerError):
 
 class Page(Value, frozen=True):
     """Consecutive events; the head of the log when it was read; the ledger's name, its public key, and its signature
-    under where the page ends."""
+    under where the page ends. The broker has confirmed everything up to `published`; None when there is none."""
 
     batch: Batch
     head: Position
     source: str
     key: bytes
     signature: bytes
+    published: Position | None = None
 
 
 class _Connection(ResponseHandler):
@@ -131,8 +134,9 @@ class Feed:
         head = Position(int(headers["Ledger-Position"]))
         chain, signature, key = (bytes.fromhex(headers[f"Ledger-{name}"]) for name in ("Chain", "Signature", "Key"))
         end = ChainAt(events[-1].position if events else min(after, head), chain)
+        published = Position(int(headers[PUBLISHED])) if PUBLISHED in headers else None
         # The header alone is not signed.
-        return Page(Batch(events, end), max(head, end.position), headers["Ledger-Source"], key, signature)
+        return Page(Batch(events, end), max(head, end.position), headers["Ledger-Source"], key, signature, published)
 
     async def _get(self, query: Mapping[str, str], seconds_max: float) -> tuple[Mapping[str, str], bytes]:
         url = self._url._replace(path=self._url.path.rstrip("/") + "/events", fragment="").geturl()
@@ -148,7 +152,8 @@ class Feed:
                         raise FeedUnavailable(f"{self.name} is no feed: its answer is over {BODY_BYTES_MAX} bytes.")
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             raise FeedUnavailable(f"{self.name}: {_reason(error, seconds_max)}.") from error
-        for name, is_right in HEADERS.items():
+        wanted = {**HEADERS, PUBLISHED: HEADERS["Ledger-Position"]} if PUBLISHED in response.headers else HEADERS
+        for name, is_right in wanted.items():
             if not is_right(response.headers.get(name, "")):
                 raise FeedUnavailable(f"{self.name} is no feed: its answer has no {name} that can be right.")
         return response.headers, bytes(body)

@@ -20,6 +20,8 @@ class HeadWatch:
         self._projection = projection
         self._head = projection.position
         self._promised = Position(0)
+        self.published: Position | None = None
+        """The broker has confirmed everything up to here, the ledger said last; None when it has none."""
         self._started = time.monotonic()
         self._seen: float | None = None
         self._level: float | None = None
@@ -64,6 +66,12 @@ class HeadWatch:
         if self._projection.position >= head:
             self._level, self._level_position = self._seen, self._projection.position
 
+    def glimpsed(self, head: Position, published: Position | None) -> None:
+        """The log is this far, somebody says, beside what is read to be folded: it shortens no lag, and nothing is in
+        sight for that."""
+        self._head = max(self._head, head)
+        self.published = published
+
     def lose(self) -> None:
         """From now on nobody looks at it any more."""
         self._seen = None
@@ -76,6 +84,11 @@ class HeadWatch:
     @property
     def is_in_sight(self) -> bool:
         return self._seen is not None and self.age_seconds() <= IN_SIGHT_SECONDS_MAX
+
+    @property
+    def head(self) -> Position | None:
+        """Of the log; None while it is out of sight."""
+        return max(self._head, self._projection.position) if self.is_in_sight else None
 
     def age_seconds(self) -> float:
         return time.monotonic() - (self._started if self._seen is None else self._seen)

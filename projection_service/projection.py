@@ -11,7 +11,7 @@ from projection_service.feed import Feed, FeedUnavailable, Page
 from projection_service.view import Run, View
 from projection_service.view_store import Change, Checkpoint, CheckpointMoved, ImpossibleEvents, ViewStore
 from shared.chain import ChainAt
-from shared.errors import CorruptStore, StoreUnavailable
+from shared.errors import CorruptStore, LedgerError, StoreUnavailable
 from shared.events import Position, RecordedEvent
 from shared.platform.watermark import Watermark
 from shared.witness import is_signed
@@ -103,6 +103,8 @@ class Projection:
         self.watermark = Watermark(checkpoint.position)
         self.last_event_time: str | None = None
         """Of the last event that was folded here; None before the first."""
+        self.trouble: str | None = None
+        """Why the views could not be asked where they are, when they last were."""
         Gauge("projection_position", "The checkpoint.", registry=registry).set_function(lambda: self.position)
 
     @property
@@ -196,7 +198,12 @@ class Projection:
         """Take up the stored checkpoint where another replica has moved it on, or where there is another one: after a
         restore, or a fail-over that lost commits. The position. Raises `ForeignLedger` as at the start."""
         before = self._checkpoint
-        stored = await self._store.checkpoint()
+        try:
+            stored = await self._store.checkpoint()
+        except LedgerError as error:
+            self.trouble = str(error)
+            raise
+        self.trouble = None
         # While it was read, `apply` may have gone further: then it is looked at again soon.
         if self._checkpoint is before:
             self._move(stored)

@@ -78,6 +78,12 @@ class Subscription:
         self._ask_again = time.monotonic()
         self._reading = asyncio.Lock()
         self._parked = asyncio.Event()
+        self._channel: AbstractChannel | None = None
+        """While the queue is followed."""
+        self.queue_messages: int | None = None
+        """How many waited in the queue when it was last looked at; None while it is not followed."""
+        self._seen_time: str | None = None
+        """Of the last event in the views when it was last looked at."""
         self.head = HeadWatch(projection, registry)
         Gauge("projection_following", "1 while the ledger is followed.", registry=registry).set_function(
             lambda: self._status.startswith("following")
@@ -102,6 +108,42 @@ class Subscription:
                 f"{self.head.age_seconds():.0f} s ago, in {self._feed.name}. {self.head.note}{self._status}"
             )
         return self._status + self._parking.note
+
+    @property
+    def broker(self) -> str | None:
+        """ "connected", or for people why not; None without one."""
+        if self._amqp_url is None:
+            return None
+        return "connected" if self._channel else self._trouble or "connecting"
+
+    @property
+    def time_of_last_event(self) -> str | None:
+        """Of those in the views; None when there is none, or nobody has seen it yet. Such times never go back."""
+        return max(filter(None, [self._projection.last_event_time, self._seen_time]), default=None)
+
+    @property
+    def problem(self) -> str | None:
+        """For people: what is not as it should be."""
+        try:
+            said = self.check_ready()
+        except NotReady as error:
+            return str(error)
+        return None if said in ("following the feed", f"following {self._queue_name}") else said
+
+    async def look(self) -> None:
+        """See how far the ledger and the broker are, beside what is read to be folded.
+
+        Raises `LedgerError`, and `BROKER_ERRORS` where the session with the broker ends, too.
+        """
+        asked_at = self._projection.position
+        page = await self._feed.read(Position(max(0, asked_at - 1)), events_max=1)
+        self._projection.check_ledger(page, asked_at)
+        self.head.glimpsed(page.head, page.published)
+        if page.batch.end.position == asked_at and page.batch.events:
+            self._seen_time = page.batch.events[-1].time
+        if (channel := self._channel) is not None:
+            queue = await channel.declare_queue(self._queue_name, passive=True, timeout=CONNECT_SECONDS)
+            self.queue_messages = queue.declaration_result.message_count if self._channel is channel else None
 
     async def run(self) -> None:
         """Follow the ledger for ever; stop, and keep the reason, at what can't be read or is of another ledger."""
@@ -280,9 +322,13 @@ class Subscription:
         self._status = f"following {self._queue_name}"
         self._trouble = ""
         log.info("following", queue=self._queue_name, after=self._projection.position)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._watch_head(exchange, queue))
-            await self._consume(channel, inbox)
+        self._channel = channel
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._watch_head(exchange, queue))
+                await self._consume(channel, inbox)
+        finally:
+            self._channel = self.queue_messages = None
 
     async def _watch_head(self, exchange: AbstractExchange, queue: AbstractQueue) -> None:
         """Beside the queue, which goes on meanwhile: a lost last message leaves no gap to see, and a parked one may

@@ -10,7 +10,7 @@ from command_service.http.commands import command_endpoints
 from command_service.http.feed import install_feed
 from command_service.http.openapi import describe_commands
 from command_service.ledger_writer import LedgerWriter
-from shared.events import Asset
+from shared.events import Asset, Position
 from shared.platform.docs import install_docs
 from shared.platform.gate import Gate
 from shared.platform.problems import install_problem_handlers, problem_responses
@@ -28,10 +28,12 @@ def create_api(
     query_url: str,
     default_asset: Asset,
     hosts: Iterable[str],
+    published: Callable[[], Position | None],
     status: Callable[[], Mapping[str, str]],
 ) -> Gate:
     """`query_url` is where accounts are read; `default_asset` is that of accounts for which none is asked; `hosts` are
-    the names by which clients may call; `status` is what the tasks beside the writer say of themselves."""
+    the names by which clients may call; `published` is up to where the broker has confirmed the events, None without
+    one; `status` is what the tasks beside the writer say of themselves."""
     app = FastAPI(
         title="Counting House: command service",
         summary="Records commands in the event log.",
@@ -40,7 +42,7 @@ def create_api(
         redoc_url=None,
     )
     install_problem_handlers(app)
-    feed = install_feed(app, event_log, signer, head)
+    feed = install_feed(app, event_log, signer, head, published)
 
     @app.get("/readyz", tags=["operations"], summary="Can commands be recorded?", responses=problem_responses(503))
     async def readyz() -> dict[str, str]:

@@ -1,5 +1,6 @@
 """The feed: every event from a position on, with the ledger's word that these are they."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import FastAPI, Query, Response
@@ -24,6 +25,10 @@ PAGE = {
     "headers": {
         "Ledger-Source": {"schema": {"type": "string"}, "description": "The ledger's name, as in each event."},
         "Ledger-Position": {"schema": {"type": "integer"}, "description": "Of the last event in the log."},
+        "Ledger-Published": {
+            "schema": {"type": "integer"},
+            "description": "The broker has confirmed everything up to this position. Not there without a broker.",
+        },
         "Ledger-Chain": {
             "schema": {"type": "string"},
             "description": "chain(n) = SHA-256(chain(n - 1) and the bytes of event n), from 32 zero bytes on, for the "
@@ -44,7 +49,9 @@ class PageAsked(BaseModel):
     wait: Annotated[float, Query(ge=0, le=WAIT_SECONDS_MAX, description="Seconds to wait for an event.")] = 0
 
 
-def install_feed(app: FastAPI, event_log: EventLog, signer: Signer, head: Watermark) -> Endpoint:
+def install_feed(
+    app: FastAPI, event_log: EventLog, signer: Signer, head: Watermark, published: Callable[[], Position | None]
+) -> Endpoint:
     """What it returns waits for events before the application is asked for them."""
 
     @route(
@@ -57,10 +64,12 @@ def install_feed(app: FastAPI, event_log: EventLog, signer: Signer, head: Waterm
     )
     async def events(asked: Annotated[PageAsked, Query()]) -> Response:
         page = await event_log.read(Position(asked.after), asked.limit, PAGE_BYTES_MAX)
+        confirmed = published()
         return Response(
             join_events(page.events),
             headers={
                 "Ledger-Position": str(page.head),
+                **({} if confirmed is None else {"Ledger-Published": str(confirmed)}),
                 "Ledger-Source": event_log.source,
                 "Ledger-Chain": page.end.chain.hex(),
                 "Ledger-Signature": signer.sign(page.end).hex(),

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 CONNECTIONS_MAX = 8
 SCHEMA_PREFIX = "projection_"
+# Pages are read along the index that has their order, so far as they go. To gather all that is asked for and sort it
+# looks cheaper as long as it is thought to be little; nothing bounds it. What has to be sorted is, and JIT, to which a
+# forbidden sort looks expensive, would take longer than any query here.
+SETTINGS = {"enable_sort": "off", "jit": "off"}
 
 READ_CHECKPOINT = "SELECT position, source, chain, key, rebuilds, views FROM checkpoint"
 MOVE_CHECKPOINT = """
@@ -50,7 +54,7 @@ class PostgresViewStore:
         Raises `StoreUnavailable` when the database can't be reached, `CorruptStore` when it can't be used, and as
         `plan` does.
         """
-        pool = PostgresPool(url, f"{prefix}{projection_name}", CONNECTIONS_MAX)
+        pool = PostgresPool(url, f"{prefix}{projection_name}", CONNECTIONS_MAX, SETTINGS)
         await pool.open()
         try:
             async with pool.connection() as connection, connection.transaction():

@@ -142,8 +142,8 @@ def _keep(connection: sqlite3.Connection, views: Collection[str], path: Path) ->
             for script in todo.scripts:
                 execute_script(connection, script)
             connection.execute(SET_VIEWS, (todo.views,))
-        for name in views:
-            check_tables(connection, view_migrations(name, "sqlite").values(), path)
+        scripts = [script for name in sorted(views) for script in view_migrations(name, "sqlite").values()]
+        check_tables(connection, scripts, path)
         connection.execute("COMMIT")
         return todo.views
     finally:

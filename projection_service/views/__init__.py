@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from projection_service.view import View
-from projection_service.views import accounts, history, holds, reserve
+from projection_service.views import accounts, directory, history, holds, reserve
 
 VIEWS: Mapping[str, View] = {
     view.name: view
@@ -12,6 +12,7 @@ VIEWS: Mapping[str, View] = {
         reserve.VIEW,
         history.VIEW,
         holds.VIEW,
+        directory.VIEW,
     )
 }
 """By their names. In this order they are folded, and stand in the documentation."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -54,7 +54,8 @@ class PostgresPool:
     A connection on which anything failed is thrown away: the server rolls back what was not committed.
     """
 
-    def __init__(self, url: str, schema: str, connections_max: int) -> None:
+    def __init__(self, url: str, schema: str, connections_max: int, settings: Mapping[str, str] | None = None) -> None:
+        """`settings` are of each session, beside those that are here for all."""
         self.schema = schema
         # https://www.postgresql.org/docs/current/runtime-config-client.html
         self._settings = {
@@ -66,6 +67,7 @@ class PostgresPool:
             "lock_timeout": f"{LOCK_SECONDS}s",
             "statement_timeout": f"{STATEMENT_SECONDS}s",
             "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_SECONDS}s",
+            **(settings or {}),
         }
         hosts = len(_addresses(url))
         self._acquire_seconds = CONNECT_SECONDS if hosts == 1 else CONNECT_SECONDS + HOST_SECONDS * hosts

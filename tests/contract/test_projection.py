@@ -16,6 +16,7 @@ from projection_service.api import create_api, reacher
 from projection_service.batch import Batch, Unproven
 from projection_service.feed import PAGE_EVENTS_MAX, Feed, FeedUnavailable, Page
 from projection_service.live import STREAMS_MAX, Tail
+from projection_service.pipeline import Pipeline
 from projection_service.projection import BrokenLedger, ForeignLedger, Projection
 from projection_service.subscription import Subscription
 from projection_service.view_store import Checkpoint, ViewStore
@@ -366,8 +367,10 @@ async def test_an_answer_is_never_of_a_position_before_the_one_asked_for(open_vi
         registry, reach = CollectorRegistry(), reacher(projection.watermark)
         subscription = Subscription(projection, Ledger(LOG[:5]), None, "", "test", registry)
         tail = Tail()
-        past = past_of(store, reach)
-        app = create_api(store, VIEWS, projection, reach, past, projection.watermark, tail, subscription, registry)
+        past, pipeline = past_of(store, reach), Pipeline(projection, subscription)
+        app = create_api(
+            store, VIEWS, projection, reach, past, projection.watermark, tail, subscription, pipeline, registry
+        )
         gate = Gate(
             app, {path: one for view in VIEWS.values() for path, one in view.endpoints(store, reach, past).items()}, "*"
         )

@@ -342,7 +342,7 @@ async def test_a_view_that_was_not_there_from_the_first_event_on_is_refused(open
     # Nothing is in them yet.
     async with open_view_store("accounts", "reserve") as store:
         await store.commit(checkpoint(0), checkpoint(1), put_reserve(7))
-    with pytest.raises(OtherViews, match=r"without history.*PROJECTION_NAME .*to accounts,reserve\."):
+    with pytest.raises(OtherViews, match=r"without directory and history.*PROJECTION_NAME .*to accounts,reserve\."):
         async with open_view_store():
             pass
     async with open_view_store("reserve", "accounts") as store:
@@ -358,7 +358,7 @@ async def test_a_view_that_is_no_longer_kept_is_gone_and_does_not_come_back(open
         with pytest.raises((LedgerError, sqlite3.OperationalError), match="reserve"):
             await read_reserve(store.read)
         await store.commit(checkpoint(1), checkpoint(2), [])
-    with pytest.raises(OtherViews, match="without history and holds and reserve"):
+    with pytest.raises(OtherViews, match="without directory and history and holds and reserve"):
         async with open_view_store():
             pass
 

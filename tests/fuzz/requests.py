@@ -206,13 +206,16 @@ def draft(random: Random) -> Draft:
         return Draft("command", "GET", path, query=query)
     service = random.choice(SERVICES)
     if random.random() < 0.4:
-        path = random.choice([["readyz"], ["livez"], ["metrics"], ["docs"], ["openapi.json"], [""]])
-        return Draft(service, "GET", path)
+        path = random.choice([["readyz"], ["livez"], ["metrics"], ["docs"], ["openapi.json"], ["pipeline"], [""]])
+        return Draft("projection" if path == ["pipeline"] else service, "GET", path)
     query = (
         {"min_position": str(random.choice([0, 1, 10])), "wait": str(WAIT_SECONDS_MAX)} if random.random() < 0.5 else {}
     )
     account_paths = [["account", account, *rest] for rest in ([], ["events"], ["holds"])]
-    path = random.choice([*account_paths, ["reserve"], ["reserves"]])
+    path = random.choice([*account_paths, ["accounts"], ["reserve"], ["reserves"]])
+    if path == ["accounts"]:
+        query |= {"asset": random.choice(ASSETS), "limit": str(random.randint(1, 3))}
+        query |= {"sort": random.choice(["name", "balance", "last_updated"]), "order": random.choice(["asc", "desc"])}
     if path == ["reserve"] and random.random() < 0.7:
         query["asset"] = random.choice(ASSETS)
     if path == ["reserves"]:

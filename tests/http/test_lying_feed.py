@@ -117,6 +117,8 @@ UNAVAILABLE = {
     "a position over 64 bits": page(headers=headers(Position=2**63)),
     "a position of 5000 digits": page(headers=headers(Position="9" * 5000)),
     "no position": page(headers=headers(Position=None)),
+    "a published position in words": page(headers=headers(Published=SECRET)),
+    "a published position over 64 bits": page(headers=headers(Published=2**63)),
     "no source": page(headers=headers(Source=None)),
     "a source of 5000 characters": page(headers=headers(Source="x" * 5000)),
     **{f"no {name}": page(headers=headers(**{name: None})) for name in PROOF},

@@ -1,6 +1,8 @@
 """The table of the projection service, and reading one's own writes."""
 
 import asyncio
+import base64
+import json
 import time
 from pathlib import Path
 
@@ -17,8 +19,14 @@ PATHS = {
     "/reserves": "reserve",
     "/account/alice/events": "history",
     "/account/alice/holds": "holds",
+    "/accounts": "directory",
 }
 """Every query, with its view."""
+
+
+def cursor(*parts: object) -> str:
+    """As a page of accounts gives it, or as a client makes it up."""
+    return base64.urlsafe_b64encode(json.dumps(parts).encode()).decode().rstrip("=")
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
@@ -234,6 +242,45 @@ async def test_a_view_that_does_not_get_there_in_time_says_how_far_it_is(bank: B
         ("/account/alice/holds?limit=0", "limit"),
         ("/account/alice/holds?limit=251", "limit"),
         ("/account/a%20b/holds", "account_id"),
+        ("/accounts?prefix=" + "x" * 201, "prefix"),
+        ("/accounts?prefix=%00", "prefix"),
+        ("/accounts?prefix=a&prefix=b", "prefix"),
+        ("/accounts?asset=USD", "asset"),
+        ("/accounts?asset=", "asset"),
+        ("/accounts?sort=balance", "asset"),
+        ("/accounts/?min_balance=0", "asset"),
+        ("/accounts?max_balance=0", "asset"),
+        ("/accounts?status=shut", "status"),
+        ("/accounts?status=", "status"),
+        (f"/accounts?asset=USD/2&min_balance={-(2**63) - 1}", "min_balance"),
+        ("/accounts?asset=USD/2&min_balance=1.5", "min_balance"),
+        (f"/accounts?asset=USD/2&max_balance={2**63}", "max_balance"),
+        ("/accounts?asset=USD/2&max_balance=" + "9" * 5000, "max_balance"),
+        ("/accounts?sort=version", "sort"),
+        ("/accounts?order=ASC", "order"),
+        ("/accounts?limit=0", "limit"),
+        ("/accounts?limit=251", "limit"),
+        ("/accounts?limit=1&limit=2", "limit"),
+        ("/accounts?min_position=x", "min_position"),
+        ("/accounts?cursor=", "cursor"),
+        ("/accounts?cursor=x", "cursor"),
+        ("/accounts?cursor=%FF", "cursor"),
+        ("/accounts?cursor=" + "A" * 2001, "cursor"),
+        (f"/accounts?cursor={cursor('id', 'asc', 'a', 'a')}", "cursor"),
+        (f"/accounts?cursor={cursor('name', 'desc', 'a', 'a')}", "cursor"),
+        (f"/accounts?cursor={cursor('name', 'asc', 7, 'a')}", "cursor"),
+        (f"/accounts?cursor={cursor('name', 'asc', None, 'a')}", "cursor"),
+        (f"/accounts?cursor={cursor('name', 'asc', [], 'a')}", "cursor"),
+        (f"/accounts?cursor={cursor('name', 'asc', chr(0), 'a')}", "cursor"),
+        (f"/accounts?cursor={cursor('name', 'asc', chr(0xD800), 'a')}", "cursor"),
+        (f"/accounts?cursor={cursor('name', 'asc', 'a', 'a b')}", "cursor"),
+        (f"/accounts?cursor={cursor('name', 'asc', 'a', 'a', 'a')}", "cursor"),
+        (f"/accounts?cursor={cursor('name', 'asc', 'a')}", "cursor"),
+        (f"/accounts?sort=balance&asset=USD/2&cursor={cursor('balance', 'asc', 'a', 'a')}", "cursor"),
+        (f"/accounts?sort=balance&asset=USD/2&cursor={cursor('balance', 'asc', 2**63, 'a')}", "cursor"),
+        (f"/accounts?sort=balance&asset=USD/2&cursor={cursor('balance', 'asc', 10**30, 'a')}", "cursor"),
+        (f"/accounts?sort=balance&asset=USD/2&cursor={cursor('balance', 'asc', True, 'a')}", "cursor"),
+        (f"/accounts?sort=balance&asset=USD/2&cursor={cursor('balance', 'asc', 1.5, 'a')}", "cursor"),
         ("/account/a%20b", "account_id"),
         ("/account/" + "a" * 65, "account_id"),
     ],
@@ -282,7 +329,8 @@ async def test_a_projection_keeps_the_views_that_it_is_told_to(
         await bank.projection.stop()
         del bank.projection.environment["PROJECTION_VIEWS"]
         with pytest.raises(
-            RuntimeError, match=r"was built without accounts and history.*Set PROJECTION_NAME to a new name"
+            RuntimeError,
+            match=r"without accounts and directory and history.*Set PROJECTION_NAME to a new name",
         ):
             await bank.projection.start()
         bank.projection.environment["PROJECTION_NAME"] += "-anew"
@@ -298,7 +346,7 @@ def test_every_view_has_its_queries_here() -> None:
 @pytest.mark.parametrize("names", ["acounts", "accounts;reserve", ",", "all,accounts"])
 async def test_a_view_that_there_is_not_is_refused_at_the_start(tmp_path: Path, names: str) -> None:
     service = Service("projection_service", tmp_path / "log", DATA_DIR=str(tmp_path), PROJECTION_VIEWS=names)
-    with pytest.raises(RuntimeError, match=r"ended with 2.*\n.*PROJECTION_VIEWS: .*accounts, reserve, history, holds"):
+    with pytest.raises(RuntimeError, match=rf"ended with 2.*\n.*PROJECTION_VIEWS: .*{', '.join(VIEWS)}"):
         await service.start()
 
 

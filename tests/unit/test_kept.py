@@ -18,11 +18,11 @@ NUMBERS = '{"accounts":2,"reserve":2}'
 def test_a_view_has_a_room_with_its_tables_and_what_takes_them_away(name: str, dialect: str) -> None:
     made = plan(0, "{}", [name], "the file", dialect)
     assert list(json.loads(made.views)) == [name]
-    tables = [re.findall(r"^CREATE TABLE (\w+)", script, re.MULTILINE) for script in made.scripts]
-    assert name in tables[0]
+    tables = [re.findall(r"^CREATE (?:TABLE|INDEX) (\w+)", script, re.MULTILINE) for script in made.scripts]
+    assert all(table.startswith(name) for table in tables[0])
     gone = plan(0, made.views, [], "the file", dialect)
     assert gone.views == "{}"
-    dropped = [re.findall(r"^DROP TABLE IF EXISTS (\w+);$", script, re.MULTILINE) for script in gone.scripts]
+    dropped = [re.findall(r"^DROP (?:TABLE|INDEX) IF EXISTS (\w+);$", script, re.MULTILINE) for script in gone.scripts]
     assert [sorted(one) for one in dropped] == [sorted(one) for one in tables]
 
 

@@ -70,4 +70,5 @@ async def _read(
 
 
 def told(view: AccountView) -> dict[str, object]:
+    """As JSON has it."""
     return {**asdict(view), "available": view.available}

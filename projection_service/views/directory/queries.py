@@ -1,0 +1,149 @@
+"""The accounts as a list: those that are asked for, in the order that is asked for, page by page."""
+
+import asyncio
+import base64
+from collections.abc import Iterable, Mapping
+from typing import Annotated
+
+import msgspec
+from fastapi import APIRouter, Depends, Query, Response
+from pydantic import BaseModel
+
+from projection_service.view import AskedPast, Past, Reach, Then, answer, check_position, then_of
+from projection_service.view_store import ViewStore
+from projection_service.views.accounts.queries import AccountAnswer, told
+from projection_service.views.directory.tables import INT64_MIN, Listed, Order, Page, Place, Sort, read_page
+from shared.errors import InvalidRequest
+from shared.events import ASSET_PATTERN, ASSET_RULE, INT64_MAX, NAME_CHARS_MAX, Position, Status, is_account_id
+from shared.platform.api import read_query, route
+from shared.platform.gate import Answer, Endpoint, Request
+
+PAGE_ACCOUNTS_MAX = 250
+CURSOR_CHARS_MAX = 2_000
+"""The longest name takes half of it."""
+
+_encode = msgspec.json.Encoder().encode
+NO_CURSOR = "is not what a page of this list has said in `next`"
+
+Balance = Annotated[int | None, Query(ge=INT64_MIN, le=INT64_MAX, description="In cents. Needs `asset`.")]
+
+
+class AccountsAsked(BaseModel):
+    prefix: Annotated[
+        str,
+        Query(
+            max_length=NAME_CHARS_MAX,
+            pattern=r"^[^\x00]*$",
+            description="Of the name; A and a are not the same.",
+        ),
+    ] = ""
+    asset: Annotated[str | None, Query(pattern=ASSET_PATTERN, description=ASSET_RULE)] = None
+    status: Status | None = None
+    min_balance: Balance = None
+    max_balance: Balance = None
+    sort: Annotated[Sort, Query(description="By name and id as their bytes are. By balance needs `asset`.")] = "name"
+    order: Order = "asc"
+    limit: Annotated[int, Query(ge=1, le=PAGE_ACCOUNTS_MAX)] = 100
+    cursor: Annotated[
+        str | None, Query(max_length=CURSOR_CHARS_MAX, description="The `next` of the page before, asked for alike.")
+    ] = None
+
+
+class _Waiting(AskedPast, AccountsAsked):
+    """What the gate reads."""
+
+
+class AccountsAnswer(BaseModel):
+    """Accounts as they were at the position in `Ledger-Position`, and the cursor of the next page, null at the end. A
+    page may have fewer accounts than `limit`, or none, and still a next one."""
+
+    accounts: list[AccountAnswer]
+    next: str | None
+
+
+class _Cursor(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    sort: Sort
+    order: Order
+    key: int | str
+    id: str
+
+
+def add_queries(queries: APIRouter, store: ViewStore, past: Past) -> None:
+    @route(queries, "/accounts", "GET", summary="Accounts, filtered and in order", response_model=AccountsAnswer)
+    async def accounts(
+        asked: Annotated[AccountsAsked, Query()], then: Annotated[Then | None, Depends(then_of(past))]
+    ) -> Response:
+        return answer(*await _read(store, asked, then))
+
+
+def endpoints(store: ViewStore, reach: Reach, past: Past) -> Mapping[str, Endpoint]:
+    async def accounts(request: Request) -> Answer:
+        asked = read_query(request.query, _Waiting)
+        then = await past(asked, request.peer)
+        body, position = await _read(store, asked, then)
+        if then is None:
+            check_position(position, asked.min_position)
+        return Answer(200, b"application/json", body, ((b"ledger-position", b"%d" % position),))
+
+    return {"/accounts": Endpoint("GET", accounts)}
+
+
+async def _read(store: ViewStore, asked: AccountsAsked, then: Then | None) -> tuple[bytes, Position]:
+    """The answer, and the position at which it holds. Raises `InvalidRequest`."""
+    if then is None:
+        page = await _read_page(store, asked)
+        return _told(map(told, page.accounts), page.last, asked), page.position
+    bounds = [name for name in ("min_balance", "max_balance") if getattr(asked, name) is not None]
+    if unknown := [*bounds, *(["sort"] if asked.sort not in ("name", "id") else [])]:
+        raise InvalidRequest([(name, "is not known of the past: there, sort by name or id") for name in unknown])
+    # Names and assets are for ever; whether it was there, and all else, the past tells.
+    page = await _read_page(store, asked.model_copy(update={"status": None}))
+    accounts = []
+    for listed in page.accounts:
+        account = await then.account(listed.id)
+        if account is not None and asked.status in (None, account["status"]):
+            accounts.append(account)
+        await asyncio.sleep(0)  # each takes as long as some queries do
+    return _told(accounts, page.last, asked), then.position
+
+
+async def _read_page(store: ViewStore, asked: AccountsAsked) -> Page:
+    """Raises `InvalidRequest`."""
+    low, high = asked.min_balance, asked.max_balance
+    if asked.asset is None and (asked.sort == "balance" or low is not None or high is not None):
+        raise InvalidRequest([("asset", "is missing: balances in different assets can't be compared")])
+    listed = Listed(
+        asked.sort,
+        asked.order,
+        asked.prefix,
+        asked.asset,
+        asked.status,
+        INT64_MIN if low is None else low,
+        INT64_MAX if high is None else high,
+    )
+    return await read_page(store.read, listed, _after(asked), asked.limit)
+
+
+def _told(accounts: Iterable[Mapping[str, object]], last: Place | None, asked: AccountsAsked) -> bytes:
+    cursor = None
+    if last is not None:
+        place = _encode(_Cursor(asked.sort, asked.order, last.key, last.id))
+        cursor = base64.urlsafe_b64encode(place).rstrip(b"=").decode()
+    return _encode({"accounts": list(accounts), "next": cursor})
+
+
+def _after(asked: AccountsAsked) -> Place | None:
+    """Raises `InvalidRequest` when the cursor is none of this list's."""
+    if asked.cursor is None:
+        return None
+    try:
+        padded = asked.cursor + "=" * (-len(asked.cursor) % 4)
+        cursor = msgspec.json.decode(base64.b64decode(padded, b"-_", validate=True), type=_Cursor)
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise InvalidRequest([("cursor", NO_CURSOR)]) from error
+    is_right = isinstance(cursor.key, int) and INT64_MIN <= cursor.key <= INT64_MAX
+    if asked.sort != "balance":
+        is_right = isinstance(cursor.key, str) and "\0" not in cursor.key
+    if (cursor.sort, cursor.order) != (asked.sort, asked.order) or not is_right or not is_account_id(cursor.id):
+        raise InvalidRequest([("cursor", NO_CURSOR)])
+    return Place(cursor.key, cursor.id)
