@@ -19,9 +19,10 @@ run-rabbitmq: $(VENV)/run  ## The same with RabbitMQ: the one that AMQP_URL name
 	@sh scripts/install-servers.sh rabbitmq-server
 	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m scripts.rabbitmq honcho start
 
+# In the order of the folders: the unit tests come last, so that no worker is left with long ones.
 test: $(VENV)/dev  ## Install what the tests need, and run them
 	@sh scripts/install-servers.sh rabbitmq-server postgresql pgbouncer chromium nodejs
-	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(TESTS)
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 screenshots: $(VENV)/dev  ## Take the README's pictures of the page anew, into docs/
 	@sh scripts/install-servers.sh chromium fonts-inter

@@ -9,7 +9,8 @@ from pydantic import BaseModel
 from projection_service.view_store import Change, ReadRows, ViewStore
 from shared.errors import NotFound, ProjectionBehind
 from shared.events import INT64_MAX, TIME_CHARS_MAX, TIME_RULE, AccountId, Asset, Position, RecordedEvent
-from shared.platform.gate import Endpoint
+from shared.platform.caching import ASK_AGAIN, FOR_EVER, etag_of
+from shared.platform.gate import Answer, Endpoint
 from shared.platform.watermark import Peer
 
 S = TypeVar("S")
@@ -170,11 +171,20 @@ class View(NamedTuple):
     """Of the one that keeps it."""
     needs: Sequence[str] = ()
     """The views without which it is not kept: it uses their tables, their folds, and what they share of a run."""
+    sparse: Sequence[str] = ()
+    """Its tables that have rows at some positions only, whichever: where a run happened to end."""
+
+
+def answer_of_gate(body: bytes, position: Position, lasts: bool, *headers: tuple[bytes, bytes]) -> Answer:
+    """The same. Does it last for ever?"""
+    of_all = (b"ledger-position", b"%d" % position), (b"cache-control", FOR_EVER if lasts else ASK_AGAIN)
+    return Answer(200, b"application/json", body, (*of_all, *headers), etag_of(body))
 
 
 def answer(body: bytes, position: Position) -> Response:
     """JSON, from what the view held at `position`."""
-    return Response(body, headers=position_header(position), media_type="application/json")
+    headers = {**position_header(position), "ETag": etag_of(body).decode()}
+    return Response(body, headers=headers, media_type="application/json")
 
 
 def position_header(position: Position) -> dict[str, str]:

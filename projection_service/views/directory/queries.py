@@ -9,7 +9,7 @@ import msgspec
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel
 
-from projection_service.view import AskedPast, Past, Reach, Then, answer, check_position, then_of
+from projection_service.view import AskedPast, Past, Reach, Then, answer, answer_of_gate, check_position, then_of
 from projection_service.view_store import ViewStore
 from projection_service.views.accounts.queries import AccountAnswer, told
 from projection_service.views.directory.tables import INT64_MIN, Listed, Order, Place, Sort, read_page
@@ -86,7 +86,7 @@ def endpoints(store: ViewStore, reach: Reach, past: Past) -> Mapping[str, Endpoi
         body, position = await _answer(store, asked, then)
         if then is None:
             check_position(position, asked.min_position)
-        return Answer(200, b"application/json", body, ((b"ledger-position", b"%d" % position),))
+        return answer_of_gate(body, position, asked.at_position is not None)
 
     return {"/accounts": Endpoint("GET", accounts)}
 

@@ -10,7 +10,16 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from msgspec import Meta, Raw
 from pydantic import BaseModel, Field
 
-from projection_service.view import ASKED, Asked, AtPosition, Reach, answer, check_position, position_header
+from projection_service.view import (
+    ASKED,
+    Asked,
+    AtPosition,
+    Reach,
+    answer,
+    answer_of_gate,
+    check_position,
+    position_header,
+)
 from projection_service.view_store import ReadRows, ViewStore
 from projection_service.views.history.lines import (
     COLUMNS,
@@ -170,8 +179,7 @@ def statement_endpoint(store: ViewStore, reach: Reach) -> Endpoint:
         if not asked.is_of_before:
             check_position(position, asked.min_position)
         body = await _page(store.read, found, found.ends, asked)
-        headers = (b"ledger-position", b"%d" % position), (b"vary", VARY.encode())
-        return Answer(200, b"application/json", body, headers)
+        return answer_of_gate(body, position, False, (b"vary", VARY.encode()))
 
     return Endpoint("GET", statement)
 
