@@ -88,7 +88,8 @@ def catching_up(bench: Bench) -> Iterator[Row]:
         ledger = stack.enter_context(opened(bench.log(backlog)))
         speed, size = with_its_file(ledger, f"{BALANCES},history")
         speed_without, size_without = with_its_file(ledger, BALANCES)
-        return [(speed, speed_without), (size, size_without)]
+        of_all, _ = with_its_file(ledger, "all")
+        return [(speed, speed_without), (size, size_without), (of_all, speed_without)]
 
     def postgres(stack: ExitStack) -> Sequence[Measures]:
         ledger = stack.enter_context(command_service(ACCOUNTS, **in_a_database()))
@@ -142,6 +143,7 @@ def catching_up(bench: Bench) -> Iterator[Row]:
         [
             Figure("projection catching up with the history / without", "events/s", 0.45),
             Figure("views with the history / without, disk", "bytes an event"),
+            Figure("projection catching up with every view / with accounts and reserve alone", "events/s", 0.35),
         ],
         history,
     )

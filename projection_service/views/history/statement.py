@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from base64 import b64decode, urlsafe_b64encode
+from collections.abc import Callable
 from typing import Annotated, Literal, NamedTuple
 
 import msgspec
@@ -60,6 +61,8 @@ TYPE_PATTERN = f"^({'|'.join(EVENT_TYPES)})$"
 ANSWER = {"content": {MEDIA_TYPE: {}}, "description": "A page; where `Accept` prefers it, all of it as CSV."}
 
 _encode = msgspec.json.Encoder().encode
+_Entry: Callable[..., msgspec.Struct] = msgspec.defstruct("Entry", COLUMNS, gc=False)
+"""A dict of the columns takes five times as long."""
 
 
 class Entry(BaseModel):
@@ -167,8 +170,8 @@ def statement_endpoint(store: ViewStore, reach: Reach) -> Endpoint:
         if not is_account_id(request.name):
             return None
         asked = read_query(request.query, _Waiting, NO_TIME)
-        min_position = max(asked.min_position, asked.at_position or 0)
-        await reach(asked.model_copy(update={"min_position": min_position}), request.peer)
+        asked.min_position = max(asked.min_position, asked.at_position or 0)
+        await reach(asked, request.peer)
         accepted = [value.lower() for name, value in request.sent if name == b"accept"]
         if asked.format or any(MEDIA_TYPE.encode() in value for value in accepted):
             return None
@@ -258,7 +261,7 @@ async def _read_lines(read: ReadRows, found: _Found, order: Order, lines_max: in
             await asyncio.sleep(0)
         # A few more, since some may not be asked for.
         missing = lines_max - len(lines)
-        for line in await reader.next(missing + missing // 4 + 1):
+        for line in await reader.next(missing + missing // 8 + 1):
             scanned += 1
             if line[TYPE] not in found.types:
                 continue
@@ -272,8 +275,7 @@ async def _read_lines(read: ReadRows, found: _Found, order: Order, lines_max: in
     return lines, None if reader.is_at_the_end else reader.place
 
 
-def _entry(line: Line) -> dict[str, object]:
-    entry = dict(zip(COLUMNS, line, strict=True))
-    if line[METADATA] is not None:
-        entry["metadata"] = Raw(line[METADATA].encode())
-    return entry
+def _entry(line: Line) -> msgspec.Struct:
+    if line[METADATA] is None:
+        return _Entry(*line)
+    return _Entry(*line[:METADATA], Raw(line[METADATA].encode()), *line[METADATA + 1 :])
