@@ -9,7 +9,7 @@ SERVICES = {"command-service": "command_service.__main__", "projection-service":
 USAGE = """Usage: counting-house SERVICE [--help]
 
   command-service     Record commands in the event log and publish it.
-  projection-service  Keep views of the event log and answer queries.
+  projection-service  Keep views of the event log and answer queries; `projection-service rebuild` builds them anew.
 
 SERVICE --help lists the environment variables that set it."""
 

@@ -1,7 +1,10 @@
 """Does a log still say what was written to it? Whatever in it follows from something else is worked out again."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
+
+import msgspec
 
 from command_service.event_log import EventLog
 from command_service.event_log.runs import Run
@@ -18,6 +21,7 @@ from shared.events import (
     RecordedEvent,
     Rejected,
     UnreadableEvent,
+    Value,
     decode_events,
     join_events,
     read_envelope,
@@ -34,14 +38,15 @@ async def verify(event_log: EventLog, progress: Callable[[int, int], None] = lam
     """
     await event_log.check()
     Signer(event_log.source, event_log.key)
-    await _check_answers(event_log)
+    begin = await event_log.head()
+    answered = await _check_answers(event_log, begin)
     # In this order: what is added meanwhile is in the log in any case.
     settled = await event_log.states_position()
     states = await _read_states(event_log)
     before = await event_log.head()
     stored = await _read_holds(event_log)
     end, time = await event_log.end()
-    walk = _Walk(event_log.source, settled, states, _Holds(stored, before, end.position), end, time)
+    walk = _Walk(event_log.source, settled, states, _Holds(stored, before, end.position), end, time, begin)
     # What was added meanwhile may have been read up to the middle of a request.
     while walk.at.position < end.position or walk.request:
         runs = await event_log.runs(walk.at.position)
@@ -59,17 +64,33 @@ async def verify(event_log: EventLog, progress: Callable[[int, int], None] = lam
     end, _ = await event_log.end()
     if end.position < last:  # a head that is read later is not behind what was there before
         raise CorruptStore(f"position {max(0, end.position) + 1} is there, and the log ends at {end.position}.")
-    walk.end()
+    walk.end(answered)
     return walk.at
 
 
-async def _check_answers(event_log: EventLog) -> None:
-    last = ""
+async def _check_answers(event_log: EventLog, up_to: Position) -> int:
+    """How many there are of requests with events up to `up_to`, by keys that clients have given."""
+    last, answered = "", 0
     while answers := await event_log.answers(last):
         for key, answer, digest in answers:
             if answer.digest(key) != digest:
                 raise CorruptStore(f"the answer to the Idempotency-Key {key!a} is not the one that was written.")
+            positions = _read_positions(answer.outcomes)
+            answered += bool(positions) and positions[0].position <= up_to and not _is_given(key)
         last = answers[-1][0]
+    return answered
+
+
+class _Recorded(Value, frozen=True):
+    """Of an outcome, where it is."""
+
+    position: Position
+
+
+_read_positions = msgspec.json.Decoder(list[_Recorded]).decode
+# https://www.rfc-editor.org/rfc/rfc9562#name-uuid-version-7
+_is_given = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}").fullmatch
+"""Does it look like the id that a request without a key is given?"""
 
 
 async def _read_states(event_log: EventLog) -> dict[AccountId, State]:
@@ -147,16 +168,17 @@ class _Holds:
 
 
 class _Place(NamedTuple):
-    """Of a command in its request."""
+    """Of a command in its request. Without a number, it was alone."""
 
     request_id: str
-    number: int
+    number: int | None
 
 
-def _place(event: RecordedEvent) -> _Place | None:
-    """None when the command was alone. Raises `UnreadableEvent`."""
-    request_id, _, number = read_envelope(event).commandid.rpartition("/")
-    return _Place(request_id, int(number)) if number.isdecimal() and len(number) < 10 else None
+def _place(event: RecordedEvent) -> _Place:
+    """Raises `UnreadableEvent`."""
+    command_id = read_envelope(event).commandid
+    request_id, _, number = command_id.rpartition("/")
+    return _Place(request_id, int(number)) if number.isdecimal() and len(number) < 10 else _Place(command_id, None)
 
 
 def _is_linked(event: RecordedEvent) -> bool:
@@ -174,6 +196,7 @@ class _Walk:
         holds: _Holds,
         end: ChainAt,
         end_time: str,
+        begin: Position,
     ) -> None:
         self.at = START
         self._source = source
@@ -190,6 +213,10 @@ class _Walk:
         self.request: list[tuple[Position, RecordedEvent]] = []
         """The last events, while they may be of an atomic request that was rejected: only its end tells."""
         self._request_id = ""
+        """Of the last event."""
+        self._begin = begin
+        self._keyed = 0
+        """How many requests up to `begin` had a key that no server has given."""
 
     def take(self, run: Run) -> None:
         try:
@@ -224,16 +251,18 @@ class _Walk:
     def _take_event(self, position: Position, encoded: bytes) -> None:
         try:
             (event,) = decode_events(join_events([encoded]))
-            is_rejected = isinstance(event.event, Rejected)
-            place = _place(event) if is_rejected or self.request else None
+            place = _place(event)
         except (UnreadableEvent, ValueError) as error:
             raise CorruptStore(f"position {position}: {error}.") from error
-        if self.request and place == (self._request_id, len(self.request)):
+        is_next = place.request_id == self._request_id
+        self._keyed += not is_next and position <= self._begin and not _is_given(place.request_id)
+        self._request_id = place.request_id
+        if self.request and is_next and place.number == len(self.request):
             self.request.append((position, event))
             return
         self.end_request()
-        if is_rejected and place is not None and place.number == 0:
-            self.request, self._request_id = [(position, event)], place.request_id
+        if isinstance(event.event, Rejected) and place.number == 0:
+            self.request = [(position, event)]
         else:
             self._fold(position, event, self._decide(event))
 
@@ -284,7 +313,8 @@ class _Walk:
         elif stored.version < state.version and position <= self._settled:
             raise CorruptStore(f"position {position}: the state of {account_id!a} does not have it.")
 
-    def end(self) -> None:
+    def end(self, answered: int) -> None:
+        """`answered` says of how many such requests there is an answer."""
         if self._end.position == 0:
             self._check_end()
         if unmet := self._stored.keys() - self._met:
@@ -294,3 +324,8 @@ class _Walk:
                 f"{self._stored[account_id].version}, and the log ends before it."
             )
         self._holds.check()
+        if answered != self._keyed:
+            raise CorruptStore(
+                f"up to position {self._begin}, {self._keyed} requests had an Idempotency-Key of their own, and "
+                f"{answered} of the answers to such are there: a retry of one that is gone would be recorded twice."
+            )

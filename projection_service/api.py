@@ -8,6 +8,7 @@ from fastapi.dependencies.utils import get_flat_params
 from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
 
+from projection_service.dashboard import install_dashboard
 from projection_service.live import Tail, add_stream
 from projection_service.pipeline import Pipeline, add_pipeline
 from projection_service.projection import Projection
@@ -53,7 +54,7 @@ class _QueryRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         taken = get_flat_params(self.dependant)
-        known = {one.alias for one in taken if isinstance(one.field_info, params.Query)}
+        known = {one.alias for one in taken if not isinstance(one.field_info, params.Path | params.Header)}
 
         async def checked(request: Request) -> Response:
             said = [name for name, _ in request.query_params.multi_items()]
@@ -143,6 +144,7 @@ def create_api(
     add_pipeline(app, pipeline)
     install_operator_routes(app, registry)
     install_docs(app)
+    install_dashboard(app)
     return app
 
 

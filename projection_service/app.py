@@ -1,5 +1,9 @@
 """Where the projection service's parts meet."""
 
+from collections.abc import Collection
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
 import structlog
 from prometheus_client import CollectorRegistry
 from pydantic import Field, HttpUrl, field_validator
@@ -9,9 +13,13 @@ from projection_service.feed import open_feed
 from projection_service.live import STREAMS_MAX, TURNS_MAX, Tail, pass_on
 from projection_service.pipeline import Pipeline
 from projection_service.projection import Projection
+from projection_service.rebuild.run import Report, rebuild
 from projection_service.subscription import Subscription
 from projection_service.view import View, no_past
 from projection_service.view_store import ViewStore
+from projection_service.view_store.beside import Beside
+from projection_service.view_store.beside_postgres import open_postgres
+from projection_service.view_store.beside_sqlite import open_sqlite
 from projection_service.view_store.postgres import PostgresViewStore
 from projection_service.view_store.sqlite import SqliteViewStore
 from projection_service.views import VIEWS
@@ -65,22 +73,42 @@ class ProjectionSettings(ServiceSettings):
     def views(self) -> list[View]:
         return _views(self.projection_views)
 
+    def views_named(self, names: str) -> list[View]:
+        """Those of `names`, separated by commas. Raises ValueError when one is not among `views`."""
+        named = _named(names)
+        if others := [view.name for view in named if view not in self.views]:
+            raise ValueError(f"PROJECTION_VIEWS is {self.projection_views}, without {' and '.join(others)}")
+        return named
+
+    @property
+    def path(self) -> Path:
+        """The SQLite file, where there is no database."""
+        return self.data_dir / f"projection-{self.projection_name}.sqlite3"
+
+    @property
+    def key(self) -> bytes | None:
+        return bytes.fromhex(self.ledger_key) if self.ledger_key else None
+
 
 def _views(names: str) -> list[View]:
-    """Each once, in the order in which they are folded. Raises ValueError."""
-    asked = set(VIEWS) if names == ALL_VIEWS else {name.strip() for name in names.split(",")}
-    if unknown := sorted(asked - VIEWS.keys()):
-        raise ValueError(f"there is no view {unknown[0]!r}, but {', '.join(VIEWS)}; {ALL_VIEWS} for all of them")
-    views = [view for view in VIEWS.values() if view.name in asked]
+    """Each once, in the order in which they are folded, with all that they need. Raises ValueError."""
+    views = _named(names)
     for view in views:
-        if missing := [name for name in view.needs if name not in asked]:
+        if missing := [name for name in view.needs if name not in {view.name for view in views}]:
             raise ValueError(f"the view {view.name} needs {' and '.join(missing)}: name what it needs, too")
     return views
 
 
+def _named(names: str) -> list[View]:
+    asked = set(VIEWS) if names == ALL_VIEWS else {name.strip() for name in names.split(",")}
+    if unknown := sorted(asked - VIEWS.keys()):
+        raise ValueError(f"there is no view {unknown[0]!r}, but {', '.join(VIEWS)}; {ALL_VIEWS} for all of them")
+    return [view for view in VIEWS.values() if view.name in asked]
+
+
 async def run(settings: ProjectionSettings) -> None:
     """Run until SIGTERM or SIGINT. Raises `LedgerError` when the store or the port can't be had."""
-    path = settings.data_dir / f"projection-{settings.projection_name}.sqlite3"
+    path = settings.path
     views = settings.views
     names = [view.name for view in views]
     store: ViewStore
@@ -98,9 +126,8 @@ async def run(settings: ProjectionSettings) -> None:
             ledger=shown_url(str(settings.ledger_url)),
         )
         registry = CollectorRegistry()
-        key = bytes.fromhex(settings.ledger_key) if settings.ledger_key else None
         tail = Tail()
-        projection = Projection(store, views, await store.checkpoint(), registry, key, tail.add)
+        projection = Projection(store, views, await store.checkpoint(), registry, settings.key, tail.add)
         amqp_url = str(settings.amqp_url) if settings.amqp_url else None
         async with open_feed(str(settings.ledger_url)) as feed:
             subscription = Subscription(
@@ -132,3 +159,14 @@ async def run(settings: ProjectionSettings) -> None:
             await serve(gate, listener, settings, registry, background, on_stop=projection.watermark.close)
     finally:
         await store.close()
+
+
+async def rebuild_views(settings: ProjectionSettings, asked: Collection[str], anew: bool, report: Report) -> None:
+    """As `rebuild`, for the projection of `settings`."""
+    opening: AbstractAsyncContextManager[Beside]
+    if settings.database_url is None:
+        opening = open_sqlite(settings.path, settings.projection_name)
+    else:
+        opening = open_postgres(str(settings.database_url), settings.projection_name)
+    async with opening as beside, open_feed(str(settings.ledger_url)) as feed:
+        await rebuild(beside, feed, VIEWS, asked, settings.key, anew, report)

@@ -6,7 +6,8 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry, Gauge
 
-from projection_service.feed import FeedUnavailable, Page
+from projection_service.batch import Hole, Unproven
+from projection_service.feed import Feed, FeedUnavailable, Page
 from projection_service.view import Run, View
 from projection_service.view_store import Change, Checkpoint, CheckpointMoved, ImpossibleEvents, ViewStore
 from shared.chain import ChainAt
@@ -35,6 +36,40 @@ class BrokenLedger(CorruptStore):
     """The ledger has recorded what it never should have."""
 
     slug, title = "broken-ledger", "Events that no ledger should record"
+
+
+def check_ledger(page: Page, views: Checkpoint, key: bytes | None, asked_at: Position) -> None:
+    """Is `page` by the ledger behind `views`, which were at `asked_at` before it was asked, and which has `key`?
+
+    Raises `ForeignLedger`, or `FeedUnavailable` when nobody can tell.
+    """
+    if key is not None and key != page.key:
+        raise FeedUnavailable(
+            f"the feed signs with the key {page.key.hex()}, and the ledger's is {key.hex()}. Set LEDGER_URL "
+            "to the right command service, or LEDGER_KEY and PROJECTION_NAME anew to build new views."
+        )
+    if not is_signed(page.signature, page.key, page.source, page.batch.end):
+        raise FeedUnavailable("the feed's signature is not the ledger's.")
+    if views.source not in (None, page.source):
+        raise ForeignLedger(
+            f"these views belong to the ledger {views.source!a}, the feed to {page.source!a}. Set "
+            "LEDGER_URL to the right command service, or PROJECTION_NAME to a new name to build new views."
+        )
+    if page.head < asked_at:
+        raise ForeignLedger(
+            f"the views are at {asked_at}, but the log ends at {page.head}: an older copy has replaced it, or it "
+            "has lost commits. Set PROJECTION_NAME to a new name to build new views."
+        )
+
+
+def check_history(page: Page, at: ChainAt) -> None:
+    """Raises `OtherHistory` when `page`, by the ledger, ends where views are `at`, and with another chain."""
+    if page.batch.end.position == at.position and page.batch.end.chain != at.chain:
+        raise OtherHistory(
+            f"the views are at {at.position}, and what the ledger has up to there is not what they were built "
+            "from: an older copy of it has gone on differently, or it has lost commits. Find out which events are "
+            "gone, and set PROJECTION_NAME to a new name to build new views."
+        )
 
 
 class Projection:
@@ -96,37 +131,21 @@ class Projection:
         return self._given_key or self._checkpoint.key
 
     def check_ledger(self, page: Page, asked_at: Position) -> None:
-        """Is `page` by the ledger behind these views, which were at `asked_at` before it was asked?
-
-        The views may have moved on since. Raises `ForeignLedger`, or `FeedUnavailable` when nobody can tell.
-        """
-        if (kept := self._kept_key) is not None and kept != page.key:
-            raise FeedUnavailable(
-                f"the feed signs with the key {page.key.hex()}, and the ledger's is {kept.hex()}. Set LEDGER_URL "
-                "to the right command service, or LEDGER_KEY and PROJECTION_NAME anew to build new views."
-            )
-        if not is_signed(page.signature, page.key, page.source, page.batch.end):
-            raise FeedUnavailable("the feed's signature is not the ledger's.")
-        if self._checkpoint.source not in (None, page.source):
-            raise ForeignLedger(
-                f"these views belong to the ledger {self._checkpoint.source!a}, the feed to {page.source!a}. Set "
-                "LEDGER_URL to the right command service, or PROJECTION_NAME to a new name to build new views."
-            )
-        if page.head < asked_at:
-            raise ForeignLedger(
-                f"the views are at {asked_at}, but the log ends at {page.head}: an older copy has replaced it, or it "
-                "has lost commits. Set PROJECTION_NAME to a new name to build new views."
-            )
+        """As the function does for these views, which may have moved on since `asked_at`."""
+        check_ledger(page, self._checkpoint, self._kept_key, asked_at)
         self._last_source, self._last_key = page.source, page.key
 
-    def compare(self, page: Page) -> None:
-        """Raises `OtherHistory` when `page`, by the ledger, ends where the views are, and with another chain."""
-        if page.batch.end.position == self.position and page.batch.end.chain != self.at.chain:
-            raise OtherHistory(
-                f"the views are at {self.position}, and what the ledger has up to there is not what they were built "
-                "from: an older copy of it has gone on differently, or it has lost commits. Find out which events are "
-                "gone, and set PROJECTION_NAME to a new name to build new views."
-            )
+    async def following(self, page: Page, feed: Feed) -> list[RecordedEvent]:
+        """What `page`, by the ledger, has after the checkpoint. Raises `OtherHistory`, or `FeedUnavailable`."""
+        try:
+            return page.batch.following(self.at)
+        except (Unproven, Hole) as error:
+            # Another history, or a page that somebody has changed on its way? The ledger's word for where we are tells.
+            asked_at = self.position
+            here = await feed.read(asked_at, events_max=0)
+            self.check_ledger(here, asked_at)
+            check_history(here, self.at)
+            raise FeedUnavailable(f"{feed.name}: {error}.") from error
 
     def _check_key(self, checkpoint: Checkpoint) -> None:
         if self._given_key and checkpoint.key not in (None, self._given_key):
@@ -145,7 +164,7 @@ class Projection:
         if not events:
             return
         checkpoint, last = self._checkpoint, events[-1]
-        moved = Checkpoint(last.position, last.source, chain, self.key)
+        moved = Checkpoint(last.position, last.source, chain, self.key, checkpoint.rebuilds)
         # Messages and pages of the feed come at the same time, and a store takes one writer of a process.
         async with self._folding:
             try:

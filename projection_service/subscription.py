@@ -12,7 +12,7 @@ from aio_pika.exceptions import ChannelPreconditionFailed, InvalidFrameError
 from prometheus_client import CollectorRegistry, Gauge
 
 from projection_service.batch import Batch, Hole, Unproven
-from projection_service.feed import Feed, FeedUnavailable, Page
+from projection_service.feed import Feed, FeedUnavailable
 from projection_service.head_watch import HeadWatch
 from projection_service.parking import Misfit, Parking, declare_parking, read_message
 from projection_service.projection import ForeignLedger, OtherHistory, Projection
@@ -283,7 +283,7 @@ class Subscription:
         page = await self._feed.read(asked_at, wait_seconds)
         self._projection.check_ledger(page, asked_at)
         self._status = "catching up" if not self._caught_up else self._status
-        events = await self._following(page)
+        events = await self._projection.following(page, self._feed)
         await self._projection.apply(events, page.batch.end.chain)
         is_level = self._projection.position >= page.head
         if not events and not is_level and self._projection.position >= asked_at:
@@ -295,18 +295,6 @@ class Subscription:
             log.info("caught up", position=self._projection.position)
             self._caught_up = True
         return is_level
-
-    async def _following(self, page: Page) -> list[RecordedEvent]:
-        """What `page` has after the checkpoint. Raises `OtherHistory`."""
-        try:
-            return page.batch.following(self._projection.at)
-        except (Unproven, Hole) as error:
-            # Another history, or a page that somebody has changed on its way? The ledger's word for where we are tells.
-            asked_at = self._projection.position
-            here = await self._feed.read(asked_at, events_max=0)
-            self._projection.check_ledger(here, asked_at)
-            self._projection.compare(here)
-            raise FeedUnavailable(f"{self._feed.name}: {error}.") from error
 
     async def _follow_queue(self, channel: AbstractChannel, exchange: AbstractExchange, queue: AbstractQueue) -> None:
         inbox: asyncio.Queue[AbstractIncomingMessage | LedgerError] = asyncio.Queue()

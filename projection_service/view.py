@@ -171,6 +171,8 @@ class View(NamedTuple):
     """Of the one that keeps it."""
     needs: Sequence[str] = ()
     """The views without which it is not kept: it uses their tables, their folds, and what they share of a run."""
+    sparse: Sequence[str] = ()
+    """Its tables that have rows at some positions only, whichever: where a run happened to end."""
 
 
 def answer_of_gate(body: bytes, position: Position, lasts: bool, *headers: tuple[bytes, bytes]) -> Answer:

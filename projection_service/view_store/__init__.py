@@ -15,13 +15,15 @@ Row = TypeVar("Row")
 class Checkpoint(Value, frozen=True):
     """The views hold every event of the ledger `source` up to `position`, and none after it.
 
-    `chain` is that of the folded events, `key` the public one that the ledger signed it with.
+    `chain` is that of the folded events, `key` the public one that the ledger signed it with. `rebuilds` counts how
+    often other tables were put in the place of these: what was read of the old ones must not be written to the new.
     """
 
     position: Position
     source: str | None
     chain: bytes
     key: bytes | None
+    rebuilds: int = 0
 
 
 class Read(Value, frozen=True):

@@ -3,7 +3,8 @@
 The checkpoint's row names them, so that a commit that moves it sees whether they are still the same.
 """
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Mapping
 from importlib.resources import files
 
 import msgspec
@@ -19,6 +20,8 @@ READ_KEPT = "SELECT position, views FROM checkpoint"
 """`views` is JSON: each view's name with the number of its last migration."""
 
 ANEW = "Set PROJECTION_NAME to a new name to build new views"
+REBUILD = "python -m projection_service rebuild"
+NO_VIEWS = "{}"
 
 
 class Plan(Value, frozen=True):
@@ -32,22 +35,45 @@ def plan(position: int, views: str, asked: Collection[str], what: str, dialect: 
     """From what `READ_KEPT` found in `what`, the file or schema. Views that are not asked for go: nobody would know how
     old they are.
 
-    Raises `OtherViews` when one is asked for that was not there from the first event on, or there is one that this
-    program does not know, and `CorruptStore` as `to_do` does.
+    Raises `OtherViews` when one is asked for that was not there from the first event on, or in an earlier form than any
+    that is read, or there is one that this program does not know, and `CorruptStore` as `to_do` does.
     """
-    kept = msgspec.json.decode(views, type=dict[str, int])
-    if position > 0 and (missing := sorted(set(asked) - kept.keys())):
-        raise OtherViews(
-            f"{what} was built without {' and '.join(missing)}, and a view is kept from the first event on or not at "
-            f"all. {ANEW}, or PROJECTION_VIEWS to {','.join(sorted(kept))}."
-        )
+    kept = numbers_in(views)
     scripts = [_drop_script(name, what) for name in kept if name not in asked]
-    numbers: dict[str, int] = {}
-    for name in sorted(asked):
-        migrations = migration_scripts(f"{VIEWS_PACKAGE}.{name}", dialect)
-        scripts += to_do(migrations, kept.get(name, 0), f"the view {name} in {what}").values()
-        numbers[name] = max(migrations)
-    return Plan(scripts, msgspec.json.encode(numbers).decode())
+    missing = sorted(set(asked) - kept.keys()) if position > 0 else []
+    migrations = {name: view_migrations(name, dialect) for name in sorted(asked)}
+    earlier = [name for name, scripts in migrations.items() if 0 < kept.get(name, 0) < min(scripts)]
+    if missing or earlier:
+        names = missing + earlier
+        raise OtherViews(
+            f"{what} was built without {' and '.join(names)}, or before the first release of this program, and a view "
+            f"is kept from the first event on or not at all. Build what is missing beside it, while it can be used: "
+            f"{REBUILD} --views {','.join(names)}. {ANEW}, or PROJECTION_VIEWS to "
+            f"{','.join(sorted(kept.keys() - earlier)) or 'others'}."
+        )
+    for name in migrations:
+        scripts += to_do(migrations[name], kept.get(name, 0), f"the view {name} in {what}").values()
+    numbers = {name: max(scripts) for name, scripts in migrations.items()}
+    return Plan(scripts, encode_numbers(numbers))
+
+
+def numbers_in(views: str) -> dict[str, int]:
+    """By the names of the views that `checkpoint.views` has, the numbers of their last migrations."""
+    return msgspec.json.decode(views, type=dict[str, int])
+
+
+def encode_numbers(numbers: Mapping[str, int]) -> str:
+    """The same text for the same views: commits compare it."""
+    return msgspec.json.encode(dict(sorted(numbers.items()))).decode()
+
+
+def view_migrations(name: str, dialect: str) -> dict[int, str]:
+    return migration_scripts(f"{VIEWS_PACKAGE}.{name}", dialect)
+
+
+def last_number(name: str, dialect: str) -> int:
+    """Of this program's migrations of the view."""
+    return max(view_migrations(name, dialect))
 
 
 def check(found: str, opened: str) -> None:
@@ -55,13 +81,19 @@ def check(found: str, opened: str) -> None:
     if found != opened:
         raise OtherViews(
             f"these views were {_names(opened)} when this process started, and are {_names(found)} now: a process with "
-            "another PROJECTION_VIEWS, or another version of this program, has opened them. Give all that share them "
-            f"the same, and start this one again. {ANEW} with more."
+            "another PROJECTION_VIEWS, or another version of this program, has opened or rebuilt them. Give all that "
+            f"share them the same, and start this one again. {ANEW} with more."
         )
 
 
 def _names(views: str) -> str:
-    return ",".join(f"{name} {number}" for name, number in msgspec.json.decode(views, type=dict[str, int]).items())
+    return ",".join(f"{name} {number}" for name, number in numbers_in(views).items())
+
+
+def parts(name: str) -> list[tuple[str, str]]:
+    """What a view consists of, in the order in which it can be dropped: ("TABLE", "accounts"), or ("INDEX", …)."""
+    script = (files(f"{VIEWS_PACKAGE}.{name}") / "drop.sql").read_text()
+    return re.findall(r"^DROP (TABLE|INDEX) IF EXISTS (\w+);$", script, re.MULTILINE)
 
 
 def _drop_script(name: str, what: str) -> str:

@@ -10,28 +10,28 @@ from msgspec.structs import astuple
 
 from projection_service.view_store import Change, Checkpoint, CheckpointMoved, ImpossibleEvents, Read, Write, one_row
 from projection_service.view_store.kept import READ_KEPT, check, plan
-from shared.events import Position
 from shared.platform.postgres import MIGRATION_SECONDS, PostgresPool, migrate
 
 if TYPE_CHECKING:
     from shared.platform.postgres import Connection
 
 CONNECTIONS_MAX = 8
+SCHEMA_PREFIX = "projection_"
 # Pages are read along the index that has their order, so far as they go. To gather all that is asked for and sort it
 # looks cheaper as long as it is thought to be little; nothing bounds it. What has to be sorted is, and JIT, to which a
 # forbidden sort looks expensive, would take longer than any query here.
 SETTINGS = {"enable_sort": "off", "jit": "off"}
 
-READ_CHECKPOINT = "SELECT position, source, chain, key, views FROM checkpoint"
+READ_CHECKPOINT = "SELECT position, source, chain, key, rebuilds, views FROM checkpoint"
 MOVE_CHECKPOINT = """
     WITH moved AS (
-        UPDATE checkpoint SET position = $1, source = $2, chain = $3, key = $4
-        WHERE position = $5 AND source IS NOT DISTINCT FROM $6 AND chain = $7 AND key IS NOT DISTINCT FROM $8
-            AND views = $9
+        UPDATE checkpoint SET position = $1, source = $2, chain = $3, key = $4, rebuilds = $5
+        WHERE position = $6 AND source IS NOT DISTINCT FROM $7 AND chain = $8 AND key IS NOT DISTINCT FROM $9
+            AND rebuilds = $10 AND views = $11
         RETURNING position
     )
 """
-MOVE_PARAMETERS = 9
+MOVE_PARAMETERS = 11
 READ_AT = """
     SELECT checkpoint.chain = ${chain}, asked.*
     FROM checkpoint LEFT JOIN (SELECT true, rows.* FROM ({read}) AS rows) AS asked ON true
@@ -46,13 +46,15 @@ class PostgresViewStore:
         self._views = views
 
     @classmethod
-    async def open(cls, url: str, projection_name: str, views: Collection[str]) -> "PostgresViewStore":
+    async def open(
+        cls, url: str, projection_name: str, views: Collection[str], prefix: str = SCHEMA_PREFIX
+    ) -> "PostgresViewStore":
         """Open the projection's tables of `views` in the database at `url`, making them when they are not there.
 
         Raises `StoreUnavailable` when the database can't be reached, `CorruptStore` when it can't be used, and as
         `plan` does.
         """
-        pool = PostgresPool(url, f"projection_{projection_name}", CONNECTIONS_MAX, SETTINGS)
+        pool = PostgresPool(url, f"{prefix}{projection_name}", CONNECTIONS_MAX, SETTINGS)
         await pool.open()
         try:
             async with pool.connection() as connection, connection.transaction():
@@ -65,9 +67,9 @@ class PostgresViewStore:
 
     async def checkpoint(self) -> Checkpoint:
         async with self._pool.connection() as connection:
-            position, source, chain, key, views = one_row(await connection.fetch(READ_CHECKPOINT))
+            *checkpoint, views = one_row(await connection.fetch(READ_CHECKPOINT))
         check(views, self._views)
-        return Checkpoint(Position(position), source, chain, key)
+        return Checkpoint(*checkpoint)
 
     async def read(self, read: Read, *parameters: object) -> Sequence[Sequence[Any]]:
         async with self._pool.connection() as connection:

@@ -11,11 +11,9 @@ import msgspec
 from msgspec.structs import astuple
 
 from projection_service.view_store import Change, Checkpoint, CheckpointMoved, ImpossibleEvents, Read, Write, one_row
-from projection_service.view_store.kept import READ_KEPT, VIEWS_PACKAGE, check, plan
+from projection_service.view_store.kept import READ_KEPT, check, plan, view_migrations
 from shared.errors import StoreUnavailable
-from shared.events import Position
 from shared.platform.data_files import DataFiles, held_lock, make_file
-from shared.platform.migrations import migration_scripts
 from shared.platform.sqlite import (
     SqliteConnection,
     SqliteThread,
@@ -27,10 +25,10 @@ from shared.platform.sqlite import (
 
 P = ParamSpec("P")
 
-READ_CHECKPOINT = "SELECT position, source, chain, key, views FROM checkpoint"
+READ_CHECKPOINT = "SELECT position, source, chain, key, rebuilds, views FROM checkpoint"
 MOVE_CHECKPOINT = """
-    UPDATE checkpoint SET position = ?, source = ?, chain = ?, key = ?
-    WHERE position = ? AND source IS ? AND chain = ? AND key IS ? AND views = ?
+    UPDATE checkpoint SET position = ?, source = ?, chain = ?, key = ?, rebuilds = ?
+    WHERE position = ? AND source IS ? AND chain = ? AND key IS ? AND rebuilds = ? AND views = ?
 """
 HAS_CHECKPOINT = "SELECT 1 FROM sqlite_schema WHERE name = 'checkpoint'"
 READ_CHAIN = "SELECT chain FROM checkpoint"
@@ -74,9 +72,9 @@ class SqliteViewStore:
             return cls(writer, reader, kept, DataFiles(path), resources.pop_all())
 
     async def checkpoint(self) -> Checkpoint:
-        position, source, chain, key, views = one_row(self._read(self._reader, _rows, READ_CHECKPOINT))
+        *checkpoint, views = one_row(self._read(self._reader, _rows, READ_CHECKPOINT))
         check(views, self._views)
-        return Checkpoint(Position(position), source, chain, key)
+        return Checkpoint(*checkpoint)
 
     async def read(self, read: Read, *parameters: object) -> Sequence[Sequence[Any]]:
         return self._read(self._reader, _rows, read.sqlite, *parameters)
@@ -144,8 +142,7 @@ def _keep(connection: sqlite3.Connection, views: Collection[str], path: Path) ->
             for script in todo.scripts:
                 execute_script(connection, script)
             connection.execute(SET_VIEWS, (todo.views,))
-        packages = [f"{VIEWS_PACKAGE}.{name}" for name in sorted(views)]
-        scripts = [script for package in packages for script in migration_scripts(package, "sqlite").values()]
+        scripts = [script for name in sorted(views) for script in view_migrations(name, "sqlite").values()]
         check_tables(connection, scripts, path)
         connection.execute("COMMIT")
         return todo.views

@@ -20,6 +20,17 @@ LOCK_SUFFIX = ".lock"
 Identity = tuple[int, int]
 
 
+class Locked(StoreUnavailable):
+    """Another program has the lock: `owner` is its process, or "unknown"."""
+
+    def __init__(self, path: Path, owner: str) -> None:
+        super().__init__(
+            f"{path} is in use by another program (process {owner}). Stop that one first. "
+            "One file takes one command service: for another one, set DATA_DIR to another folder."
+        )
+        self.owner = owner
+
+
 class DataFiles:
     """The files of the open database at `path`: those that a commit is in, and those that keep others from it."""
 
@@ -78,7 +89,7 @@ def held_lock(path: Path, sole: bool) -> Iterator[None]:
     """Hold a lock on a file beside the database: `sole`, or together with others that are not. The system ends it with
     the process, however that ends.
 
-    Raises `StoreUnavailable` with the process that is in the way, or when the file is not ours.
+    Raises `Locked` with the process that is in the way, or `StoreUnavailable` when the file is not ours.
     """
     name = path.with_suffix(LOCK_SUFFIX)
     try:
@@ -105,10 +116,7 @@ def _take_lock(lock: int, name: Path, path: Path, sole: bool) -> None:
     try:
         fcntl.flock(lock, (fcntl.LOCK_EX if sole else fcntl.LOCK_SH) | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise StoreUnavailable(
-            f"{path} is in use by another program (process {owner.decode() or 'unknown'}). Stop that one first. "
-            "One file takes one command service: for another one, set DATA_DIR to another folder."
-        ) from None
+        raise Locked(path, owner.decode() or "unknown") from None
     if _identity(str(name)) != (status.st_dev, status.st_ino):
         raise StoreUnavailable(f"{name} was removed a moment ago, by whoever removes the data. Start again.")
     process_id = str(os.getpid()).encode()

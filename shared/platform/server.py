@@ -98,27 +98,29 @@ async def serve(
 
 
 def run_service(name: str, purpose: str, settings: type[S], run: Callable[[S], Coroutine[None, None, None]]) -> None:
-    """The command line of a service: `--help`, or run it to its end.
-
-    Exit status 0 after a clean stop, 1 with a line that says why otherwise, 2 when a setting is wrong.
-    """
-
-    def main() -> None:
-        values = read_settings(settings)
-        configure_logs(name, values.log_level, values.log_format)
-        try:
-            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-                runner.run(run(values))
-        except* LedgerError as errors:
-            log.error("cannot go on", reason=str(errors.exceptions[0]))
-            raise SystemExit(1) from None
-
+    """The command line of a service that has no other commands: `--help`, or run it to its end, as `run_to_its_end`."""
     command_line = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    command_line.command(help=f"{purpose}\n\nSet by environment variables:\n\n{describe_settings(settings)}")(main)
+    command_line.command(help=service_help(purpose, settings))(lambda: run_to_its_end(name, settings, run))
     command_line(prog_name=name)
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def service_help(purpose: str, settings: type[ServiceSettings]) -> str:
+    return f"{purpose}\n\nSet by environment variables:\n\n{describe_settings(settings)}"
+
+
+def run_to_its_end(name: str, settings: type[S], run: Callable[[S], Coroutine[None, None, None]]) -> None:
+    """Exit status 0 after a clean stop, 1 with a line that says why otherwise, 2 when a setting is wrong."""
+    values = read_settings(settings)
+    configure_logs(name, values.log_level, values.log_format)
+    try:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(run(values))
+    except* LedgerError as errors:
+        log.error("cannot go on", reason=str(errors.exceptions[0]))
+        raise SystemExit(1) from None
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
         import uvloop
     except ImportError:  # not made for this platform

@@ -20,6 +20,7 @@ from projection_service.view_store import ReadRows, ViewStore
 from projection_service.view_store.postgres import PostgresViewStore
 from projection_service.view_store.sqlite import SqliteViewStore
 from projection_service.views import VIEWS
+from projection_service.views.history.explain import read_chain
 from projection_service.views.history.lines import (
     COLUMNS,
     Line,
@@ -31,7 +32,7 @@ from projection_service.views.history.lines import (
 )
 from projection_service.views.history.past import past as past_of
 from projection_service.views.history.periods import BEGINNING, END
-from shared.chain import extend
+from shared.chain import CHAIN_START, extend
 from shared.events import USD, AccountId, RecordedEvent, Rejected, Version
 from shared.platform.watermark import Peer
 from tests.contract.conftest import ALL_VIEWS
@@ -102,6 +103,9 @@ class Remembered(WholeDomain):
             assert await told(past, as_of=at(0)) == self.told[0]
             for account_id in ACCOUNTS:
                 await self.compare_statement(store.read, account_id, sizes)
+            for event in self.events:
+                chain = extend(CHAIN_START, [one.encoded for one in self.events[: event.position]])
+                assert await read_chain(store.read, event.position) == chain
         finally:
             await store.close()
 

@@ -367,8 +367,7 @@ async def test_an_answer_is_never_of_a_position_before_the_one_asked_for(open_vi
         registry, reach = CollectorRegistry(), reacher(projection.watermark)
         subscription = Subscription(projection, Ledger(LOG[:5]), None, "", "test", registry)
         tail = Tail()
-        pipeline = Pipeline(projection, subscription)
-        past = past_of(store, reach)
+        past, pipeline = past_of(store, reach), Pipeline(projection, subscription)
         app = create_api(
             store, VIEWS, projection, reach, past, projection.watermark, tail, subscription, pipeline, registry
         )

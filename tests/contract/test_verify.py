@@ -669,3 +669,10 @@ async def test_an_answer_that_is_not_the_one_that_was_given_is_found(damaged_log
     await execute(damaged_log, f"UPDATE answers SET {column} = {value} WHERE idempotency_key = 'short'")
     with pytest.raises(CorruptStore, match=r"Idempotency-Key '(short|another)'"):
         await verify(damaged_log)
+
+
+@pytest.mark.parametrize("key", ["short", "long"])
+async def test_an_answer_that_is_gone_is_missed(damaged_log: EventLog, key: str) -> None:
+    await execute(damaged_log, f"DELETE FROM answers WHERE idempotency_key = '{key}'")
+    with pytest.raises(CorruptStore, match="3 requests had an Idempotency-Key of their own, and 2 of the answers"):
+        await verify(damaged_log)

@@ -10,6 +10,7 @@ from tests.fuzz.mutation import LOOSE, MARKER, Json, encode, mutate, mutate_byte
 
 ACCOUNTS = [f"fuzz-{number}" for number in range(32)]
 ASSETS = ["USD/2", "USD/2", "EUR/2", "A/0", "LONGESTCODE12345/99"]
+TIMES = ["0001", "2020-02-29", "2026-10", "2026-11-01T12:00:00Z", "9999-12-31"]
 WAIT_SECONDS_MAX = 0.05
 """What a good request asks for: the fuzz is not to wait for its own long polls."""
 
@@ -168,7 +169,7 @@ class Request:
 
     @property
     def waits(self) -> bool:
-        return any(word in self.encode()[:10_000] for word in (b"wait", b"min_position"))
+        return any(word in self.encode()[:10_000] for word in (b"wait", b"_position"))
 
     @property
     def has_key(self) -> bool:
@@ -206,18 +207,30 @@ def draft(random: Random) -> Draft:
         return Draft("command", "GET", path, query=query)
     service = random.choice(SERVICES)
     if random.random() < 0.4:
-        path = random.choice([["readyz"], ["livez"], ["metrics"], ["docs"], ["openapi.json"], ["pipeline"], [""]])
-        return Draft("projection" if path == ["pipeline"] else service, "GET", path)
+        of_both = [["readyz"], ["livez"], ["metrics"], ["docs"], ["openapi.json"], [""]]
+        of_projections = [["pipeline"], ["dashboard", "app.js"]]
+        path = random.choice([*of_both, *of_projections])
+        return Draft("projection" if path in of_projections else service, "GET", path)
     query = (
         {"min_position": str(random.choice([0, 1, 10])), "wait": str(WAIT_SECONDS_MAX)} if random.random() < 0.5 else {}
     )
-    account_paths = [["account", account, *rest] for rest in ([], ["events"], ["holds"])]
-    path = random.choice([*account_paths, ["accounts"], ["reserve"], ["reserves"]])
+    parts: list[list[str]] = [[], ["events"], ["holds"], ["statement"], ["balances"]]
+    account_paths = [["account", account, *rest] for rest in parts]
+    reserve_paths = [["reserve"], ["reserves"], ["reserve", "history"]]
+    event_path = ["events", str(random.randrange(1, 2000))]
+    path = random.choice([*account_paths, *reserve_paths, ["accounts"], event_path])
     if path == ["accounts"]:
         query |= {"asset": random.choice(ASSETS), "limit": str(random.randint(1, 3))}
         query |= {"sort": random.choice(["name", "balance", "last_updated"]), "order": random.choice(["asc", "desc"])}
-    if path == ["reserve"] and random.random() < 0.7:
+    if path[0] == "reserve" and random.random() < 0.7:
         query["asset"] = random.choice(ASSETS)
+    if path in (account_paths[0], ["reserve"], ["reserves"]) and random.random() < 0.3:
+        query |= random.choice([{"at_position": str(random.randrange(2000))}, {"as_of": "2026-01-01T00:00:00Z"}])
+    if path[-1] in ("statement", "balances", "history"):
+        query |= {name: random.choice(TIMES) for name in ("from", "to") if random.random() < 0.3}
+    if path[-1] == "statement":
+        query |= {"order": random.choice(["newest", "oldest"]), "limit": str(random.randint(1, 20))}
+        query |= {"rejections": "true"} if random.random() < 0.5 else {}
     if path == ["reserves"]:
         query |= {"after": random.choice(["", *ASSETS]), "limit": str(random.randint(1, 3))}
     return Draft("projection", "GET", path, query=query)

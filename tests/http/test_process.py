@@ -21,7 +21,7 @@ import pytest
 from command_service.app import CommandSettings
 from projection_service.app import ProjectionSettings
 from shared.platform.http_transport import Transport
-from shared.platform.server import _loop_factory
+from shared.platform.server import loop_factory
 from tests.bank import START_SECONDS, Bank, Service, open_bank
 from tests.contract.test_sqlite_files import locked_by_another_program
 from tests.http.test_commands import head
@@ -291,7 +291,7 @@ def test_an_answer_to_a_client_that_has_just_gone_is_dropped_without_a_complaint
             for _ in range(3):
                 await asyncio.sleep(0)
 
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(answer())
     assert complaints == []
 

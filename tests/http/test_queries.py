@@ -19,6 +19,10 @@ PATHS = {
     "/reserves": "reserve",
     "/account/alice/events": "history",
     "/account/alice/holds": "holds",
+    "/account/alice/statement": "history",
+    "/account/alice/balances": "history",
+    "/reserve/history": "history",
+    "/events/1": "history",
     "/accounts": "directory",
 }
 """Every query, with its view."""

@@ -227,6 +227,35 @@ async def test_there_is_none_of_an_account_that_is_not_there(
     assert int(response.headers["Ledger-Position"]) >= int(query["min_position"])
 
 
+async def test_a_statement_of_a_position_has_nothing_that_came_after(bank: Bank, alice: str) -> None:
+    """Though all of it may be of one time."""
+    everything = await entries(bank, alice, rejections=True)
+    for last in [entry["position"] for entry in everything if entry["version"] > 1]:
+        await bank.deposit(alice, 1)
+        expected = [entry for entry in everything if entry["position"] <= last]
+        page = await statement(bank, alice, rejections=True, at_position=last, limit=1)
+        assert (page["opening_balance"], page["closing_balance"]) == (0, expected[0]["balance"])
+        assert await entries(bank, alice, rejections=True, at_position=last, limit=3) == expected
+        oldest = await entries(bank, alice, rejections=True, at_position=last, order="oldest", to="9999")
+        assert oldest == expected[::-1]
+        text, response = await as_csv(bank, alice, rejections=True, at_position=last)
+        assert [line["position"] for line in csv.DictReader(io.StringIO(text))] == [
+            str(e["position"]) for e in expected
+        ]
+        assert response.headers["Ledger-Position"] == str(last)
+    assert (await bank.query(f"/account/{alice}/statement", at_position=everything[-1]["position"] - 1))[0] == 404
+    status, _ = await bank.query(f"/account/{alice}/statement", at_position=await head(bank) + 1, wait=0)
+    assert status == 503
+
+
+async def test_a_link_can_ask_for_csv(bank: Bank, alice: str) -> None:
+    """Which cannot say what it accepts."""
+    text, _ = await as_csv(bank, alice)
+    async with bank.http.get(f"{bank.projection.url}/account/{alice}/statement?format=csv") as response:
+        assert (response.content_type, (await response.read()).decode()) == ("text/csv", text)
+        assert response.headers["Content-Disposition"].startswith("attachment")
+
+
 @pytest.mark.parametrize(
     ("query", "field"),
     [
@@ -266,7 +295,10 @@ async def test_there_is_none_of_an_account_that_is_not_there(
         ("cursor=" + "A" * 201, "cursor"),
         ("min_position=-1", "min_position"),
         ("wait=61", "wait"),
-        ("at_position=1", "at_position"),
+        ("at_position=-1", "at_position"),
+        (f"at_position={2**63}", "at_position"),
+        ("at_position=1&at_position=1", "at_position"),
+        ("format=json", "format"),
         ("as_of=2026-01-01T00:00:00Z", "as_of"),
     ],
 )

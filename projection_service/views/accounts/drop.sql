@@ -1,1 +1,1 @@
-DROP TABLE accounts;
+DROP TABLE IF EXISTS accounts;

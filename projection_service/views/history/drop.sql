@@ -1,4 +1,4 @@
-DROP TABLE history;
-DROP TABLE history_accounts;
-DROP TABLE history_reserves;
-DROP TABLE history_chain;
+DROP TABLE IF EXISTS history;
+DROP TABLE IF EXISTS history_accounts;
+DROP TABLE IF EXISTS history_reserves;
+DROP TABLE IF EXISTS history_chain;

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 from projection_service.view import check_position
 from projection_service.view_store import Read, ReadRows, one_row
 from projection_service.views.history.periods import BEGINNING, END
+from projection_service.views.history.tables import READ_VERSION, last_entry
 from shared.events import AccountId, Asset, Position, Version
 
 PIECE_LINES_FIRST, PIECE_LINES_MIN, PIECE_LINES_MAX = 50, 4, 250
@@ -90,9 +91,16 @@ class Ends(NamedTuple):
     closing_balance: int
 
 
-async def read_range(read: ReadRows, account_id: AccountId, begin: str, end: str) -> Range:
-    """The account's events of times from `begin` on and before `end`."""
+async def read_range(read: ReadRows, account_id: AccountId, begin: str, end: str, at: Position | None = None) -> Range:
+    """The account's events of times from `begin` on and before `end`, and none after the position `at`.
+
+    Raises `ProjectionBehind` when the views are not there yet.
+    """
     position, first, last = one_row(await read(READ_RANGE, account_id, begin, end))
+    if at is not None:
+        check_position(position, at)
+        (version,) = one_row(await read(READ_VERSION, account_id, last_entry(at)))
+        position, first, last = at, min(first, version), min(last, version)
     return Range(Version(first), Version(max(first, last)), Position(position))
 
 

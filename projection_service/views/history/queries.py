@@ -10,6 +10,8 @@ from fastapi.responses import StreamingResponse
 
 from projection_service.view import Past, Reach, check_position, position_header
 from projection_service.view_store import ViewStore
+from projection_service.views.history.charts import add_charts
+from projection_service.views.history.explain import add_explanation
 from projection_service.views.history.statement import add_statement, statement_endpoint
 from projection_service.views.history.tables import read_history
 from shared.errors import LedgerError, NotFound
@@ -31,6 +33,8 @@ BATCH = {"description": "CloudEvents, oldest first.", "content": {BATCH_CONTENT_
 
 def add_queries(queries: APIRouter, store: ViewStore, past: Past) -> None:
     add_statement(queries, store)
+    add_charts(queries, store)
+    add_explanation(queries, store)
 
     @route(
         queries,

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from base64 import b64decode, urlsafe_b64encode
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -12,8 +12,8 @@ from pydantic import BaseModel, Field
 
 from projection_service.view import (
     ASKED,
-    NO_PAST,
     Asked,
+    AtPosition,
     Reach,
     answer,
     answer_of_gate,
@@ -44,6 +44,7 @@ from shared.platform.api import AccountIdPath, read_query, route
 from shared.platform.gate import Answer, Endpoint
 from shared.platform.gate import Request as GateRequest
 
+NO_TIME = {"as_of": "is not for statements: send `to`, or at_position"}
 PAGE_LINES, PAGE_LINES_MAX = 20, 1_000
 PAGE_CHARS_MAX = 512 * 1024
 """Of descriptions and metadata, roughly."""
@@ -103,8 +104,15 @@ class StatementAsked(BaseModel):
     order: Annotated[Order, Query(description="Of the entries.")] = "newest"
     type: Annotated[str | None, Query(pattern=TYPE_PATTERN, description="Only such events.")] = None
     rejections: Annotated[bool, Query(description="With those, too; a `type` is asked for as it is.")] = False
+    at_position: AtPosition = None
+    format: Annotated[Literal["csv"] | None, Query(description="As `Accept: text/csv`: links can't say that.")] = None
     limit: Annotated[int | None, Query(ge=1, le=PAGE_LINES_MAX, description=f"{PAGE_LINES} when not said.")] = None
     cursor: Annotated[str | None, Query(max_length=CURSOR_CHARS_MAX, description=CURSOR_RULE)] = None
+
+    @property
+    def is_of_before(self) -> bool:
+        """May its answer be of a position before the one to be reached?"""
+        return self.cursor is not None or self.at_position is not None
 
 
 class _Waiting(Asked, StatementAsked):
@@ -138,13 +146,13 @@ def add_statement(queries: APIRouter, store: ViewStore) -> None:
         asked: Annotated[StatementAsked, Query()],
         accept: Annotated[str, Header(description="text/csv for all of it as CSV.")] = "",
     ) -> Response:
-        as_csv = is_preferred(accept)
+        as_csv = asked.format == "csv" or is_preferred(accept)
         if as_csv and (wrong := [name for name in ("limit", "cursor") if getattr(asked, name) is not None]):
             raise InvalidRequest([(name, "is for pages, and CSV has all of it") for name in wrong])
         found = await _find(store.read, AccountId(account_id), asked)
         position = found.place.range.position
         # What was to be reached has been: a page is of when the first one was.
-        request.scope[ASKED] = min(position, request.scope[ASKED]) if asked.cursor else request.scope[ASKED]
+        request.scope[ASKED] = min(position, request.scope[ASKED]) if asked.is_of_before else request.scope[ASKED]
         if found.ends is None:
             raise NotFound(f"there is no account {account_id!r} at position {position}.", position_header(position))
         if as_csv:
@@ -158,15 +166,17 @@ def statement_endpoint(store: ViewStore, reach: Reach) -> Endpoint:
     async def statement(request: GateRequest) -> Answer | None:
         if not is_account_id(request.name):
             return None
-        asked = read_query(request.query, _Waiting, NO_PAST)
-        await reach(asked, request.peer)
-        if any(name == b"accept" and MEDIA_TYPE.encode() in value.lower() for name, value in request.sent):
+        asked = read_query(request.query, _Waiting, NO_TIME)
+        min_position = max(asked.min_position, asked.at_position or 0)
+        await reach(asked.model_copy(update={"min_position": min_position}), request.peer)
+        accepted = [value.lower() for name, value in request.sent if name == b"accept"]
+        if asked.format or any(MEDIA_TYPE.encode() in value for value in accepted):
             return None
         found = await _find(store.read, AccountId(request.name), asked)
         if found.ends is None:
             return None
         position = found.place.range.position
-        if not asked.cursor:
+        if not asked.is_of_before:
             check_position(position, asked.min_position)
         body = await _page(store.read, found, found.ends, asked)
         return answer_of_gate(body, position, False, (b"vary", VARY.encode()))
@@ -190,10 +200,11 @@ async def _find(read: ReadRows, account_id: AccountId, asked: StatementAsked) ->
     """Raises `InvalidRequest` and `ProjectionBehind`."""
     begin, end = read_period(asked.from_, asked.to)
     types = frozenset([asked.type]) if asked.type else TYPES if asked.rejections else ACCEPTED_TYPES
-    said = (account_id, begin, end, asked.order, asked.type, asked.rejections)
+    said = (account_id, begin, end, asked.order, asked.type, asked.rejections, asked.at_position)
     digest = hashlib.sha256(_encode(said)).hexdigest()[:DIGEST_CHARS]
     if asked.cursor is None:
-        range_ = await read_range(read, account_id, begin, end)
+        at = None if asked.at_position is None else Position(asked.at_position)
+        range_ = await read_range(read, account_id, begin, end, at)
         place = Place(range_, range_.last if asked.order == "newest" else range_.first)
     else:
         place = _place(asked.cursor, digest)

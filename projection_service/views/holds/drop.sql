@@ -1,2 +1,2 @@
-DROP TABLE holds;
-DROP TABLE holds_accounts;
+DROP TABLE IF EXISTS holds;
+DROP TABLE IF EXISTS holds_accounts;

@@ -1,2 +1,2 @@
-DROP TABLE reserve;
-DROP TABLE reserve_assets;
+DROP TABLE IF EXISTS reserve;
+DROP TABLE IF EXISTS reserve_assets;

@@ -1,0 +1,1 @@
+"""Builds views anew beside those in use, and puts them in their place while the service goes on."""
