@@ -88,14 +88,28 @@ class Tail:
         if not 0 <= begin < len(self._told):
             return None
         if account_id is not None:
-            accounts, told = self._accounts[begin:], self._told[begin:]
-            found = b"".join([one for one, of in zip(told, accounts, strict=True) if account_id in of])
-            return found, Position(self._first + len(self._told) - 1)
+            return self._of(account_id, begin)
         size_before = self._ends[begin] - len(self._told[begin])
         end = max(begin + 1, bisect_right(self._ends, size_before + PIECE_BYTES_MAX))
         if self._piece[:2] != (begin, end):
             self._piece = begin, end, b"".join(self._told[begin:end])
         return self._piece[2], Position(self._first + end - 1)
+
+    def _of(self, account_id: AccountId, begin: int) -> tuple[bytes, Position]:
+        found: list[bytes] = []
+        size = 0
+        for number in range(begin, len(self._told)):
+            if account_id in self._accounts[number]:
+                size += len(self._told[number])
+                if found and size > PIECE_BYTES_MAX:
+                    return b"".join(found), Position(self._first + number - 1)
+                found.append(self._told[number])
+        return b"".join(found), self.last
+
+    @property
+    def last(self) -> Position:
+        """Of the events that are at hand."""
+        return Position(self._first + len(self._told) - 1)
 
 
 def _told(position: Position, encoded: bytes) -> bytes:
@@ -177,7 +191,7 @@ async def _events(
             if told or loop.time() - quiet_since > HEARTBEAT_SECONDS:
                 yield told or b":\n\n"
                 quiet_since = loop.time()
-            if reader.position < streams.position:
+            if reader.position < max(streams.position, tail.last):
                 # What was written is sent only now, and only now is it known whether the client takes it.
                 await streams.turn()
     except LedgerError:
