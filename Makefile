@@ -7,7 +7,7 @@ COMPILE := uv pip compile --quiet --universal --upgrade --generate-hashes --no-h
 	--no-emit-index-url --no-emit-find-links --python-version 3.11 pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run run-rabbitmq test compat faults fuzz abuse bench lint types dist lock clean-data clean
+.PHONY: help run run-rabbitmq test screenshots compat faults fuzz abuse bench lint types dist lock clean-data clean
 
 help:  ## List the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -23,6 +23,10 @@ run-rabbitmq: $(VENV)/run  ## The same with RabbitMQ: the one that AMQP_URL name
 test: $(VENV)/dev  ## Install what the tests need, and run them
 	@sh scripts/install-servers.sh rabbitmq-server postgresql pgbouncer chromium nodejs
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(TESTS)
+
+screenshots: $(VENV)/dev  ## Take the README's pictures of the page anew, into docs/
+	@sh scripts/install-servers.sh chromium fonts-inter
+	@SCREENSHOTS=docs $(BIN)/python -m pytest tests/browser/test_screenshots.py
 
 compat:  ## Run the tests in a tree of another Debian, as root: SUITE=trixie TESTS=tests/unit
 	@SUITE=$(SUITE) TESTS="$(TESTS)" sh scripts/compat.sh

@@ -20,7 +20,16 @@ from benchmarks.rows import (
     singles,
     visible,
 )
-from benchmarks.servers import ACCOUNTS, HAS_PROC, Server, command_service, opened, projection_service, until
+from benchmarks.servers import (
+    ACCOUNTS,
+    HAS_PROC,
+    Server,
+    command_service,
+    opened,
+    projection_service,
+    until,
+    wrk_99th_ms,
+)
 from command_service.event_log.recent_states import SWEEP_EVENTS
 
 SLOW_CLIENTS = 1000
@@ -40,6 +49,18 @@ def growth(bench: Bench) -> Iterator[Row]:
     def deposits(stack: ExitStack) -> Measures:
         ours, peer = (stack.enter_context(opened(bench.log(0, accounts))) for accounts in (sizes.many, 1))
         return singles(ours, accounts=sizes.many), singles(peer, accounts=1)
+
+    def lists(stack: ExitStack) -> Measures:
+        ledger = stack.enter_context(opened(bench.log(0, sizes.many)))
+        views = {"DATA_DIR": bench.data_dir(), "PROJECTION_VIEWS": "accounts,directory"}
+        ours = stack.enter_context(projection_service(LEDGER_URL=ledger.url, **views))
+        head = ledger.metric("ledger_head_position")
+        until(lambda: ours.metric("projection_position") >= head, "the projection to catch up")
+
+        def asked(load: str) -> Measure:
+            return lambda seconds: wrk_99th_ms(ours.url, load, seconds, sizes.many)
+
+        return asked("list.lua"), asked("query.lua")
 
     def starts(*before: Callable[[str], None]) -> Callable[[ExitStack], Measures]:
         def started(events: int) -> Measure:
@@ -71,6 +92,8 @@ def growth(bench: Bench) -> Iterator[Row]:
         peak = Figure(f"batches, peak memory: {work}", "MiB", 1.25, less=True)
         yield Row([speed, peak] if HAS_PROC else [speed], in_batches(bench, logs), rounds)
     yield row(Figure(f"deposits: {many} accounts / 1", "requests/s", 0.85), deposits, rounds)
+    listed = f"filtered list of 20 / query of one account, 99th percentile: {many} accounts"
+    yield row(Figure(listed, "ms", 5, less=True), lists, rounds)
     for what, before in (("start", []), ("start after a kill", [a_kill])):
         figure = Figure(f"{what}: {long_log} events in the log / 10,000", "s", 1.25, less=True)
         yield row(figure, starts(*before), rounds)

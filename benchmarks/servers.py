@@ -117,9 +117,24 @@ def echo(framework: str) -> Iterator[Server]:
 
 def wrk(url: str, script: str, connections: int, seconds: float, accounts: int = ACCOUNTS, delay_ms: int = 0) -> float:
     """Answers a second. Raises `RuntimeError` when any of them was not a success."""
+    said = _wrk(url, script, connections, seconds, accounts, delay_ms)
+    found = re.search(r"Requests/sec:\s+([\d.]+)", said)
+    assert found is not None
+    return float(found[1])
+
+
+def wrk_99th_ms(url: str, script: str, seconds: float, accounts: int = ACCOUNTS) -> float:
+    """The time that the 99th of a hundred answers takes, to one client that asks for one after the other."""
+    found = re.search(r"99%\s+([\d.]+)(us|ms|s)", _wrk(url, script, 1, seconds, accounts))
+    assert found is not None
+    return float(found[1]) * {"us": 0.001, "ms": 1, "s": 1000}[found[2]]
+
+
+def _wrk(url: str, script: str, connections: int, seconds: float, accounts: int, delay_ms: int = 0) -> str:
+    """What it says. Raises `RuntimeError`."""
     rest = {"DELAY_MS": str(delay_ms)} if delay_ms else {}
     done = subprocess.run(
-        ["wrk", "-t1", f"-c{connections}", f"-d{seconds:.0f}", "-s", str(LOAD / script), url],
+        ["wrk", "-t1", "--latency", f"-c{connections}", f"-d{seconds:.0f}", "-s", str(LOAD / script), url],
         env={**os.environ, "ACCOUNTS": str(accounts), **rest},
         preexec_fn=lambda: pin(LOAD_CORE),
         stdout=subprocess.PIPE,
@@ -128,9 +143,7 @@ def wrk(url: str, script: str, connections: int, seconds: float, accounts: int =
     )
     if "Non-2xx" in done.stdout or "Socket errors" in done.stdout:
         raise RuntimeError(done.stdout)
-    found = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
-    assert found is not None
-    return float(found[1])
+    return done.stdout
 
 
 def rate_between(position: Callable[[], int], first: int, last: int) -> float:

@@ -1,28 +1,43 @@
 """The projection service's HTTP face: queries of the views."""
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, Request, Response, params
+from fastapi import APIRouter, Depends, FastAPI, Header, Request, Response, params
 from fastapi.dependencies.utils import get_flat_params
 from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
 
+from projection_service.dashboard import install_dashboard
 from projection_service.live import Tail, add_stream
 from projection_service.pipeline import Pipeline, add_pipeline
 from projection_service.projection import Projection
 from projection_service.subscription import Subscription
-from projection_service.view import ASKED, POSITION, Asked, MinPosition, Past, Reach, View, WaitSeconds, check_position
+from projection_service.view import (
+    ASKED,
+    NO_PAST,
+    POSITION,
+    Asked,
+    MinPosition,
+    Past,
+    Reach,
+    View,
+    WaitSeconds,
+    check_position,
+)
 from projection_service.view_store import ViewStore
 from projection_service.views import history
 from shared.errors import InvalidRequest, NotFound
 from shared.events import Position
+from shared.platform.caching import ASK_AGAIN, FOR_EVER, is_named
 from shared.platform.docs import install_docs
 from shared.platform.problems import install_problem_handlers, problem_responses
 from shared.platform.telemetry import install_operator_routes
 from shared.platform.watermark import Peer, Watermark
 
-OF_THE_PAST = ("at_position", "as_of")
+NOT_MODIFIED = {"description": "What `If-None-Match` names is what there is."}
+NOT_MODIFIED_HEADERS = ("ETag", "Cache-Control", "Vary", POSITION)
+IfNoneMatch = Annotated[str | None, Header(description="The `ETag` of an answer that the client has.")]
 
 
 def reacher(watermark: Watermark) -> Reach:
@@ -39,12 +54,12 @@ class _QueryRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         taken = get_flat_params(self.dependant)
-        known = {one.alias for one in taken if isinstance(one.field_info, params.Query)}
+        known = {one.alias for one in taken if not isinstance(one.field_info, params.Path | params.Header)}
 
         async def checked(request: Request) -> Response:
             said = [name for name, _ in request.query_params.multi_items()]
             wrong = [(name, "was sent twice; send it once") for name in sorted(known) if said.count(name) > 1]
-            wrong += [(name, "this query has no past") for name in OF_THE_PAST if name in said and name not in known]
+            wrong += [(name, why) for name, why in NO_PAST.items() if name in said and name not in known]
             if wrong:
                 raise InvalidRequest(wrong)
             try:
@@ -54,9 +69,20 @@ class _QueryRoute(APIRoute):
                     check_position(int(position), request.scope.get(ASKED, 0))
                 raise
             check_position(int(response.headers[POSITION]), request.scope.get(ASKED, 0))
-            return response
+            return _cached(response, request)
 
         return checked
+
+
+def _cached(response: Response, request: Request) -> Response:
+    """Says what may be kept of it; nothing but that when the client has it already."""
+    lasts = "at_position" in request.query_params
+    response.headers.setdefault("Cache-Control", (FOR_EVER if lasts else ASK_AGAIN).decode())
+    etag, known = response.headers.get("ETag"), ", ".join(request.headers.getlist("If-None-Match"))
+    if etag is None or not is_named(etag.encode(), known.encode("latin-1")):
+        return response
+    kept = {name: response.headers[name] for name in NOT_MODIFIED_HEADERS if name in response.headers}
+    return Response(status_code=304, headers=kept)
 
 
 def create_api(
@@ -81,7 +107,9 @@ def create_api(
     )
     install_problem_handlers(app)
 
-    async def wait_for(request: Request, min_position: MinPosition = 0, wait: WaitSeconds = 5) -> None:
+    async def wait_for(
+        request: Request, min_position: MinPosition = 0, wait: WaitSeconds = 5, if_none_match: IfNoneMatch = None
+    ) -> None:
         request.scope[ASKED] = min_position
         await reach(Asked(min_position=min_position, wait=wait), Peer.of(request.scope))
 
@@ -91,7 +119,7 @@ def create_api(
             tags=["queries"],
             route_class=_QueryRoute,
             dependencies=[*kept, Depends(wait_for)],
-            responses=problem_responses(404, 422, 503),
+            responses={304: NOT_MODIFIED, **problem_responses(404, 422, 503)},
         )
         view.add_queries(queries, store, past)
         if view is history.VIEW:
@@ -116,6 +144,7 @@ def create_api(
     add_pipeline(app, pipeline)
     install_operator_routes(app, registry)
     install_docs(app)
+    install_dashboard(app)
     return app
 
 

@@ -9,7 +9,8 @@ from pydantic import BaseModel
 from projection_service.view_store import Change, ReadRows, ViewStore
 from shared.errors import NotFound, ProjectionBehind
 from shared.events import INT64_MAX, TIME_CHARS_MAX, TIME_RULE, AccountId, Asset, Position, RecordedEvent
-from shared.platform.gate import Endpoint
+from shared.platform.caching import ASK_AGAIN, FOR_EVER, etag_of
+from shared.platform.gate import Answer, Endpoint
 from shared.platform.watermark import Peer
 
 S = TypeVar("S")
@@ -49,6 +50,10 @@ AsOf = Annotated[
         json_schema_extra={"format": "date-time"},
     ),
 ]
+
+
+NO_PAST = dict.fromkeys(("at_position", "as_of"), "this query has no past")
+"""Parameters that must not be passed over: who asks for the past would take the present for it."""
 
 
 class Asked(BaseModel):
@@ -170,9 +175,16 @@ class View(NamedTuple):
     """Its tables that have rows at some positions only, whichever: where a run happened to end."""
 
 
+def answer_of_gate(body: bytes, position: Position, lasts: bool, *headers: tuple[bytes, bytes]) -> Answer:
+    """The same. Does it last for ever?"""
+    of_all = (b"ledger-position", b"%d" % position), (b"cache-control", FOR_EVER if lasts else ASK_AGAIN)
+    return Answer(200, b"application/json", body, (*of_all, *headers), etag_of(body))
+
+
 def answer(body: bytes, position: Position) -> Response:
     """JSON, from what the view held at `position`."""
-    return Response(body, headers=position_header(position), media_type="application/json")
+    headers = {**position_header(position), "ETag": etag_of(body).decode()}
+    return Response(body, headers=headers, media_type="application/json")
 
 
 def position_header(position: Position) -> dict[str, str]:

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes sure that there are programs to start private servers, or a browser, from:
+# Makes sure that there are programs to start private servers, or a browser, from, and a font for its pictures:
 # `install-servers.sh rabbitmq-server postgresql`.
 set -eu
 
@@ -20,6 +20,7 @@ has() {
         command -v chromium >/dev/null || [ -x "/Applications/Chromium.app/Contents/MacOS/Chromium" ]
         ;;
     nodejs) command -v node >/dev/null ;;
+    fonts-inter) fc-list 2>/dev/null | grep -q Inter ;;
     *) command -v "$1" >/dev/null ;;
     esac
 }

@@ -1,9 +1,11 @@
-"""The private servers that several kinds of tests share."""
+"""The private servers, and the browser, that several kinds of tests share."""
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
 import pytest
+from playwright.async_api import Browser, async_playwright
 
 from scripts.postgres import PostgresCluster
 
@@ -41,3 +43,14 @@ def primary() -> Iterator[PostgresCluster]:
 def standby(primary: PostgresCluster) -> Iterator[PostgresCluster]:
     with running_cluster(primary) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    program = shutil.which("chromium") or "/Applications/Chromium.app/Contents/MacOS/Chromium"
+    async with async_playwright() as playwright:
+        # As root it takes no sandbox of its own; names other than addresses lead nowhere.
+        flags = ["--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
+        browser = await playwright.chromium.launch(executable_path=program, args=flags)
+        yield browser
+        await browser.close()

@@ -11,7 +11,7 @@ from command_service.http.feed import install_feed
 from command_service.http.openapi import describe_commands
 from command_service.ledger_writer import LedgerWriter
 from shared.events import Asset, Position
-from shared.platform.docs import install_docs
+from shared.platform.docs import install_docs, lead_to_docs
 from shared.platform.gate import Gate
 from shared.platform.problems import install_problem_handlers, problem_responses
 from shared.platform.telemetry import install_operator_routes
@@ -52,5 +52,6 @@ def create_api(
 
     install_operator_routes(app, registry)
     install_docs(app)
+    lead_to_docs(app)
     describe_commands(app.openapi())
     return Gate(app, {"/events": feed, **command_endpoints(writer, query_url, default_asset)}, hosts)

@@ -1,6 +1,6 @@
 """What the two HTTP faces have in common."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, TypeVar
 from urllib.parse import parse_qsl, unquote
 
@@ -30,13 +30,19 @@ def route(app: FastAPI | APIRouter, path: str, method: str, **options: Any) -> C
     return register
 
 
-def read_query(query: bytes, model: type[Q]) -> Q:
-    """As the application would read it. Raises `InvalidRequest`, also when it says twice what it may say once."""
+def read_query(query: bytes, model: type[Q], refused: Mapping[str, str] | None = None) -> Q:
+    """As the application would read it. `refused` has what must not be passed over, and why not.
+
+    Raises `InvalidRequest`, also when it says twice what it may say once.
+    """
     said = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
     asked = dict(said)
+    if refused and (wrong := [(name, why) for name, why in refused.items() if name in asked]):
+        raise InvalidRequest(wrong)
     if len(asked) < len(said):
         names = [name for name, _ in said]
-        if repeated := [(name, "was sent twice; send it once") for name in model.model_fields if names.count(name) > 1]:
+        known = [field.alias or name for name, field in model.model_fields.items()]
+        if repeated := [(name, "was sent twice; send it once") for name in known if names.count(name) > 1]:
             raise InvalidRequest(repeated)
     try:
         return model.model_validate(asked)

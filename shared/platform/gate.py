@@ -28,6 +28,7 @@ from shared.errors import (
     Overloaded,
     UnsupportedMediaType,
 )
+from shared.platform.caching import is_named
 from shared.platform.problems import problem_response, unexpected_response
 from shared.platform.watermark import Peer
 
@@ -41,6 +42,8 @@ NAMES = (
 )
 ONCE = {name.lower().encode(): name for name in NAMES}
 """Headers of which two readers might each believe another one, and how they are documented."""
+IF_NONE_MATCH = b"if-none-match"
+"""A list, which may come in several lines (RFC 9110, section 5.3)."""
 SITES_OF_OURS = {b"same-origin", b"same-site", b"none"}
 # RFC 6838, section 4.2
 _is_json = re.compile(rb"application/(json|[a-z0-9][a-z0-9!#$&^_.+-]{0,121}\+json)").fullmatch
@@ -49,24 +52,29 @@ Headers = Mapping[bytes, bytes]
 
 
 class Request(Struct, frozen=True):
-    """`name` is the last part of the path where the endpoint is one for all of them, decoded.
+    """`name` is the part of the path that the endpoint has for any, decoded.
 
-    `headers` are those of `ONCE`, in lower case. `body` reads up to so many bytes; it raises `UnsupportedMediaType`
-    unless they are said to be JSON and nothing else, `BodyTooLarge` and `Overloaded`.
+    `headers` are those of `ONCE` and `IF_NONE_MATCH`, in lower case, and `sent` are all. `body` reads up to so many
+    bytes; it raises `UnsupportedMediaType` unless they are said to be JSON and nothing else, `BodyTooLarge` and
+    `Overloaded`.
     """
 
     name: str
     query: bytes
     headers: Headers
+    sent: Iterable[tuple[bytes, bytes]]
     peer: Peer
     body: Callable[[int], Awaitable[bytes]]
 
 
 class Answer(Struct, frozen=True):
+    """One with an `etag` is a 304 without its body for a client that has it already."""
+
     status: int
     media_type: bytes
     body: bytes
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    etag: bytes = b""
 
 
 class Endpoint(NamedTuple):
@@ -85,7 +93,8 @@ class ClientGone(Exception):
 
 
 class Gate:
-    """`endpoints` by path, without a slash at its end; one that has it there is for all paths with one part more.
+    """`endpoints` by path, without a slash at its end; one that has it there is for all paths with one part more, and
+    one with `/*/` before its last part for any there.
 
     `hosts` are the names by which clients may call this service, "*" for any.
     """
@@ -114,10 +123,15 @@ class Gate:
         if answer is None:
             await self._app(scope, receive, send)
             return
-        head = b"content-length: %d\r\ncontent-type: %b\r\n" % (len(answer.body), answer.media_type)
+        status, body = answer.status, answer.body
+        head = b"content-length: %d\r\ncontent-type: %b\r\n" % (len(body), answer.media_type)
+        if answer.etag:
+            if IF_NONE_MATCH in headers and is_named(answer.etag, headers[IF_NONE_MATCH]):
+                status, head, body = 304, b"", b""
+            head += b"etag: %b\r\n" % answer.etag
         for header in answer.headers:
             head += b"%b: %b\r\n" % header
-        await scope["state"]["answer"](answer.status, head, answer.body)
+        await scope["state"]["answer"](status, head, body)
 
     def _admit(self, method: str, headers: Headers) -> None:
         """Refuse what a web page of somebody else can make a browser send.
@@ -147,6 +161,9 @@ class Gate:
         endpoint, name = self._endpoints.get(path), ""
         if endpoint is None:
             endpoint, name = self._endpoints.get(path[:cut]), unquote(path[cut:])
+        if endpoint is None:
+            above, _, name = path[: cut - 1].rpartition("/")
+            endpoint, name = self._endpoints.get(f"{above}/*/{path[cut:]}"), unquote(name)
             if endpoint is None:
                 return None
 
@@ -161,7 +178,9 @@ class Gate:
             if any(route.matches(scope)[0] is Match.FULL for route in self._app.routes):
                 return None
             raise MethodNotAllowed(f"{scope['path']}: use {endpoint.method}.", {"Allow": endpoint.method})
-        return await endpoint.handle(Request(name, scope["query_string"], headers, Peer.of(scope), body))
+        return await endpoint.handle(
+            Request(name, scope["query_string"], headers, scope["headers"], Peer.of(scope), body)
+        )
 
 
 def _once(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
@@ -171,6 +190,8 @@ def _once(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
             if name in once:
                 _refuse_repeated(name)
             once[name] = value
+        elif name == IF_NONE_MATCH:
+            once[name] = once[name] + b", " + value if name in once else value
     return once
 
 

@@ -184,8 +184,9 @@ class Protocol(HttpToolsProtocol):
         self._all = connections
         self._header_bytes_max = connections.limits.header_bytes_max
         self._peer = Peer()
-        # uvicorn copies it into the scope of each request. The gate gives whole answers.
-        self.app_state = {"peer": self._peer, "answer": self._answer}
+        # uvicorn copies it into the scope of each request. The gate gives whole answers; one that can't be brought to
+        # its end must not look as if it were.
+        self.app_state = {"peer": self._peer, "answer": self._answer, "abort": self._abort}
         self._stage = _IDLE
         self._unanswered = 0
         self.headers = []
@@ -354,6 +355,9 @@ class Protocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answering = cycle
         HttpToolsProtocol._start_asgi_task(self, cycle, app)
+
+    def _abort(self) -> None:
+        self.transport.abort()
 
     async def _answer(self, status: int, head: bytes, body: bytes) -> None:
         """A whole answer at once, as `cycle.send` makes it of two messages, with a look at each header.

@@ -74,7 +74,9 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def _response(document: Mapping[str, object], status: int, headers: Mapping[str, str] | None) -> Response:
-    return Response(msgspec.json.encode(document), status, headers, "application/problem+json")
+    # A cache may keep a 404 that does not say otherwise.
+    kept = {"Cache-Control": "no-store", **(headers or {})}
+    return Response(msgspec.json.encode(document), status, kept, "application/problem+json")
 
 
 def problem_response(error: LedgerError) -> Response:

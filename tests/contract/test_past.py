@@ -16,13 +16,24 @@ from command_service.ledger.commands import Command, ExpireHold
 from projection_service.api import reacher
 from projection_service.projection import Projection
 from projection_service.view import AskedPast, Past
-from projection_service.view_store import ViewStore
+from projection_service.view_store import ReadRows, ViewStore
 from projection_service.view_store.postgres import PostgresViewStore
 from projection_service.view_store.sqlite import SqliteViewStore
 from projection_service.views import VIEWS
+from projection_service.views.history.explain import read_chain
+from projection_service.views.history.lines import (
+    COLUMNS,
+    Line,
+    Order,
+    Place,
+    Reader,
+    read_ends,
+    read_range,
+)
 from projection_service.views.history.past import past as past_of
-from shared.chain import extend
-from shared.events import USD, AccountId, RecordedEvent, Rejected
+from projection_service.views.history.periods import BEGINNING, END
+from shared.chain import CHAIN_START, extend
+from shared.events import USD, AccountId, RecordedEvent, Rejected, Version
 from shared.platform.watermark import Peer
 from tests.contract.conftest import ALL_VIEWS
 from tests.examples import at
@@ -90,8 +101,63 @@ class Remembered(WholeDomain):
                 assert await told(past, as_of=event.time) == self.told[position]
                 assert await told(past, as_of=at(position).replace(".000000", ".999999")) == self.told[position]
             assert await told(past, as_of=at(0)) == self.told[0]
+            for account_id in ACCOUNTS:
+                await self.compare_statement(store.read, account_id, sizes)
+            for event in self.events:
+                chain = extend(CHAIN_START, [one.encoded for one in self.events[: event.position]])
+                assert await read_chain(store.read, event.position) == chain
         finally:
             await store.close()
+
+    async def compare_statement(self, read: ReadRows, account_id: AccountId, random: Random) -> None:
+        """Of any range, in both orders, from any line on."""
+        first, last = sorted(random.choices(range(1, len(self.events) + 2), k=2))
+        begin, end = random.choice([at(first), BEGINNING]), random.choice([at(last), END])
+        events = [
+            event
+            for event in self.events
+            if begin <= event.time < end and account_id in [one for one, _ in event.streams()]
+        ]
+        range_ = await read_range(read, account_id, begin, end)
+        assert (range_.last - range_.first, range_.position) == (len(events), len(self.events))
+        lines = await all_lines(read, account_id, Place(range_, range_.first), "oldest")
+        assert await all_lines(read, account_id, Place(range_, range_.last), "newest") == lines[::-1]
+        if lines:
+            some = random.randrange(len(lines))
+            place = Place(range_, Version(range_.first + some))
+            assert await all_lines(read, account_id, place, "oldest") == lines[some:]
+            assert await all_lines(read, account_id, place, "newest") == lines[:some][::-1]
+        opening = self.told[first - 1 if begin else 0]["accounts"].get(account_id, {"balance": 0})["balance"]
+        balances = [opening]
+        for line, event in zip(lines, events, strict=True):
+            entry = dict(zip(COLUMNS, line, strict=True))
+            no_account = {"balance": 0, "held": 0, "available": 0}
+            before, after = (
+                self.told[position]["accounts"].get(account_id, no_account)
+                for position in (event.position - 1, event.position)
+            )
+            assert (entry["position"], entry["time"], entry["type"]) == (event.position, event.time, event.event.type)
+            assert entry["version"] == dict(event.streams())[account_id]
+            assert [entry[name] for name in no_account] == [after[name] for name in no_account]
+            assert entry["change"] == after["balance"] - before["balance"]
+            assert entry["change_of_held"] == after["held"] - before["held"]
+            for name in ("description", "reason", "hold_id"):
+                assert entry[name] == getattr(event.event, name, None)
+            balances.append(entry["balance"])
+        found = await read_ends(read, account_id, range_)
+        if account_id in self.naive.balance:
+            assert found is not None
+            ends = found.asset, found.opening_balance, found.closing_balance
+            assert ends == (self.naive.asset[account_id], balances[0], balances[-1])
+        else:
+            assert found is None
+
+
+async def all_lines(read: ReadRows, account_id: AccountId, place: Place, order: Order) -> list[Line]:
+    reader, lines = Reader(read, account_id, place, order), list[Line]()
+    while not reader.is_at_the_end:
+        lines += await reader.next(7)
+    return lines
 
 
 def reserve(asset: str, amount: int, last_updated: str | None) -> Told:

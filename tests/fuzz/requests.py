@@ -206,8 +206,10 @@ def draft(random: Random) -> Draft:
         return Draft("command", "GET", path, query=query)
     service = random.choice(SERVICES)
     if random.random() < 0.4:
-        path = random.choice([["readyz"], ["livez"], ["metrics"], ["docs"], ["openapi.json"], ["pipeline"], [""]])
-        return Draft("projection" if path == ["pipeline"] else service, "GET", path)
+        of_both = [["readyz"], ["livez"], ["metrics"], ["docs"], ["openapi.json"], [""]]
+        of_projections = [["pipeline"], ["dashboard", "app.js"]]
+        path = random.choice([*of_both, *of_projections])
+        return Draft("projection" if path in of_projections else service, "GET", path)
     query = (
         {"min_position": str(random.choice([0, 1, 10])), "wait": str(WAIT_SECONDS_MAX)} if random.random() < 0.5 else {}
     )

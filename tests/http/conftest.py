@@ -1,11 +1,9 @@
 """One bank without a broker for all tests of the HTTP contract: each test uses accounts of its own."""
 
-import shutil
 import uuid
 from collections.abc import AsyncIterator
 
 import pytest
-from playwright.async_api import Browser, async_playwright
 
 from tests.bank import Bank, open_bank
 
@@ -28,14 +26,3 @@ async def account(bank: Bank, account_id: str) -> str:
     await bank.create(account_id)
     await bank.deposit(account_id, 100)
     return account_id
-
-
-@pytest.fixture(scope="session")
-async def browser() -> AsyncIterator[Browser]:
-    program = shutil.which("chromium") or "/Applications/Chromium.app/Contents/MacOS/Chromium"
-    async with async_playwright() as playwright:
-        # As root it takes no sandbox of its own; names other than addresses lead nowhere.
-        flags = ["--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
-        browser = await playwright.chromium.launch(executable_path=program, args=flags)
-        yield browser
-        await browser.close()

@@ -85,14 +85,15 @@ async def test_the_page_may_run_its_own_scripts_only_and_be_shown_in_no_frame(ba
     assert "http://" not in text or path.endswith("bundle.js")
 
 
-@pytest.mark.parametrize("name", SERVICES)
-async def test_the_root_leads_to_the_page(bank: Bank, name: str) -> None:
-    url = getattr(bank, name).url
-    async with bank.http.get(f"{url}/", allow_redirects=False) as response:
+async def test_the_command_services_root_leads_to_the_page(bank: Bank) -> None:
+    async with bank.http.get(f"{bank.command.url}/", allow_redirects=False) as response:
         assert (response.status, response.headers["Location"]) == (307, "/docs")
-    async with bank.http.get(f"{url}/redoc") as response:
-        assert response.status == 404
-    async with bank.http.get(f"{url}/docs/LICENSE") as response:
+
+
+@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("path", ["/redoc", "/docs/LICENSE"])
+async def test_there_is_no_other_page(bank: Bank, name: str, path: str) -> None:
+    async with bank.http.get(getattr(bank, name).url + path) as response:
         assert response.status == 404
 
 

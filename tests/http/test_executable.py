@@ -32,6 +32,9 @@ async def test_both_services_run_from_the_executable(executable: Path, tmp_path:
                 await service.start()
                 async with http.get(f"{service.url}/docs/swagger-ui-bundle.js") as response:
                     assert response.status == 200
+            for path in ("/", "/dashboard/views/account.js", "/dashboard/uplot/uPlot.iife.min.js"):
+                async with http.get(bank.projection.url + path) as response:
+                    assert response.status == 200
             assert (await bank.create("alice"))[0] == 201
             assert (await bank.deposit("alice", 1250))[0] == 200
             assert len(await bank.check_views()) == 2

@@ -4,7 +4,6 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 import pytest
 
@@ -187,29 +186,3 @@ async def test_it_is_the_same_with_the_views_on_postgresql(tmp_path: Path, datab
         for position, event in enumerate(await stream(bank, "alice"), 1):
             assert (await ask(bank, "/reserves/", as_of=event["time"]))[::2] == (200, position)
         assert (await bank.query("/account/alice", as_of="9999-12-31T23:59:59Z"))[0] == 422
-
-
-@pytest.mark.parametrize("slash", ["", "/"])
-async def test_lists_are_told_as_they_were(bank: Bank, account_id: str, slash: str) -> None:
-    path, names = f"/accounts{slash}", [f"{account_id} {name}" for name in "ba"]
-    told: dict[int, Any] = {0: {"accounts": [], "next": None}}
-    for number, name in enumerate(names):
-        await bank.post(f"/account/{account_id}-{number}", {"name": name})
-        await bank.deposit(f"{account_id}-{number}", 100 + number)
-        position = await head(bank)
-        told[position] = (await ask(bank, path, prefix=account_id, min_position=position))[1]
-    await bank.post(f"/account/freeze/{account_id}-0", {})
-    last = await head(bank)
-    assert [len(told[position]["accounts"]) for position in sorted(told) if position] == [1, 2]
-    for position, page in told.items():
-        assert await ask(bank, path, prefix=account_id, at_position=position) == (200, page, position)
-        _, page, _ = await ask(bank, path, prefix=account_id, at_position=last, limit=1)
-        _, rest, _ = await ask(bank, path, prefix=account_id, at_position=last, cursor=page["next"])
-        assert [account["name"] for account in page["accounts"] + rest["accounts"]] == sorted(names)
-    for position, frozen in ((last - 1, []), (last, [f"{account_id}-0"])):
-        _, page, _ = await ask(bank, path, prefix=account_id, at_position=position, status="frozen", sort="id")
-        assert [account["id"] for account in page["accounts"]] == frozen
-    for unknown in ({"sort": "last_updated"}, {"sort": "balance"}, {"min_balance": 1}, {"max_balance": 1}):
-        query = urlencode({"asset": "USD/2", "at_position": last, **unknown})
-        status, problem = await bank.query(f"{path}?{query}")
-        assert (status, [error["field"] for error in problem["errors"]]) == (422, [*unknown])

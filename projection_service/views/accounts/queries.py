@@ -8,7 +8,17 @@ from fastapi import APIRouter, Depends, Response
 from msgspec.structs import asdict
 from pydantic import BaseModel
 
-from projection_service.view import AskedPast, Past, Reach, Then, answer, check_position, position_header, then_of
+from projection_service.view import (
+    AskedPast,
+    Past,
+    Reach,
+    Then,
+    answer,
+    answer_of_gate,
+    check_position,
+    position_header,
+    then_of,
+)
 from projection_service.view_store import ViewStore
 from projection_service.views.accounts.fold import AccountView
 from projection_service.views.accounts.tables import read_account
@@ -55,7 +65,7 @@ def endpoints(store: ViewStore, reach: Reach, past: Past) -> Mapping[str, Endpoi
             return None
         if asked and then is None:
             check_position(position, asked.min_position)
-        return Answer(200, b"application/json", _encode(found), ((b"ledger-position", b"%d" % position),))
+        return answer_of_gate(_encode(found), position, asked is not None and asked.at_position is not None)
 
     return {"/account/": Endpoint("GET", account)}
 

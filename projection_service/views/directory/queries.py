@@ -2,27 +2,30 @@
 
 import asyncio
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel
 
-from projection_service.view import AskedPast, Past, Reach, Then, answer, check_position, then_of
+from projection_service.view import AskedPast, Past, Reach, Then, answer, answer_of_gate, check_position, then_of
 from projection_service.view_store import ViewStore
 from projection_service.views.accounts.queries import AccountAnswer, told
-from projection_service.views.directory.tables import INT64_MIN, Listed, Order, Page, Place, Sort, read_page
+from projection_service.views.directory.tables import INT64_MIN, Listed, Order, Place, Sort, read_page
 from shared.errors import InvalidRequest
 from shared.events import ASSET_PATTERN, ASSET_RULE, INT64_MAX, NAME_CHARS_MAX, Position, Status, is_account_id
 from shared.platform.api import read_query, route
 from shared.platform.gate import Answer, Endpoint, Request
 
 PAGE_ACCOUNTS_MAX = 250
+PAST_ACCOUNTS_MAX = 100
+"""Looked at for a page of the past: each is looked up in the history."""
 CURSOR_CHARS_MAX = 2_000
 """The longest name takes half of it."""
 
 _encode = msgspec.json.Encoder().encode
+LASTING = ("name", "id")
 NO_CURSOR = "is not what a page of this list has said in `next`"
 
 Balance = Annotated[int | None, Query(ge=INT64_MIN, le=INT64_MAX, description="In cents. Needs `asset`.")]
@@ -73,41 +76,22 @@ def add_queries(queries: APIRouter, store: ViewStore, past: Past) -> None:
     async def accounts(
         asked: Annotated[AccountsAsked, Query()], then: Annotated[Then | None, Depends(then_of(past))]
     ) -> Response:
-        return answer(*await _read(store, asked, then))
+        return answer(*await _answer(store, asked, then))
 
 
 def endpoints(store: ViewStore, reach: Reach, past: Past) -> Mapping[str, Endpoint]:
     async def accounts(request: Request) -> Answer:
         asked = read_query(request.query, _Waiting)
         then = await past(asked, request.peer)
-        body, position = await _read(store, asked, then)
+        body, position = await _answer(store, asked, then)
         if then is None:
             check_position(position, asked.min_position)
-        return Answer(200, b"application/json", body, ((b"ledger-position", b"%d" % position),))
+        return answer_of_gate(body, position, asked.at_position is not None)
 
     return {"/accounts": Endpoint("GET", accounts)}
 
 
-async def _read(store: ViewStore, asked: AccountsAsked, then: Then | None) -> tuple[bytes, Position]:
-    """The answer, and the position at which it holds. Raises `InvalidRequest`."""
-    if then is None:
-        page = await _read_page(store, asked)
-        return _told(map(told, page.accounts), page.last, asked), page.position
-    bounds = [name for name in ("min_balance", "max_balance") if getattr(asked, name) is not None]
-    if unknown := [*bounds, *(["sort"] if asked.sort not in ("name", "id") else [])]:
-        raise InvalidRequest([(name, "is not known of the past: there, sort by name or id") for name in unknown])
-    # Names and assets are for ever; whether it was there, and all else, the past tells.
-    page = await _read_page(store, asked.model_copy(update={"status": None}))
-    accounts = []
-    for listed in page.accounts:
-        account = await then.account(listed.id)
-        if account is not None and asked.status in (None, account["status"]):
-            accounts.append(account)
-        await asyncio.sleep(0)  # each takes as long as some queries do
-    return _told(accounts, page.last, asked), then.position
-
-
-async def _read_page(store: ViewStore, asked: AccountsAsked) -> Page:
+async def _answer(store: ViewStore, asked: AccountsAsked, then: Then | None) -> tuple[bytes, Position]:
     """Raises `InvalidRequest`."""
     low, high = asked.min_balance, asked.max_balance
     if asked.asset is None and (asked.sort == "balance" or low is not None or high is not None):
@@ -121,15 +105,40 @@ async def _read_page(store: ViewStore, asked: AccountsAsked) -> Page:
         INT64_MIN if low is None else low,
         INT64_MAX if high is None else high,
     )
-    return await read_page(store.read, listed, _after(asked), asked.limit)
+    after = _after(asked)
+    if then is None:
+        page = await read_page(store.read, listed, after, asked.limit)
+        return _told([told(account) for account in page.accounts], page.last, asked), page.position
+    if asked.sort not in LASTING:
+        raise InvalidRequest([("sort", f"of the past there is only {' and '.join(LASTING)}, which never change")])
+    found, last = await _read_past(store, listed, after, min(asked.limit, PAST_ACCOUNTS_MAX), then)
+    return _told(found, last, asked), then.position
 
 
-def _told(accounts: Iterable[Mapping[str, object]], last: Place | None, asked: AccountsAsked) -> bytes:
+async def _read_past(
+    store: ViewStore, listed: Listed, after: Place | None, accounts_max: int, then: Then
+) -> tuple[list[Mapping[str, object]], Place | None]:
+    """Of the accounts that there are now, those that were there, and as they were. Raises `ProjectionBehind`."""
+    # What lasts can be asked of the accounts that there are now.
+    lasting = Listed(listed.sort, listed.order, listed.prefix, listed.asset)
+    page = await read_page(store.read, lasting, after, accounts_max)
+    found: list[Mapping[str, object]] = []
+    for account in page.accounts:
+        was = await then.account(account.id)
+        if was is not None and listed.status in (None, was["status"]):
+            balance = was["balance"]
+            if isinstance(balance, int) and listed.min_balance <= balance <= listed.max_balance:
+                found.append(was)
+        await asyncio.sleep(0)
+    return found, page.last
+
+
+def _told(accounts: Sequence[Mapping[str, object]], last: Place | None, asked: AccountsAsked) -> bytes:
     cursor = None
     if last is not None:
         place = _encode(_Cursor(asked.sort, asked.order, last.key, last.id))
         cursor = base64.urlsafe_b64encode(place).rstrip(b"=").decode()
-    return _encode({"accounts": list(accounts), "next": cursor})
+    return _encode({"accounts": accounts, "next": cursor})
 
 
 def _after(asked: AccountsAsked) -> Place | None:

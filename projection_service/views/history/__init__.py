@@ -2,7 +2,7 @@
 
 from projection_service.view import View
 from projection_service.views.history.past import past
-from projection_service.views.history.queries import add_queries
+from projection_service.views.history.queries import add_queries, endpoints
 from projection_service.views.history.tables import changes
 
-VIEW = View("history", changes, add_queries, past=past, needs=("accounts", "reserve"), sparse=("history_chain",))
+VIEW = View("history", changes, add_queries, endpoints, past, needs=("accounts", "reserve"), sparse=("history_chain",))

@@ -8,7 +8,7 @@ from projection_service.view import AskedPast, Past, Reach, Then, check_position
 from projection_service.view_store import Read, ReadRows, ViewStore, one_row
 from projection_service.views.accounts.fold import AccountView
 from projection_service.views.accounts.queries import told as told_account
-from projection_service.views.history.tables import VERSION_SEARCH, last_entry
+from projection_service.views.history.tables import VERSION_SEARCH, last_entry, state_of
 from projection_service.views.reserve.fold import ReserveView
 from projection_service.views.reserve.queries import EMPTY
 from projection_service.views.reserve.queries import told as told_reserve
@@ -34,8 +34,7 @@ READ_POSITION = Read.in_both("""
 """)
 READ_ACCOUNT = Read.in_both(f"""
     WITH RECURSIVE {VERSION_SEARCH}
-    SELECT checkpoint.position, after.account_id, name, asset, balance, coalesce(held, 0), coalesce(overdraft_limit, 0),
-        coalesce(status, 'open'), version, coalesce(last_updated, time)
+    SELECT checkpoint.position, after.account_id, name, asset, {state_of("after")}
     FROM checkpoint
     LEFT JOIN history AS after
         ON after.account_id = $1 AND version = (SELECT max(low) FROM search) AND balance IS NOT NULL

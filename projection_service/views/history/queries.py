@@ -1,6 +1,6 @@
 """One account's events, in pages."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from itertools import accumulate
 from typing import Annotated
 
@@ -8,13 +8,16 @@ import structlog
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
-from projection_service.view import Past, check_position, position_header
+from projection_service.view import Past, Reach, check_position, position_header
 from projection_service.view_store import ViewStore
+from projection_service.views.history.explain import add_explanation
+from projection_service.views.history.statement import add_statement, statement_endpoint
 from projection_service.views.history.tables import read_history
 from shared.errors import LedgerError, NotFound
 from shared.events import INT64_MAX, AccountId, Position, Version
 from shared.messaging import BATCH_CONTENT_TYPE
 from shared.platform.api import AccountIdPath, route
+from shared.platform.gate import Endpoint
 
 PAGE_EVENTS_MAX = 10_000
 PAGE_BYTES_MAX = 1024 * 1024
@@ -28,6 +31,9 @@ BATCH = {"description": "CloudEvents, oldest first.", "content": {BATCH_CONTENT_
 
 
 def add_queries(queries: APIRouter, store: ViewStore, past: Past) -> None:
+    add_statement(queries, store)
+    add_explanation(queries, store)
+
     @route(
         queries,
         "/account/{account_id}/events",
@@ -58,6 +64,10 @@ def add_queries(queries: APIRouter, store: ViewStore, past: Past) -> None:
         return StreamingResponse(
             _page(first, limit, read), headers=position_header(position), media_type=BATCH_CONTENT_TYPE
         )
+
+
+def endpoints(store: ViewStore, reach: Reach, past: Past) -> Mapping[str, Endpoint]:
+    return {"/account/*/statement": statement_endpoint(store, reach)}
 
 
 async def _page(

@@ -12,10 +12,11 @@ from shared.events import INT64_MAX, AccountId, Position, Version
 
 CHAIN_EVENTS = 256
 """The chain is kept at least once in so many events, and one run more."""
-ROW = """
-    entry, account_id, version, position, type, time, event_id, command_id, traceparent, amount, data,
-    other_account_id, other_version, other_is_subject, balance, held, overdraft_limit, status, last_updated
-"""
+EVENT = (
+    *("entry", "account_id", "version", "position", "type", "time", "event_id", "command_id", "traceparent"),
+    *("amount", "data", "other_account_id", "other_version", "other_is_subject"),
+)
+ROW = ", ".join([*EVENT, "balance, held, overdraft_limit, status, last_updated"])
 # Limited before it is joined: an account may have millions.
 PAGE = f"""
     SELECT checkpoint.position, source, page.*
@@ -56,6 +57,15 @@ ADD_CHAIN = Write(
     "position bigint, chain bytea",
     "INSERT INTO history_chain (position, chain) SELECT * FROM changed WHERE true",
 )
+
+
+def state_of(row: str) -> str:
+    """SQL for the account after the event in `row`, as an `AccountView` has it from its balance on. Where that is NULL,
+    there is no account."""
+    return (
+        f"{row}.balance, coalesce({row}.held, 0), coalesce({row}.overdraft_limit, 0), coalesce({row}.status, 'open'), "
+        f"{row}.version, coalesce({row}.last_updated, {row}.time)"
+    )
 
 
 def last_entry(position: Position) -> int:

@@ -24,7 +24,7 @@ HEADERS = {
 
 
 def install_docs(app: FastAPI) -> None:
-    """`/docs` and what it loads; `/` leads there. For an `app` made without `docs_url` and `redoc_url`."""
+    """`/docs` and what it loads. For an `app` made without `docs_url` and `redoc_url`."""
 
     async def page() -> Response:
         return FileResponse(FOLDER / "page.html", headers=HEADERS, media_type="text/html")
@@ -35,10 +35,15 @@ def install_docs(app: FastAPI) -> None:
         path, media_type = ASSETS[name]
         return FileResponse(path, headers=HEADERS, media_type=media_type)
 
+    app.add_api_route("/docs", page, include_in_schema=False)
+    app.add_api_route("/docs/", page, include_in_schema=False)
+    app.add_api_route("/docs/{name}", asset, include_in_schema=False)
+
+
+def lead_to_docs(app: FastAPI) -> None:
+    """From `/`, where nothing else is there."""
+
     async def root() -> Response:
         return RedirectResponse("/docs")
 
     app.add_api_route("/", root, include_in_schema=False)
-    app.add_api_route("/docs", page, include_in_schema=False)
-    app.add_api_route("/docs/", page, include_in_schema=False)
-    app.add_api_route("/docs/{name}", asset, include_in_schema=False)

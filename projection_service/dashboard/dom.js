@@ -1,0 +1,59 @@
+/** Elements, and rows that stay the same elements while what they show changes. */
+
+/**
+ * An element with its properties and children. Text is always a text node: names and descriptions are anybody's.
+ * `on…` properties are listeners; null, false and undefined are left out.
+ */
+export function h(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+/** Text of somebody else's: it keeps its own direction, and breaks anywhere. */
+export const said = (text, kind = "said") => h("bdi", { class: kind }, text);
+
+/**
+ * Show `items` as children of `parent`, in their order. What has the same key and signature stays as it is; when a
+ * changed one had the focus, the one in its place has it, on the link or button with the same number.
+ */
+export function reconcile(parent, items, { key, signature, make }) {
+  const before = new Map([...parent.children].map((child) => [child.dataset.key, child]));
+  let at = parent.firstElementChild;
+  for (const item of items) {
+    const name = String(key(item));
+    const signed = signature(item);
+    let child = before.get(name);
+    before.delete(name);
+    if (child?.dataset.signature !== signed) {
+      const made = make(item, child !== undefined);
+      made.dataset.key = name;
+      made.dataset.signature = signed;
+      if (child) {
+        const focused = focusables(child).indexOf(document.activeElement);
+        if (at === child) at = made;
+        child.replaceWith(made);
+        if (focused >= 0) focusables(made)[focused]?.focus();
+      }
+      child = made;
+    }
+    if (child === at) at = at.nextElementSibling;
+    else parent.insertBefore(child, at);
+  }
+  for (const child of before.values()) child.remove();
+}
+
+const focusables = (element) => [...element.querySelectorAll("a[href], button, input, select, summary")];
+
+/** A table with a caption that only screen readers have, and its body. `columns`: [heading, class]. */
+export function table(caption, columns) {
+  const body = h("tbody");
+  const head = columns.map(([heading, kind]) => h("th", { scope: "col", class: kind }, heading));
+  const element = h("table", {}, h("caption", { class: "unseen" }, caption), h("thead", {}, h("tr", {}, head)), body);
+  return { element, body };
+}

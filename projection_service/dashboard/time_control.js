@@ -1,0 +1,140 @@
+/** The page as of a moment: by a position, a time, or the slider over all of the log. */
+
+import * as api from "./api.js";
+import { h } from "./dom.js";
+import { count, time } from "./words.js";
+
+const SLIDE_MILLISECONDS = 120;
+
+export class TimeControl {
+  #open = false;
+  #moment = h("p", { class: "moment", "aria-live": "polite" });
+  #failure = h("p", { class: "failure", role: "alert" });
+  #slider = h("input", { type: "range", min: 0, step: 1, "aria-label": "Position", oninput: () => this.#slide() });
+  #position = h("input", { type: "text", inputmode: "numeric", pattern: "[0-9]{1,19}", size: 12, id: "at-position" });
+  #time = h("input", { type: "datetime-local", step: "0.001", id: "at-time", max: "9999-12-31T23:59:59.999" });
+  #sliding = null;
+  #asked = 0;
+
+  /** `head()` is the position that the views are at now. */
+  constructor(element, ledger, head) {
+    this.ledger = ledger;
+    this.head = head;
+    this.element = element;
+    this.toggle = h(
+      "button",
+      { type: "button", "aria-controls": "time-panel", "aria-expanded": "false", onclick: () => this.#toggle() },
+      "Go back in time",
+    );
+    this.live = h("button", { type: "button", class: "live", onclick: () => this.#toNow() }, "Back to live");
+    document.getElementById("now").append(this.toggle, this.live);
+    const step = (by, words) =>
+      h(
+        "button",
+        { type: "button", title: words, "aria-label": words, onclick: () => this.#step(by) },
+        by < 0 ? "‹" : "›",
+      );
+    const form = (name, label, input, go) =>
+      h(
+        "form",
+        { onsubmit: (submitted) => (submitted.preventDefault(), go()) },
+        h("label", { for: input.id }, label),
+        input,
+        h("button", { type: "submit", "aria-label": `Show ${name}` }, "Show"),
+      );
+    element.append(
+      h(
+        "section",
+        { id: "time-panel", "aria-label": "Point in time", hidden: true },
+        h(
+          "div",
+          { class: "strip" },
+          this.#moment,
+          h("div", { class: "slide" }, step(-1n, "The event before"), this.#slider, step(1n, "The event after")),
+          form("this position", "Position", this.#position, () => this.#toPosition()),
+          form("this moment", "Time, UTC", this.#time, () => this.#toTime()),
+        ),
+        this.#failure,
+      ),
+    );
+  }
+
+  /** What the page's place says. */
+  show() {
+    const { at } = this.ledger;
+    this.element.firstElementChild.hidden = at === null && !this.#open;
+    this.element.classList.toggle("past", at !== null);
+    this.toggle.hidden = at !== null;
+    this.live.hidden = at === null;
+    this.toggle.setAttribute("aria-expanded", String(this.#open));
+    this.#failure.textContent = "";
+    const head = this.head() > (at ?? 0n) ? this.head() : (at ?? 0n);
+    this.#slider.max = String(head);
+    this.#slider.value = String(at ?? head);
+    this.#position.value = String(at ?? head);
+    this.#slider.setAttribute("aria-valuetext", `${count(at ?? head)} of ${count(head)}`);
+    if (at === null) this.#moment.replaceChildren("Choose a moment: every figure is shown as of then.");
+    else this.#tellMoment(at);
+  }
+
+  /** The head has moved on. */
+  grow() {
+    if (this.head() > BigInt(this.#slider.max)) this.#slider.max = String(this.head());
+  }
+
+  async #tellMoment(at) {
+    const asked = ++this.#asked;
+    const words = [h("strong", {}, "As of position ", count(at))];
+    this.#moment.replaceChildren(...words);
+    if (at === 0n) return this.#moment.append(", before the first event");
+    try {
+      const { data } = await api.get(`events/${at}`);
+      if (asked !== this.#asked) return;
+      this.#moment.replaceChildren(...words, ", ", time(data.event.time));
+      this.#time.value = data.event.time.slice(0, 23);
+    } catch {
+      // The panels say what is wrong with it.
+    }
+  }
+
+  #toggle() {
+    this.#open = !this.#open;
+    this.show();
+    if (this.#open) this.#slider.focus();
+  }
+
+  #toNow() {
+    this.#open = false;
+    this.ledger.travel(null);
+    this.show();
+    this.toggle.focus();
+  }
+
+  #step(by) {
+    const from = this.ledger.at ?? this.head();
+    if (from + by >= 0n) this.ledger.travel(from + by);
+  }
+
+  #slide() {
+    clearTimeout(this.#sliding);
+    const to = BigInt(this.#slider.value);
+    this.#sliding = setTimeout(() => this.ledger.travel(to, { replace: this.ledger.at !== null }), SLIDE_MILLISECONDS);
+  }
+
+  #toPosition() {
+    if (/^\d{1,19}$/.test(this.#position.value)) this.ledger.travel(BigInt(this.#position.value));
+    else this.#failure.textContent = "A position is a whole number.";
+  }
+
+  async #toTime() {
+    if (!this.#time.value) return;
+    try {
+      // The field leaves out seconds that are zero.
+      const moment = new Date(`${this.#time.value}Z`).toISOString();
+      const { position } = await api.get("reserves", { as_of: moment, limit: 1 });
+      this.ledger.travel(position);
+    } catch (error) {
+      this.#failure.textContent = error.message;
+    }
+  }
+}

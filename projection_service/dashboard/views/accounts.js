@@ -1,0 +1,204 @@
+/** All accounts: by the beginning of their names, in an asset, of a status, sorted. */
+
+import { h, reconcile, said, table } from "../dom.js";
+import { accountLink, amount, status } from "../figures.js";
+import { Panel } from "../panel.js";
+import { time } from "../words.js";
+
+const PAGE_ACCOUNTS = 50;
+const EMPTY_PAGES_MAX = 20;
+const REFRESH_MILLISECONDS = 1_000;
+const TYPING_MILLISECONDS = 250;
+const STATUSES = ["open", "frozen", "closed"];
+const SORTS = [
+  ["name", "Name"],
+  ["id", "Id"],
+  ["balance", "Balance"],
+  ["last_updated", "Last change"],
+];
+const SORTS_OF_THE_PAST = ["name", "id"];
+
+export function accounts(ledger) {
+  let cursors = [null];
+  let next = null;
+  let typing = null;
+  const list = table("Accounts", [
+    ["Account"],
+    ["Status", "wide"],
+    ["Balance", "number"],
+    ["Held", "number wide"],
+    ["Available", "number wide"],
+    ["Last change", "wide"],
+  ]);
+  const turn = (by) => {
+    if (by > 0) cursors.push(next);
+    else cursors.pop();
+    panel.renew();
+  };
+  const back = h("button", { type: "button", onclick: () => turn(-1) }, "Previous");
+  const on = h("button", { type: "button", onclick: () => turn(1) }, "Next");
+  const place = h("span", { class: "quiet" });
+  const pager = h("nav", { class: "pager", "aria-label": "Pages of accounts" }, back, place, on);
+
+  const prefix = h("input", {
+    type: "search",
+    id: "prefix",
+    placeholder: "Beginning of the name",
+    autocomplete: "off",
+    oninput: () => {
+      clearTimeout(typing);
+      typing = setTimeout(() => ledger.narrow({ prefix: prefix.value }), TYPING_MILLISECONDS);
+    },
+  });
+  const select = (id, options) =>
+    h(
+      "select",
+      { id, onchange: (changed) => ledger.narrow({ [id]: changed.target.value }) },
+      options.map(([value, words]) => h("option", { value }, words)),
+    );
+  const asset = select("asset", [["", "All assets"]]);
+  const state = select("status", [["", "Any status"], ...STATUSES.map((name) => [name, name])]);
+  const sort = select("sort", SORTS);
+  const order = select("order", [
+    ["asc", "Ascending"],
+    ["desc", "Descending"],
+  ]);
+  const field = (label, input) => h("div", { class: "field" }, h("label", { for: input.id }, label), input);
+  const direct = h("input", {
+    type: "text",
+    id: "account-id",
+    placeholder: "Id",
+    autocomplete: "off",
+    spellcheck: "false",
+  });
+
+  const panel = new Panel(null, {
+    every: REFRESH_MILLISECONDS,
+    load: async (signal) => {
+      let page = { accounts: [], next: cursors.at(-1) };
+      // A page may be empty though there are more: the service looks at so many accounts at a time.
+      for (let pages = 0; !page.accounts.length && (pages === 0 || page.next) && pages < EMPTY_PAGES_MAX; pages++) {
+        page = await ledger.get(
+          "accounts",
+          { ...ledger.route.parameters, limit: PAGE_ACCOUNTS, cursor: page.next },
+          signal,
+        );
+      }
+      return page;
+    },
+    draw: (page, body) => {
+      next = page.next;
+      back.disabled = cursors.length === 1;
+      on.disabled = !next;
+      place.textContent = `Page ${cursors.length}`;
+      pager.hidden = back.disabled && on.disabled;
+      if (!page.accounts.length) {
+        const words = next
+          ? "None so far: there are more to look through."
+          : isFiltered()
+            ? "No account is like that."
+            : "There are no accounts yet.";
+        return body.replaceChildren(h("p", { class: "quiet" }, words), pager);
+      }
+      if (list.element.parentElement !== body) body.replaceChildren(list.element, pager);
+      reconcile(list.body, page.accounts, {
+        key: (account) => account.id,
+        signature: (account) => `${account.version} ${ledger.at}`,
+        make: row,
+      });
+    },
+  });
+
+  const isFiltered = () => ["prefix", "asset", "status"].some((name) => ledger.route.parameters[name]);
+
+  function row(account) {
+    const why = (of) => ({ href: ledger.link(["why", "account", account.id, of]) });
+    return h(
+      "tr",
+      {},
+      h(
+        "td",
+        {},
+        h(
+          "div",
+          { class: "story" },
+          said(account.name || "(no name)", "name said"),
+          accountLink(ledger, account.id),
+          account.status !== "open" && h("span", { class: "narrow" }, status(account.status)),
+        ),
+      ),
+      h("td", { class: "wide" }, status(account.status)),
+      h("td", { class: "number" }, amount(account.balance, account.asset, { ...why("balance"), withCode: true })),
+      h("td", { class: "number wide" }, amount(account.held, account.asset, why("held"))),
+      h("td", { class: "number wide" }, amount(account.available, account.asset, why("available"))),
+      h("td", { class: "wide" }, time(account.last_updated)),
+    );
+  }
+
+  async function offerAssets() {
+    try {
+      const reserves = await ledger.get("reserves", { limit: 1000 });
+      const offered = new Set([...asset.options].map((option) => option.value));
+      const others = reserves.map((reserve) => reserve.asset).filter((name) => !offered.has(name));
+      asset.append(...others.map((name) => h("option", { value: name }, name)));
+    } catch {
+      // The list below says what is wrong.
+    }
+  }
+  offerAssets();
+
+  return {
+    title: "Accounts",
+    elements: [
+      h("h1", {}, "Accounts"),
+      h(
+        "div",
+        { class: "filters" },
+        h(
+          "form",
+          { role: "search", class: "fields", onsubmit: (submitted) => submitted.preventDefault() },
+          field("Name", prefix),
+          field("Asset", asset),
+          field("Status", state),
+          field("Sort by", sort),
+          field("Order", order),
+        ),
+        h(
+          "form",
+          {
+            class: "fields",
+            onsubmit: (submitted) => {
+              submitted.preventDefault();
+              if (direct.value.trim()) location.hash = ledger.link(["account", direct.value.trim()]);
+            },
+          },
+          field("Go to an account", h("div", { class: "joined" }, direct, h("button", { type: "submit" }, "Go"))),
+        ),
+      ),
+      panel.element,
+    ],
+    show() {
+      const asked = ledger.route.parameters;
+      if (document.activeElement !== prefix) prefix.value = asked.prefix ?? "";
+      state.value = asked.status ?? "";
+      sort.value = asked.sort ?? "name";
+      order.value = asked.order ?? "asc";
+      for (const option of sort.options) {
+        // Balances of different assets cannot be compared, and the past is kept in some orders only.
+        option.disabled =
+          (option.value === "balance" && !asked.asset) ||
+          (ledger.at !== null && !SORTS_OF_THE_PAST.includes(option.value));
+      }
+      if (sort.selectedOptions[0]?.disabled) return ledger.narrow({ sort: "", order: "" });
+      if (asked.asset && ![...asset.options].some((option) => option.value === asked.asset)) {
+        asset.append(h("option", { value: asked.asset }, asked.asset));
+      }
+      asset.value = asked.asset ?? "";
+      cursors = [null];
+      panel.renew();
+    },
+    events: () => ledger.at === null && panel.refresh(),
+    refresh: () => panel.refresh(),
+    close: () => panel.close(),
+  };
+}

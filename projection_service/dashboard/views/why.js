@@ -1,0 +1,60 @@
+/** From a figure to the event that made it what it is: `#/why/account/alice/held` leads on to `#/event/…`. */
+
+import { h } from "../dom.js";
+import { Panel } from "../panel.js";
+
+const PAGES_MAX = 50;
+
+/** What the newest entry that a figure comes from has. */
+const MADE_BY = {
+  balance: (entry) => entry.change !== 0n,
+  held: (entry) => entry.change_of_held !== 0n,
+  available: (entry) => entry.change !== 0n || entry.change_of_held !== 0n || entry.type === "overdraft-limit-set",
+  limit: (entry) => entry.type === "overdraft-limit-set",
+  hold: (entry, holdId) => entry.type === "hold-placed" && entry.hold_id === holdId,
+};
+/** So the service need not be asked for all the others. */
+const TYPE = { limit: "overdraft-limit-set", hold: "hold-placed" };
+
+export function why(ledger, what, name = "", of = "balance", holdId = undefined) {
+  const panel = new Panel(null, {
+    load: (signal) => (what === "reserve" ? ofReserve(signal) : ofAccount(signal)),
+    draw: (position, body) => {
+      // In its place: who goes back from there comes to the figure.
+      if (position) location.replace(ledger.link(["event", String(position)]));
+      else
+        body.replaceChildren(
+          h("h1", {}, "Nothing has changed it"),
+          h("p", {}, "The figure is as it was at the beginning: no event has made it another one."),
+        );
+    },
+  });
+
+  async function ofReserve(signal) {
+    const { points } = await ledger.get("reserve/history", { asset: name, buckets: 1 }, signal);
+    return points.at(-1)?.position;
+  }
+
+  async function ofAccount(signal) {
+    const path = `account/${encodeURIComponent(name)}/statement`;
+    let cursor = null;
+    for (let pages = 0; pages < PAGES_MAX; pages++) {
+      const page = await ledger.get(
+        path,
+        { type: TYPE[of], to: ledger.route.parameters.to, limit: 100, cursor },
+        signal,
+      );
+      const entry = page.entries.find((one) => MADE_BY[of]?.(one, holdId));
+      if (entry) return entry.position;
+      if (!(cursor = page.next)) break;
+    }
+    return null;
+  }
+
+  return {
+    title: "Explain",
+    elements: [panel.element],
+    show: () => panel.renew(),
+    close: () => panel.close(),
+  };
+}

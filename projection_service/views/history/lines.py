@@ -1,0 +1,152 @@
+"""The lines of an account's statement: its events, each with what it changed and what was there after it."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple
+
+from projection_service.view import check_position
+from projection_service.view_store import Read, ReadRows, one_row
+from projection_service.views.history.periods import BEGINNING, END
+from projection_service.views.history.tables import READ_VERSION, last_entry
+from shared.events import AccountId, Asset, Position, Version
+
+PIECE_LINES_FIRST, PIECE_LINES_MIN, PIECE_LINES_MAX = 50, 4, 250
+PIECE_BYTES = 96 * 1024
+"""About so much is read at a time: nobody else waits longer than some 2 ms."""
+ROW_BYTES = 300
+"""Of a row beside its event's data, roughly."""
+
+COLUMNS = (
+    *("position", "version", "time", "type", "change", "change_of_held", "balance", "held", "available"),
+    *("counterpart", "description", "metadata", "reason", "hold_id", "command_id"),
+)
+Line = tuple[Any, ...]
+"""One of `COLUMNS`. Amounts are in cents, `metadata` is JSON; `available` may be over 64 bits."""
+VERSION, TYPE, COUNTERPART, DESCRIPTION, METADATA, HOLD_ID = map(
+    COLUMNS.index, ("version", "type", "counterpart", "description", "metadata", "hold_id")
+)
+Order = Literal["newest", "oldest"]
+
+# Times never go back. A bound that is none is not searched for.
+TIME_SEARCH = f"""
+    {{name}} (low, high) AS (
+        SELECT
+            CASE WHEN ${{number}} = '{END}' THEN last ELSE 0 END,
+            CASE WHEN ${{number}} = '{BEGINNING}' THEN 0 ELSE last END
+        FROM (SELECT coalesce(max(version), 0) AS last FROM history WHERE account_id = $1) AS account
+        UNION ALL
+        SELECT
+            CASE WHEN time < ${{number}} THEN version ELSE low END,
+            CASE WHEN time < ${{number}} THEN high ELSE version - 1 END
+        FROM {{name}} JOIN history ON account_id = $1 AND version = (low + high + 1) / 2
+        WHERE low < high
+    )
+"""
+READ_RANGE = Read.in_both(f"""
+    WITH RECURSIVE {TIME_SEARCH.format(name="before", number=2)}, {TIME_SEARCH.format(name="until", number=3)}
+    SELECT position, (SELECT max(low) FROM before), (SELECT max(low) FROM until) FROM checkpoint
+""")
+READ_ENDS = Read.in_both("""
+    SELECT checkpoint.position, name, asset, account.position,
+        coalesce(opening.balance, 0), coalesce(closing.balance, 0), closing.position
+    FROM checkpoint
+    LEFT JOIN history_accounts AS account ON account.account_id = $1
+    LEFT JOIN history AS opening ON opening.account_id = $1 AND opening.version = $2
+    LEFT JOIN history AS closing ON closing.account_id = $1 AND closing.version = $3
+""")
+READ_LINES = Read.in_both("""
+    SELECT checkpoint.position, page.* FROM checkpoint LEFT JOIN (
+        SELECT coalesce(balance, 0), coalesce(held, 0), position, version, time, type, coalesce(overdraft_limit, 0),
+            other_account_id, data ->> 'description', data -> 'metadata', data ->> 'reason', data ->> 'hold_id',
+            command_id, length(CAST(data AS text))
+        FROM history WHERE account_id = $1 AND version BETWEEN $2 AND $3
+    ) AS page ON true
+    ORDER BY version
+""")
+NOTHING = (0, 0, 0)
+"""As a row of these: before the first event."""
+
+
+class Range(NamedTuple):
+    """The versions after `first` up to `last`, as they were known at `position`."""
+
+    first: Version
+    last: Version
+    position: Position
+
+
+class Place(NamedTuple):
+    """Between two lines of a range: all up to the version `at` come before it, or all after that, the newest first."""
+
+    range: Range
+    at: Version
+
+
+class Ends(NamedTuple):
+    """What the account is, and its balances before and after a range, in cents."""
+
+    name: str
+    asset: Asset
+    opening_balance: int
+    closing_balance: int
+
+
+async def read_range(read: ReadRows, account_id: AccountId, begin: str, end: str, at: Position | None = None) -> Range:
+    """The account's events of times from `begin` on and before `end`, and none after the position `at`.
+
+    Raises `ProjectionBehind` when the views are not there yet.
+    """
+    position, first, last = one_row(await read(READ_RANGE, account_id, begin, end))
+    if at is not None:
+        check_position(position, at)
+        (version,) = one_row(await read(READ_VERSION, account_id, last_entry(at)))
+        position, first, last = at, min(first, version), min(last, version)
+    return Range(Version(first), Version(max(first, last)), Position(position))
+
+
+async def read_ends(read: ReadRows, account_id: AccountId, asked: Range) -> Ends | None:
+    """None when there is no such account at that position. Raises `ProjectionBehind`, and ValueError when the range has
+    more than was there."""
+    row = one_row(await read(READ_ENDS, account_id, asked.first, asked.last))
+    reached, name, asset, created, opening, closing, closed_at = row
+    check_position(reached, asked.position)
+    if asked.last and (closed_at is None or closed_at > asked.position):
+        raise ValueError("the range ends after its position")
+    return None if name is None or created > asked.position else Ends(name, asset, opening, closing)
+
+
+class Reader:
+    """Reads the lines from `place` on, a piece at a time."""
+
+    def __init__(self, read: ReadRows, account_id: AccountId, place: Place, order: Order) -> None:
+        self._read = read
+        self._account_id = account_id
+        self._order = order
+        self._lines_max = PIECE_LINES_FIRST
+        self.place = place
+
+    @property
+    def is_at_the_end(self) -> bool:
+        range_, at = self.place
+        return at == (range_.first if self._order == "newest" else range_.last)
+
+    async def next(self, lines_max: int) -> list[Line]:
+        """Some lines, while it is not at the end. Raises `ProjectionBehind` when the views are put back meanwhile."""
+        (first, last, position), at = self.place
+        count = min(lines_max, self._lines_max)
+        low, high = (max(first, at - count), at) if self._order == "newest" else (at, min(last, at + count))
+        rows = await self._read(READ_LINES, self._account_id, low, high)
+        check_position(one_row(rows)[0], position)
+        lines = _lines(rows if low else [NOTHING, *rows])
+        row_bytes = ROW_BYTES + sum([row[-1] for row in rows]) // len(rows)
+        self._lines_max = min(PIECE_LINES_MAX, max(PIECE_LINES_MIN, PIECE_BYTES // row_bytes))
+        self.place = self.place._replace(at=Version(low if self._order == "newest" else high))
+        return lines[::-1] if self._order == "newest" else lines
+
+
+def _lines(rows: Sequence[Sequence[Any]]) -> list[Line]:
+    """Of each row but the first, which says what was before."""
+    return [
+        (at, version, time, type_, balance - before[1], held - before[2], balance, held, balance - held + limit, *texts)
+        for before, (_, balance, held, at, version, time, type_, limit, *texts, _) in pairwise(rows)
+    ]

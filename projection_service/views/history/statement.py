@@ -1,0 +1,279 @@
+"""An account's statement: what it had before, each line, what it had after. In pages, or as CSV as a whole."""
+
+import asyncio
+import hashlib
+from base64 import b64decode, urlsafe_b64encode
+from typing import Annotated, Literal, NamedTuple
+
+import msgspec
+from fastapi import APIRouter, Header, Query, Request, Response
+from msgspec import Meta, Raw
+from pydantic import BaseModel, Field
+
+from projection_service.view import (
+    ASKED,
+    Asked,
+    AtPosition,
+    Reach,
+    answer,
+    answer_of_gate,
+    check_position,
+    position_header,
+)
+from projection_service.view_store import ReadRows, ViewStore
+from projection_service.views.history.lines import (
+    COLUMNS,
+    DESCRIPTION,
+    METADATA,
+    TYPE,
+    VERSION,
+    Ends,
+    Line,
+    Order,
+    Place,
+    Range,
+    Reader,
+    read_ends,
+    read_range,
+)
+from projection_service.views.history.periods import END, From, To, read_period
+from projection_service.views.history.statement_csv import MEDIA_TYPE, VARY, Statements, is_preferred
+from shared.errors import InvalidRequest, NotFound
+from shared.events import EVENT_TYPES, INT64_MAX, AccountId, Position, Rejected, Value, Version, is_account_id
+from shared.platform.api import AccountIdPath, read_query, route
+from shared.platform.gate import Answer, Endpoint
+from shared.platform.gate import Request as GateRequest
+
+NO_TIME = {"as_of": "is not for statements: send `to`, or at_position"}
+PAGE_LINES, PAGE_LINES_MAX = 20, 1_000
+PAGE_CHARS_MAX = 512 * 1024
+"""Of descriptions and metadata, roughly."""
+PAGE_SCAN_MAX = 2_000
+"""Events that are looked at for a page, however few of them are asked for."""
+CURSOR_CHARS_MAX = 200
+DIGEST_CHARS = 16
+NO_CURSOR = "is none: send `next` of the page before as it is"
+CURSOR_RULE = "`next` of the page before, with everything else but `limit` as it was there."
+TYPES = frozenset(EVENT_TYPES)
+ACCEPTED_TYPES = frozenset(name for name, event in EVENT_TYPES.items() if not issubclass(event, Rejected))
+TYPE_PATTERN = f"^({'|'.join(EVENT_TYPES)})$"
+ANSWER = {"content": {MEDIA_TYPE: {}}, "description": "A page; where `Accept` prefers it, all of it as CSV."}
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Entry(BaseModel):
+    """Documentation of a line. Amounts are in cents; `counterpart` is the other account that the money came from or
+    went to."""
+
+    position: int
+    version: int
+    time: str
+    type: str
+    change: int
+    change_of_held: int
+    balance: int
+    held: int
+    available: int
+    counterpart: str | None
+    description: str | None
+    metadata: dict[str, str] | None
+    reason: str | None
+    hold_id: str | None
+    command_id: str
+
+
+class StatementAnswer(BaseModel):
+    """Documentation of a page. `from` is the first moment of the range and `to` the first one after it, null where it
+    is open. Until `next` is null there may be more entries, also after a page without any."""
+
+    account_id: str
+    name: str
+    asset: str
+    from_: str | None = Field(alias="from")
+    to: str | None
+    opening_balance: int
+    closing_balance: int
+    entries: list[Entry]
+    next: str | None
+
+
+class StatementAsked(BaseModel):
+    from_: From = None
+    to: To = None
+    order: Annotated[Order, Query(description="Of the entries.")] = "newest"
+    type: Annotated[str | None, Query(pattern=TYPE_PATTERN, description="Only such events.")] = None
+    rejections: Annotated[bool, Query(description="With those, too; a `type` is asked for as it is.")] = False
+    at_position: AtPosition = None
+    format: Annotated[Literal["csv"] | None, Query(description="As `Accept: text/csv`: links can't say that.")] = None
+    limit: Annotated[int | None, Query(ge=1, le=PAGE_LINES_MAX, description=f"{PAGE_LINES} when not said.")] = None
+    cursor: Annotated[str | None, Query(max_length=CURSOR_CHARS_MAX, description=CURSOR_RULE)] = None
+
+    @property
+    def is_of_before(self) -> bool:
+        """May its answer be of a position before the one to be reached?"""
+        return self.cursor is not None or self.at_position is not None
+
+
+class _Waiting(Asked, StatementAsked):
+    """What the gate reads."""
+
+
+class Cursor(Value, frozen=True, array_like=True):
+    """Where a page begins, in a range that was found for the first one; `query` stands for what was asked."""
+
+    query: str
+    position: Annotated[Position, Meta(ge=0, le=INT64_MAX)]
+    first: Annotated[Version, Meta(ge=0, le=INT64_MAX)]
+    last: Annotated[Version, Meta(ge=0, le=INT64_MAX)]
+    at: Annotated[Version, Meta(ge=0, le=INT64_MAX)]
+
+
+def add_statement(queries: APIRouter, store: ViewStore) -> None:
+    statements = Statements(store.read)
+
+    @route(
+        queries,
+        "/account/{account_id}/statement",
+        "GET",
+        summary="One account's statement, in pages or as CSV",
+        response_model=StatementAnswer,
+        responses={200: ANSWER},
+    )
+    async def statement(
+        request: Request,
+        account_id: AccountIdPath,
+        asked: Annotated[StatementAsked, Query()],
+        accept: Annotated[str, Header(description="text/csv for all of it as CSV.")] = "",
+    ) -> Response:
+        as_csv = asked.format == "csv" or is_preferred(accept)
+        if as_csv and (wrong := [name for name in ("limit", "cursor") if getattr(asked, name) is not None]):
+            raise InvalidRequest([(name, "is for pages, and CSV has all of it") for name in wrong])
+        found = await _find(store.read, AccountId(account_id), asked)
+        position = found.place.range.position
+        # What was to be reached has been: a page is of when the first one was.
+        request.scope[ASKED] = min(position, request.scope[ASKED]) if asked.is_of_before else request.scope[ASKED]
+        if found.ends is None:
+            raise NotFound(f"there is no account {account_id!r} at position {position}.", position_header(position))
+        if as_csv:
+            return statements.response(request, found.account_id, found.place, asked.order, found.types)
+        response = answer(await _page(store.read, found, found.ends, asked), position)
+        response.headers["Vary"] = VARY
+        return response
+
+
+def statement_endpoint(store: ViewStore, reach: Reach) -> Endpoint:
+    async def statement(request: GateRequest) -> Answer | None:
+        if not is_account_id(request.name):
+            return None
+        asked = read_query(request.query, _Waiting, NO_TIME)
+        min_position = max(asked.min_position, asked.at_position or 0)
+        await reach(asked.model_copy(update={"min_position": min_position}), request.peer)
+        accepted = [value.lower() for name, value in request.sent if name == b"accept"]
+        if asked.format or any(MEDIA_TYPE.encode() in value for value in accepted):
+            return None
+        found = await _find(store.read, AccountId(request.name), asked)
+        if found.ends is None:
+            return None
+        position = found.place.range.position
+        if not asked.is_of_before:
+            check_position(position, asked.min_position)
+        body = await _page(store.read, found, found.ends, asked)
+        return answer_of_gate(body, position, False, (b"vary", VARY.encode()))
+
+    return Endpoint("GET", statement)
+
+
+class _Found(NamedTuple):
+    """What is asked for: which lines, from where on, and between what; `digest` stands for it in cursors."""
+
+    account_id: AccountId
+    begin: str
+    end: str
+    types: frozenset[str]
+    digest: str
+    place: Place
+    ends: Ends | None
+
+
+async def _find(read: ReadRows, account_id: AccountId, asked: StatementAsked) -> _Found:
+    """Raises `InvalidRequest` and `ProjectionBehind`."""
+    begin, end = read_period(asked.from_, asked.to)
+    types = frozenset([asked.type]) if asked.type else TYPES if asked.rejections else ACCEPTED_TYPES
+    said = (account_id, begin, end, asked.order, asked.type, asked.rejections, asked.at_position)
+    digest = hashlib.sha256(_encode(said)).hexdigest()[:DIGEST_CHARS]
+    if asked.cursor is None:
+        at = None if asked.at_position is None else Position(asked.at_position)
+        range_ = await read_range(read, account_id, begin, end, at)
+        place = Place(range_, range_.last if asked.order == "newest" else range_.first)
+    else:
+        place = _place(asked.cursor, digest)
+    try:
+        ends = await read_ends(read, account_id, place.range)
+    except ValueError:
+        raise InvalidRequest([("cursor", NO_CURSOR)]) from None
+    return _Found(account_id, begin, end, types, digest, place, ends)
+
+
+def _place(cursor: str, digest: str) -> Place:
+    """Raises `InvalidRequest`."""
+    try:
+        said = msgspec.json.decode(b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True), type=Cursor)
+    except ValueError:
+        raise InvalidRequest([("cursor", NO_CURSOR)]) from None
+    if said.query != digest or not said.first <= said.at <= said.last:
+        raise InvalidRequest([("cursor", "is of another statement: all else must be as it was for the page before")])
+    return Place(Range(said.first, said.last, said.position), said.at)
+
+
+def _cursor(digest: str, place: Place) -> str:
+    (first, last, position), at = place
+    return urlsafe_b64encode(_encode(Cursor(digest, position, first, last, at))).rstrip(b"=").decode()
+
+
+async def _page(read: ReadRows, found: _Found, ends: Ends, asked: StatementAsked) -> bytes:
+    lines, next_place = await _read_lines(read, found, asked.order, asked.limit or PAGE_LINES)
+    told = {
+        "account_id": found.account_id,
+        "name": ends.name,
+        "asset": ends.asset,
+        "from": found.begin or None,
+        "to": None if found.end == END else found.end,
+        "opening_balance": ends.opening_balance,
+        "closing_balance": ends.closing_balance,
+        "entries": [_entry(line) for line in lines],
+        "next": next_place and _cursor(found.digest, next_place),
+    }
+    return _encode(told)
+
+
+async def _read_lines(read: ReadRows, found: _Found, order: Order, lines_max: int) -> tuple[list[Line], Place | None]:
+    """A page's, and where the next one begins, or None. It ends early when it gets too large, or too much is looked at
+    for it."""
+    reader = Reader(read, found.account_id, found.place, order)
+    lines: list[Line] = []
+    size = scanned = 0
+    while not reader.is_at_the_end and scanned < PAGE_SCAN_MAX:
+        if scanned:
+            await asyncio.sleep(0)
+        # A few more, since some may not be asked for.
+        missing = lines_max - len(lines)
+        for line in await reader.next(missing + missing // 4 + 1):
+            scanned += 1
+            if line[TYPE] not in found.types:
+                continue
+            if len(lines) == lines_max or size > PAGE_CHARS_MAX:
+                before = line[VERSION] - (order == "oldest")
+                return lines, found.place._replace(at=Version(before))
+            lines.append(line)
+            size += len(line[DESCRIPTION] or "") + len(line[METADATA] or "")
+        if len(lines) == lines_max:
+            break
+    return lines, None if reader.is_at_the_end else reader.place
+
+
+def _entry(line: Line) -> dict[str, object]:
+    entry = dict(zip(COLUMNS, line, strict=True))
+    if line[METADATA] is not None:
+        entry["metadata"] = Raw(line[METADATA].encode())
+    return entry

@@ -1,0 +1,29 @@
+"""What a client or a cache may keep of an answer, and how it asks whether that still holds.
+
+RFC 9110, section 13, and RFC 9111.
+"""
+
+import re
+from hashlib import blake2b
+
+FOR_EVER = b"private, max-age=31536000, immutable"
+"""What never changes, for a year: more than that, nobody believes."""
+ASK_AGAIN = b"no-cache"
+"""To be kept, and asked about each time."""
+ETAG_BYTES = 12
+
+_tags = re.compile(rb'"[!#-~\x80-\xff]*"').findall
+
+
+def etag_of(body: bytes) -> bytes:
+    """The entity tag of an answer with that body.
+
+    A version or a position would do for less, if there were not other ledgers: clients meet one after the other at the
+    same address, whose accounts have the same ids.
+    """
+    return b'"%b"' % blake2b(body, digest_size=ETAG_BYTES).hexdigest().encode()
+
+
+def is_named(etag: bytes, if_none_match: bytes) -> bool:
+    """Does the client have it already? Weak tags are compared without their mark, and what is no tag is passed over."""
+    return if_none_match.strip() == b"*" or etag in _tags(if_none_match)
