@@ -141,7 +141,6 @@ export class Tail {
     const href = this.ledger.link(["event", String(position)]);
     if (asset) return amount(value, asset, { href, withCode: true });
     // Without its places it would be read as another amount.
-    // Without its places it would be read as another amount.
     return h("a", { class: "amount quiet", href, "aria-label": "The amount is being looked up" }, "…");
   }
 }
