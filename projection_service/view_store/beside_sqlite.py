@@ -42,8 +42,6 @@ class SqliteBeside:
         return await self._connection.run(_in_use)
 
     async def open_new(self, views: Collection[str]) -> ViewStore:
-        if not self._new_path.exists():
-            await self.remove_new()  # a -wal that is left would be taken for the new file's
         return await SqliteViewStore.open(self._new_path, views)
 
     async def remove_new(self) -> None:

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from shared.platform.postgres import Connection
 
 CONNECTIONS_MAX = 8
+SCHEMA_PREFIX = "projection_"
 # Pages are read along the index that has their order, so far as they go. To gather all that is asked for and sort it
 # looks cheaper as long as it is thought to be little; nothing bounds it. What has to be sorted is, and JIT, to which a
 # forbidden sort looks expensive, would take longer than any query here.
 SETTINGS = {"enable_sort": "off", "jit": "off"}
-SCHEMA_PREFIX = "projection_"
 
 READ_CHECKPOINT = "SELECT position, source, chain, key, rebuilds, views FROM checkpoint"
 MOVE_CHECKPOINT = """
