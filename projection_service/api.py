@@ -30,7 +30,7 @@ from projection_service.views import history
 from shared.errors import InvalidRequest, NotFound
 from shared.events import Position
 from shared.platform.api import repeated
-from shared.platform.caching import ASK_AGAIN, FOR_EVER, is_named
+from shared.platform.caching import ASK_AGAIN, is_named
 from shared.platform.docs import install_docs
 from shared.platform.problems import install_problem_handlers, problem_responses
 from shared.platform.telemetry import install_operator_routes
@@ -77,8 +77,7 @@ class _QueryRoute(APIRoute):
 
 def _cached(response: Response, request: Request) -> Response:
     """Says what may be kept of it; nothing but that when the client has it already."""
-    lasts = "at_position" in request.query_params
-    response.headers.setdefault("Cache-Control", (FOR_EVER if lasts else ASK_AGAIN).decode())
+    response.headers.setdefault("Cache-Control", ASK_AGAIN.decode())
     etag, known = response.headers.get("ETag"), ", ".join(request.headers.getlist("If-None-Match"))
     if etag is None or not is_named(etag.encode(), known.encode("latin-1")):
         return response

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from projection_service.view_store import Change, ReadRows, ViewStore
 from shared.errors import NotFound, ProjectionBehind
 from shared.events import INT64_MAX, TIME_CHARS_MAX, TIME_RULE, AccountId, Asset, Position, RecordedEvent
-from shared.platform.caching import ASK_AGAIN, FOR_EVER, etag_of
+from shared.platform.caching import ASK_AGAIN, etag_of
 from shared.platform.gate import Answer, Endpoint
 from shared.platform.watermark import Peer
 
@@ -176,9 +176,9 @@ class View(NamedTuple):
     """Its tables that have rows at some positions only, whichever: where a run happened to end."""
 
 
-def answer_of_gate(body: bytes, position: Position, lasts: bool, *headers: tuple[bytes, bytes]) -> Answer:
-    """The same. Does it last for ever?"""
-    of_all = (b"ledger-position", b"%d" % position), (b"cache-control", FOR_EVER if lasts else ASK_AGAIN)
+def answer_of_gate(body: bytes, position: Position, *headers: tuple[bytes, bytes]) -> Answer:
+    """The same."""
+    of_all = (b"ledger-position", b"%d" % position), (b"cache-control", ASK_AGAIN)
     return Answer(200, b"application/json", body, (*of_all, *headers), etag_of(body))
 
 

@@ -6,10 +6,9 @@ RFC 9110, section 13, and RFC 9111.
 import re
 from hashlib import blake2b
 
-FOR_EVER = b"private, max-age=31536000, immutable"
-"""What never changes, for a year: more than that, nobody believes."""
 ASK_AGAIN = b"no-cache"
-"""To be kept, and asked about each time."""
+"""To be kept, and asked about each time. What is told of a past position lasts, too, but only with its ledger: there may
+be another one at the same address, or views that were mended."""
 ETAG_BYTES = 12
 
 _tags = re.compile(rb'"[!#-~\x80-\xff]*"').findall
@@ -18,8 +17,7 @@ _tags = re.compile(rb'"[!#-~\x80-\xff]*"').findall
 def etag_of(body: bytes) -> bytes:
     """The entity tag of an answer with that body.
 
-    A version or a position would do for less, if there were not other ledgers: clients meet one after the other at the
-    same address, whose accounts have the same ids.
+    A version or a position would do for less, if it were not for those other ledgers, whose accounts have the same ids.
     """
     return b'"%b"' % blake2b(body, digest_size=ETAG_BYTES).hexdigest().encode()
 

@@ -65,7 +65,7 @@ def endpoints(store: ViewStore, reach: Reach, past: Past) -> Mapping[str, Endpoi
             return None
         if asked and then is None:
             check_position(position, asked.min_position)
-        return answer_of_gate(_encode(found), position, asked is not None and asked.at_position is not None)
+        return answer_of_gate(_encode(found), position)
 
     return {"/account/": Endpoint("GET", account)}
 

@@ -86,7 +86,7 @@ def endpoints(store: ViewStore, reach: Reach, past: Past) -> Mapping[str, Endpoi
         body, position = await _answer(store, asked, then)
         if then is None:
             check_position(position, asked.min_position)
-        return answer_of_gate(body, position, asked.at_position is not None)
+        return answer_of_gate(body, position)
 
     return {"/accounts": Endpoint("GET", accounts)}
 
