@@ -176,16 +176,16 @@ class View(NamedTuple):
     """Its tables that have rows at some positions only, whichever: where a run happened to end."""
 
 
-def answer_of_gate(body: bytes, position: Position, *headers: tuple[bytes, bytes]) -> Answer:
-    """The same."""
-    of_all = (b"ledger-position", b"%d" % position), (b"cache-control", ASK_AGAIN)
-    return Answer(200, b"application/json", body, (*of_all, *headers), etag_of(body))
-
-
 def answer(body: bytes, position: Position) -> Response:
     """JSON, from what the view held at `position`."""
     headers = {**position_header(position), "ETag": etag_of(body).decode()}
     return Response(body, headers=headers, media_type="application/json")
+
+
+def answer_of_gate(body: bytes, position: Position, *headers: tuple[bytes, bytes]) -> Answer:
+    """The same, for the gate."""
+    of_all = (b"ledger-position", b"%d" % position), (b"cache-control", ASK_AGAIN)
+    return Answer(200, b"application/json", body, (*of_all, *headers), etag_of(body))
 
 
 def position_header(position: Position) -> dict[str, str]:

@@ -7,7 +7,7 @@ import re
 from hashlib import blake2b
 
 ASK_AGAIN = b"no-cache"
-"""To be kept, and asked about each time. What is told of a past position lasts, too, but only with its ledger: there may
+"""To be kept, and asked about each time. What is told of a past position lasts only as long as its ledger does: there may
 be another one at the same address, or views that were mended."""
 ETAG_BYTES = 12
 
