@@ -7,8 +7,8 @@ import re
 from hashlib import blake2b
 
 ASK_AGAIN = b"no-cache"
-"""To be kept, and asked about each time. What is told of a past position lasts only as long as its ledger does: there may
-be another one at the same address, or views that were mended."""
+"""To be kept, and asked about each time. What is told of a past position, too, lasts only as long as its ledger does:
+there may be another one at the same address, or views that were mended."""
 ETAG_BYTES = 12
 
 _tags = re.compile(rb'"[!#-~\x80-\xff]*"').findall
