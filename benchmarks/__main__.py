@@ -20,13 +20,14 @@ from benchmarks.growth import growth, memory
 from benchmarks.history import history
 from benchmarks.rows import Bench, Figure, Row, Sizes, commands, events
 from benchmarks.servers import LOAD_CORE, pinned
+from benchmarks.streaming import streaming
 from benchmarks.transfers import transfers
 from scripts.postgres import PostgresCluster
 from scripts.rabbitmq import RabbitMQNode
 
 RESULTS = Path(__file__).parent / "results.json"
 PLOT = Path(__file__).parent.parent / "docs" / "performance.svg"
-PARTS = (commands, transfers, events, catching_up, history, growth, memory)
+PARTS = (commands, transfers, events, catching_up, history, streaming, growth, memory)
 FULL = Sizes(rounds=5, growth_rounds=5, seconds=5, backlog=200_000, many=1_000_000, long_log=10_000_000)
 QUICK = Sizes(rounds=2, growth_rounds=1, seconds=1, backlog=50_000, many=50_000, long_log=100_000)
 

@@ -29,6 +29,7 @@ from projection_service.view_store import ViewStore
 from projection_service.views import history
 from shared.errors import InvalidRequest, NotFound
 from shared.events import Position
+from shared.platform.api import repeated
 from shared.platform.caching import ASK_AGAIN, FOR_EVER, is_named
 from shared.platform.docs import install_docs
 from shared.platform.problems import install_problem_handlers, problem_responses
@@ -58,7 +59,7 @@ class _QueryRoute(APIRoute):
 
         async def checked(request: Request) -> Response:
             said = [name for name, _ in request.query_params.multi_items()]
-            wrong = [(name, "was sent twice; send it once") for name in sorted(known) if said.count(name) > 1]
+            wrong = repeated(said, sorted(known))
             wrong += [(name, why) for name, why in NO_PAST.items() if name in said and name not in known]
             if wrong:
                 raise InvalidRequest(wrong)

@@ -10,7 +10,7 @@ from pydantic import Field, HttpUrl, field_validator
 
 from projection_service.api import create_api, reacher
 from projection_service.feed import open_feed
-from projection_service.live import STREAMS_MAX, Tail, pass_on
+from projection_service.live import STREAMS_MAX, TURNS_MAX, Tail, pass_on
 from projection_service.pipeline import Pipeline
 from projection_service.projection import Projection
 from projection_service.rebuild.run import Report, rebuild
@@ -140,7 +140,7 @@ async def run(settings: ProjectionSettings) -> None:
             )
             pipeline = Pipeline(projection, subscription)
             reach = reacher(projection.watermark)
-            streams = Watermark(projection.position, STREAMS_MAX)
+            streams = Watermark(projection.position, STREAMS_MAX, TURNS_MAX)
             past = next((view.past(store, reach) for view in views if view.past), no_past(reach, ",".join(names)))
             app = create_api(store, VIEWS, projection, reach, past, streams, tail, subscription, pipeline, registry)
             # Others move these views on, or put a backup in their place: with SQLite, too, while the file stays.

@@ -1,9 +1,8 @@
 """The stream: events as soon as they are in the views, to any number of readers at once."""
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
-from functools import cached_property
+from bisect import bisect_left, bisect_right
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request
@@ -21,11 +20,16 @@ from shared.platform.watermark import Peer, Watermark
 
 STREAMS_MAX = 2_000
 """Readers at the same time: each has a connection, two tasks, and what it has not read yet."""
-PIECE_BYTES_MAX = 64 * 1024
-"""Handed to a reader at a time, who has to take it before the next one; a single event may be longer."""
-PIECE_EVENTS_MAX = 100
-"""Read from the history at a time."""
-TAIL_BYTES_MAX = 1024 * 1024
+PIECE_BYTES_MAX = 128 * 1024
+"""Handed to a reader at a time, who has to take it before the next one; a single event may be longer. Smaller ones cost
+a thousand readers more than they have time for, larger ones a thousand that do not read more memory."""
+TURNS_MAX = 48
+"""So many readers are handed one before others have a turn, some 200 times a second."""
+HISTORY_EVENTS_MIN, HISTORY_EVENTS_MAX = 8, 100
+"""Read from the history at a time: more and more, as long as they fit in a piece."""
+HISTORY_READS_MAX = 2
+"""By all readers at a time. Other queries need connections to PostgreSQL, too; and SQLite is read on the event loop."""
+TAIL_BYTES_MAX = 8 * 1024 * 1024
 """Kept in memory for all readers, while there are any: who is further behind reads the history."""
 HEARTBEAT_SECONDS = 15
 """After so long without an event there is a comment, by which a proxy sees that the connection is in use."""
@@ -40,64 +44,72 @@ STREAM = {
 
 
 class Tail:
-    """What was folded last, for all readers: none of it is encoded or read from the store twice."""
+    """What was folded last, as it is told: none of it is made, or read from the store, for each reader anew."""
 
     def __init__(self) -> None:
         self.readers = 0
-        self._pieces: deque[_Piece] = deque()
-        self._bytes = 0
+        self._first = Position(0)
+        self._told: list[bytes] = []
+        """Of consecutive events from `_first` on."""
+        self._accounts: list[tuple[AccountId, AccountId | None]] = []
+        self._ends: list[int] = []
+        """How many bytes there have been up to the end of each."""
+        self._piece = (0, 0, b"")
+        """The last one: many readers are at the same position."""
 
     def add(self, events: Sequence[RecordedEvent]) -> None:
         """Events that have just been committed to the views."""
-        if not self.readers or (self._pieces and events[0].position != self._pieces[-1].last + 1):
-            self._pieces.clear()
-            self._bytes = 0
+        if not self.readers or events[0].position != self._first + len(self._told):
+            self._first = events[0].position
+            self._drop(len(self._told))
         if not self.readers:
             return
-        for piece in _pieces(events):
-            self._pieces.append(piece)
-            self._bytes += piece.size
-        while self._bytes > TAIL_BYTES_MAX:
-            self._bytes -= self._pieces.popleft().size
+        end = self._ends[-1] if self._ends else 0
+        for event in events:
+            told = _told(event.position, bytes(event.encoded))
+            end += len(told)
+            self._told.append(told)
+            self._accounts.append((event.account_id, event.counterpart))
+            self._ends.append(end)
+        begin = self._ends[0] - len(self._told[0])
+        if end - begin > TAIL_BYTES_MAX:
+            # More than has to go, so that it is not moved up for each event.
+            dropped = bisect_left(self._ends, end - TAIL_BYTES_MAX * 7 // 8)
+            self._first = Position(self._first + dropped)
+            self._drop(dropped)
 
-    def after(self, position: Position) -> "_Piece | None":
-        """The piece that goes on from `position`; None when there is nothing new, or the next event is not at hand."""
-        if not self._pieces or self._pieces[0].first > position + 1:
+    def _drop(self, number: int) -> None:
+        del self._told[:number], self._accounts[:number], self._ends[:number]
+        self._piece = (0, 0, b"")
+
+    def after(self, position: Position, account_id: AccountId | None) -> tuple[bytes, Position] | None:
+        """What comes after `position`, up to which one; None when that is nothing new, or not at hand."""
+        begin = position + 1 - self._first
+        if not 0 <= begin < len(self._told):
             return None
-        return next((piece for piece in self._pieces if piece.last > position), None)
+        if account_id is not None:
+            return self._of(account_id, begin)
+        size_before = self._ends[begin] - len(self._told[begin])
+        end = max(begin + 1, bisect_right(self._ends, size_before + PIECE_BYTES_MAX))
+        if self._piece[:2] != (begin, end):
+            self._piece = begin, end, b"".join(self._told[begin:end])
+        return self._piece[2], Position(self._first + end - 1)
 
+    def _of(self, account_id: AccountId, begin: int) -> tuple[bytes, Position]:
+        found: list[bytes] = []
+        size = 0
+        for number in range(begin, len(self._told)):
+            if account_id in self._accounts[number]:
+                size += len(self._told[number])
+                if found and size > PIECE_BYTES_MAX:
+                    return b"".join(found), Position(self._first + number - 1)
+                found.append(self._told[number])
+        return b"".join(found), self.last
 
-def _pieces(events: Sequence[RecordedEvent]) -> "Iterator[_Piece]":
-    begin, size = 0, 0
-    for number, event in enumerate(events):
-        event_bytes = len(bytes(event.encoded))
-        if size and size + event_bytes > PIECE_BYTES_MAX:
-            yield _Piece(events[begin:number], size)
-            begin, size = number, 0
-        size += event_bytes
-    yield _Piece(events[begin:], size)
-
-
-class _Piece:
-    """Consecutive events that were folded together."""
-
-    def __init__(self, events: Sequence[RecordedEvent], size: int) -> None:
-        self._events = events
-        self.size = size
-        self.first, self.last = events[0].position, events[-1].position
-
-    def told(self, after: Position, account_id: AccountId | None) -> bytes:
-        if account_id is None and after < self.first:
-            return self._whole
-        return b"".join(
-            _told(event.position, bytes(event.encoded))
-            for event in self._events
-            if event.position > after and account_id in (None, event.account_id, event.counterpart)
-        )
-
-    @cached_property
-    def _whole(self) -> bytes:
-        return b"".join(_told(event.position, bytes(event.encoded)) for event in self._events)
+    @property
+    def last(self) -> Position:
+        """Of the events that are at hand."""
+        return Position(self._first + len(self._told) - 1)
 
 
 def _told(position: Position, encoded: bytes) -> bytes:
@@ -134,6 +146,7 @@ async def pass_on(watermark: Watermark, streams: Watermark) -> None:
 
 def add_stream(queries: APIRouter, store: ViewStore, streams: Watermark, tail: Tail) -> None:
     """`streams` follows the position of the views in `store`, which have the history."""
+    reads = asyncio.Semaphore(HISTORY_READS_MAX)
 
     @route(queries, "/stream", "GET", summary="Events as they get into the views", responses={200: STREAM})
     async def stream(
@@ -150,33 +163,55 @@ def add_stream(queries: APIRouter, store: ViewStore, streams: Watermark, tail: T
         ] = None,
     ) -> StreamingResponse:
         begin = next((one for one in (last_event_id, after) if one is not None), streams.position)
-        asked = None if account_id is None else AccountId(account_id)
-        events = _events(store, streams, tail, Position(begin), asked, Peer.of(request.scope))
+        reader = _Reader(None if account_id is None else AccountId(account_id), Position(begin))
+        events = _events(reader, store, streams, tail, reads, Peer.of(request.scope))
         return _Stream(tail, events, streams.position)
 
 
 async def _events(
-    store: ViewStore, streams: Watermark, tail: Tail, position: Position, account_id: AccountId | None, peer: Peer
+    reader: "_Reader", store: ViewStore, streams: Watermark, tail: Tail, reads: asyncio.Semaphore, peer: Peer
 ) -> AsyncIterator[bytes]:
-    """Those after `position`, for ever. It ends when the service stops, the client leaves, or the views can't be read:
-    the client comes back then, with the last position that it has seen."""
+    """Those after the reader's position, for ever. It ends when the service stops, the client leaves, or the views
+    can't be read: the client comes back then, with the last position that it has seen."""
     loop = asyncio.get_running_loop()
     yield b"retry: %d\n\n" % RETRY_MILLISECONDS
     quiet_since = loop.time()
     try:
         while not (peer.gone or streams.closed):
             told = b""
-            if piece := tail.after(position):
-                told, position = piece.told(position, account_id), piece.last
-            elif position < streams.position:
-                found, reached = await read_stream(store.read, account_id, position, PIECE_EVENTS_MAX)
-                taken = found[: len(fitting([encoded for _, encoded in found], PIECE_BYTES_MAX))]
-                told = b"".join([_told(at, encoded) for at, encoded in taken])
-                position = taken[-1][0] if len(taken) < len(found) else max(position, reached)
-            elif not await streams.reach(Position(position + 1), HEARTBEAT_SECONDS, peer):
+            if found := tail.after(reader.position, reader.account_id):
+                told, reader.position = found
+            elif reader.position < streams.position:
+                async with reads:
+                    told = await reader.read(store)
+                    # Before the next one has its turn, others do.
+                    await asyncio.sleep(0)
+            elif not await streams.reach(Position(reader.position + 1), HEARTBEAT_SECONDS, peer):
                 told = b":\n\n"
             if told or loop.time() - quiet_since > HEARTBEAT_SECONDS:
                 yield told or b":\n\n"
                 quiet_since = loop.time()
+            if reader.position < max(streams.position, tail.last):
+                # What was written is sent only now, and only now is it known whether the client takes it.
+                await streams.turn()
     except LedgerError:
         return
+
+
+class _Reader:
+    def __init__(self, account_id: AccountId | None, position: Position) -> None:
+        self.account_id = account_id
+        self.position = position
+        self._events_max = HISTORY_EVENTS_MIN
+
+    async def read(self, store: ViewStore) -> bytes:
+        """What comes next in the history; nothing while the views are not as far, since they were put back."""
+        found, reached = await read_stream(store.read, self.account_id, self.position, self._events_max)
+        taken = found[: len(fitting([encoded for _, encoded in found], PIECE_BYTES_MAX))]
+        if len(taken) < len(found):
+            self.position = taken[-1][0]
+            self._events_max = max(1, len(taken))
+        else:
+            self.position = max(self.position, reached)
+            self._events_max = min(2 * self._events_max, HISTORY_EVENTS_MAX)
+        return b"".join([_told(at, encoded) for at, encoded in taken])

@@ -121,7 +121,8 @@ def then_of(past: Past) -> Callable[..., Awaitable[Then | None]]:
     async def then(
         request: Request, at_position: AtPosition = None, as_of: AsOf = None, wait: WaitSeconds = 5
     ) -> Then | None:
-        min_position = request.scope[ASKED]
+        # Not there when it was malformed, as FastAPI is about to say.
+        min_position = request.scope.get(ASKED, 0)
         asked = AskedPast(min_position=min_position, wait=wait, at_position=at_position, as_of=as_of)
         found = await past(asked, Peer.of(request.scope))
         if found is not None:

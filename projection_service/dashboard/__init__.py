@@ -1,11 +1,11 @@
 """`/`: the bank as a page, of the files in this folder and nothing from elsewhere."""
 
-import hashlib
 from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
 
 from shared.errors import NotFound
+from shared.platform.caching import ASK_AGAIN, etag_of, is_named
 
 FOLDER = Path(__file__).parent
 MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -25,7 +25,7 @@ def install_dashboard(app: FastAPI) -> None:
         for file in FOLDER.rglob("*")
         if (media_type := MEDIA_TYPES.get(file.suffix))
     }
-    tags = {name: f'"{hashlib.sha256(content).hexdigest()[:32]}"' for name, (content, _) in files.items()}
+    tags = {name: etag_of(content).decode() for name, (content, _) in files.items()}
 
     def answer(request: Request, name: str) -> Response:
         content, media_type = files[name]
@@ -33,10 +33,11 @@ def install_dashboard(app: FastAPI) -> None:
             "Content-Security-Policy": POLICY,
             "Referrer-Policy": "no-referrer",
             # Another version of the service has other files under the same names.
-            "Cache-Control": "no-cache",
+            "Cache-Control": ASK_AGAIN.decode(),
             "ETag": tags[name],
         }
-        if tags[name] in request.headers.get("If-None-Match", ""):
+        known = ", ".join(request.headers.getlist("If-None-Match"))
+        if is_named(tags[name].encode(), known.encode("latin-1")):
             return Response(status_code=304, headers=headers)
         return Response(content, headers=headers, media_type=media_type)
 

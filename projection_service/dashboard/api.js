@@ -54,6 +54,8 @@ export async function get(path, parameters = {}, signal = undefined) {
   try {
     response = await fetch(address(path, parameters), {
       headers: { Accept: "application/json" },
+      // What was kept may be another ledger's, that was at this address before.
+      cache: "no-cache",
       signal: signal ? AbortSignal.any([signal, timeout]) : timeout,
     });
     text = await response.text();

@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 import { Assets } from "./assets.js";
-import { h, reconcile, said, table } from "./dom.js";
+import { h, reconcile, table } from "./dom.js";
 import { accountLink, amount, positionLink, story } from "./figures.js";
 import { RECENT_EVENTS, eventsUpTo } from "./live.js";
 import { Panel } from "./panel.js";
@@ -140,7 +140,8 @@ export class Tail {
   #amount(value, asset, position) {
     const href = this.ledger.link(["event", String(position)]);
     if (asset) return amount(value, asset, { href, withCode: true });
-    return h("a", { class: "amount quiet", href, title: "In the asset’s smallest unit" }, said(String(value)));
+    // Without its places it would be read as another amount.
+    return h("a", { class: "amount quiet", href, "aria-label": "The amount is being looked up" }, "…");
   }
 }
 

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from itertools import count
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -147,9 +148,8 @@ class _Rebuild:
                     f"at position {position} the new views do not add up, and are not put in use: {'; '.join(found)}. "
                     "Where a view in use is one of them, build it anew, too; else have the log verified."
                 )
-            unlike = await differences(
-                both, [view for view in self._choice.built if view.name in self._choice.compared]
-            )
+            compared = [view for view in self._choice.built if view.name in self._choice.compared]
+            unlike = await differences(both, compared)
         for difference in unlike:
             self._report.say(
                 f"the table {difference.table} in use had {difference.rows} rows that are not what the ledger says: "
@@ -190,7 +190,7 @@ class _Rebuild:
         for pages in count(1):
             await self._catch_up()
             # While it is read, the views in use move on: each time a page more, so that it comes to an end.
-            ahead = await self._patiently(lambda pages=pages: self._read_ahead(min(pages, AHEAD_PAGES_MAX)))  # type: ignore[misc]
+            ahead = await self._patiently(partial(self._read_ahead, min(pages, AHEAD_PAGES_MAX)))
             async with AsyncExitStack() as resources:
                 in_use = await self._patiently(lambda: resources.enter_async_context(self._beside.hold()))
                 since = time.monotonic()
@@ -212,7 +212,7 @@ class _Rebuild:
             if self._projection.position == target:
                 return
             if self._projection.position < target:
-                await self._patiently(lambda target=target: self._fold_page(target))  # type: ignore[misc]
+                await self._patiently(partial(self._fold_page, target))
                 since = time.monotonic()
             elif time.monotonic() - since > PATIENCE_SECONDS:
                 raise StoreUnavailable(

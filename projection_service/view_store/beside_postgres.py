@@ -25,7 +25,8 @@ QUERIES_SECONDS = 0.25
 """All queries wait while the tables are awaited: no longer than this for one that takes long."""
 BOTH_SECONDS = 3600
 
-TAKE_TURN = "SELECT pg_try_advisory_lock(hashtextextended($1, 0))"
+TAKE_TURN = "SELECT pg_advisory_lock(hashtextextended($1, 0))"
+"""Waits as long as for any lock: the server may not have noticed yet that a process which was killed is gone."""
 HOLD = f"""
     SET LOCAL idle_in_transaction_session_timeout = '{HOLD_SECONDS}s';
     LOCK TABLE checkpoint IN EXCLUSIVE MODE;
@@ -179,11 +180,13 @@ async def open_postgres(url: str, projection_name: str) -> AsyncIterator[Postgre
     try:
         # Where its session ends, another one may begin: the checkpoint of the new views keeps both from doing harm.
         async with pool.connection() as turn:
-            if not await turn.fetchval(TAKE_TURN, f"building {_new_schema(projection_name)}"):
+            try:
+                await turn.execute(TAKE_TURN, f"building {_new_schema(projection_name)}")
+            except asyncpg.LockNotAvailableError as error:
                 raise RebuildUnderWay(
                     f"another process is building the schema {_new_schema(projection_name)} already. Wait for its end, "
                     "or stop it."
-                )
+                ) from error
             if await turn.fetchval("SELECT to_regclass('checkpoint')") is None:
                 raise NoViews(f"the schema {pool.schema}")
             async with pool.connection() as connection, connection.transaction():

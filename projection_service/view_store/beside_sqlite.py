@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -11,6 +11,7 @@ from projection_service.view_store import Checkpoint, ViewStore, one_row
 from projection_service.view_store.beside import NEW_PREFIX, Both, InUse, NoViews, RebuildUnderWay
 from projection_service.view_store.kept import NO_VIEWS, parts, view_migrations
 from projection_service.view_store.sqlite import READ_CHECKPOINT, SqliteViewStore
+from shared.errors import StoreUnavailable
 from shared.platform.data_files import LOCK_SUFFIX, Locked, held_lock
 from shared.platform.migrations import migration_scripts
 from shared.platform.sqlite import (
@@ -42,15 +43,16 @@ class SqliteBeside:
         return await self._connection.run(_in_use)
 
     async def open_new(self, views: Collection[str]) -> ViewStore:
-        if not self._new_path.exists():
-            await self.remove_new()  # a -wal that is left would be taken for the new file's
         return await SqliteViewStore.open(self._new_path, views)
 
     async def remove_new(self) -> None:
         for name in _files(self._new_path):
             name.unlink(missing_ok=True)
-        # What was copied is in the -wal, which would stay as large as it is. No matter if somebody is in the way.
-        await self._connection.run(lambda connection: connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone())
+        # What was copied is in the -wal, which would stay as large as it is. To cut it off keeps writers out, and has
+        # little left to do after the first pass. No matter if something is in the way.
+        for mode in ("PASSIVE", "TRUNCATE"):
+            with suppress(StoreUnavailable):
+                await self._connection.run(_write_back, mode)
 
     @asynccontextmanager
     async def hold(self) -> AsyncIterator[InUse]:
@@ -186,6 +188,10 @@ def _switch(connection: sqlite3.Connection, new_path: Path, views: Sequence[str]
                 connection.execute(f"INSERT INTO main.{name} SELECT * FROM rebuilt.{name}")
     connection.execute(SWITCHED, (kept,))
     connection.execute("COMMIT")
+
+
+def _write_back(connection: sqlite3.Connection, mode: str) -> None:
+    connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
 
 
 def _let_go(connection: sqlite3.Connection) -> None:

@@ -1,6 +1,6 @@
 """What the two HTTP faces have in common."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 from urllib.parse import parse_qsl, unquote
 
@@ -40,14 +40,18 @@ def read_query(query: bytes, model: type[Q], refused: Mapping[str, str] | None =
     if refused and (wrong := [(name, why) for name, why in refused.items() if name in asked]):
         raise InvalidRequest(wrong)
     if len(asked) < len(said):
-        names = [name for name, _ in said]
         known = [field.alias or name for name, field in model.model_fields.items()]
-        if repeated := [(name, "was sent twice; send it once") for name in known if names.count(name) > 1]:
-            raise InvalidRequest(repeated)
+        if wrong := repeated([name for name, _ in said], known):
+            raise InvalidRequest(wrong)
     try:
         return model.model_validate(asked)
     except ValidationError as error:
         raise InvalidRequest([(".".join(map(str, e["loc"])), e["msg"]) for e in error.errors()]) from None
+
+
+def repeated(said: Sequence[str], known: Iterable[str]) -> list[tuple[str, str]]:
+    """What is wrong where a parameter that is known comes twice: two readers might each believe another one."""
+    return [(name, "was sent twice; send it once") for name in known if said.count(name) > 1]
 
 
 def waiting(model: type[Q], wait: Callable[[Q, Peer], Awaitable[object]]) -> Endpoint:

@@ -38,7 +38,7 @@ BODIES_BYTES_MAX = 128 * 1024 * 1024
 """Of all requests whose bodies are on their way: a thousand clients that send slowly must not fill the memory."""
 NAMES = (
     *("Authorization", "Content-Encoding", "Content-Length", "Content-Type", "Host", "Idempotency-Key", "Origin"),
-    *("Sec-Fetch-Site", "traceparent"),
+    *("Last-Event-ID", "Sec-Fetch-Site", "traceparent"),
 )
 ONCE = {name.lower().encode(): name for name in NAMES}
 """Headers of which two readers might each believe another one, and how they are documented."""

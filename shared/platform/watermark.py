@@ -59,11 +59,12 @@ class Watermark:
     However many wait, whatever happens to one of them costs O(log n), and they are woken a few at a time.
     """
 
-    def __init__(self, position: Position, waits_max: int = WAITS_MAX) -> None:
+    def __init__(self, position: Position, waits_max: int = WAITS_MAX, wakes_max: int = WAKES_MAX) -> None:
         self.position = position
         self.waits = 0
         """How many wait now."""
         self._waits_max = waits_max
+        self._wakes_max = wakes_max
         self.closed = False
         """Does nobody wait any more, since the process is stopping?"""
         self._order = count()
@@ -110,6 +111,12 @@ class Watermark:
                 heapq.heapify(self._waiting)
         return self.position >= position
 
+    async def turn(self) -> None:
+        """Wait for one's turn among those that are woken: who goes on without waiting would be before all of them."""
+        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._wake(woken)
+        await woken
+
     def close(self) -> None:
         """Release every waiter, now and from now on: the process is stopping."""
         self.closed = True
@@ -123,7 +130,7 @@ class Watermark:
         self._waking.append(woken)
 
     def _wake_some(self) -> None:
-        for _ in range(min(WAKES_MAX, len(self._waking))):
+        for _ in range(min(self._wakes_max, len(self._waking))):
             woken = self._waking.popleft()
             if not woken.done():
                 woken.set_result(None)

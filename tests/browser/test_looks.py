@@ -11,6 +11,7 @@ from tests.bank import Bank, open_bank
 from tests.browser.conftest import Open
 
 AXE = Path(__file__).parent / "axe-core" / "axe.min.js"
+DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 375, "height": 812}
 PLACES = ["/", "/account/alice", "/accounts", "/event/5", "/?at=2", "/account/alice?at=3", "/account/nobody", "/no"]
 
@@ -39,10 +40,13 @@ async def settled(page: Page) -> None:
     await expect(page.locator(".panel[aria-busy=true]")).to_have_count(0)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("scheme", "size"), [("light", DESKTOP), ("dark", PHONE)])
 @pytest.mark.parametrize("place", PLACES)
-async def test_axe_finds_nothing(old_bank: Bank, open_page: Open, place: str, scheme: str) -> None:
-    async with open_page(old_bank, place, may_fail="no" in place, color_scheme=scheme) as page:
+async def test_axe_finds_nothing(
+    old_bank: Bank, open_page: Open, place: str, scheme: str, size: dict[str, int]
+) -> None:
+    options = {"color_scheme": scheme, "viewport": size}
+    async with open_page(old_bank, place, may_fail="no" in place, **options) as page:
         await settled(page)
         for summary in await page.locator("main details:not([open]) > summary").all():
             await summary.click()

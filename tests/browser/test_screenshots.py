@@ -61,5 +61,6 @@ async def test_the_pictures_are_taken(tmp_path: Path, open_page: Open) -> None:
                 await expect(page.locator("canvas")).to_be_visible()
                 await expect(page.get_by_role("status")).to_have_text("In the past" if "at=" in place else "Live")
                 await expect(page.locator(".panel[aria-busy=true]")).to_have_count(0)
+                await expect(page.locator(".amount.quiet")).to_have_count(0)
                 await page.screenshot(path=folder / f"{name}.png")
             assert (folder / f"{name}.png").stat().st_size < PICTURE_BYTES_MAX

@@ -95,7 +95,9 @@ async def fill(open_view_store: OpenViewStore, log: Sequence[RecordedEvent] = LO
 
 
 async def check(store: ViewStore, log: Sequence[RecordedEvent] = LOG) -> None:
-    """All of it is the fold of `log`."""
+    """All of it is there, and is the fold of `log`."""
+    names = {name for (name,) in await store.read(READ_NAMES)}
+    assert {part for view in VIEWS for _, part in parts(view)} <= names
     events = [event.event for event in log]
     balance = events.count(DEPOSITED) * DEPOSITED.amount - events.count(WITHDRAWN) * WITHDRAWN.amount
     account, position = await read_account(store.read, ALICE)
@@ -198,19 +200,23 @@ async def test_a_rebuild_that_ends_at_any_step_leaves_whole_views_and_is_gone_on
 
 def _kill_at(patch: pytest.MonkeyPatch, beside: type[Any], stage: str) -> None:
     if stage == "after the switch":
-        switch = beside.switch
-
-        async def killed_after(self: Beside, views: Sequence[str], kept: str) -> None:
-            await switch(self, views, kept)
-            raise Killed
-
-        patch.setattr(beside, "switch", killed_after)
+        _fail_after(patch, beside, Killed())
     else:
 
         def killed(*_: object) -> None:
             raise Killed
 
         patch.setattr(beside, stage, killed)
+
+
+def _fail_after(patch: pytest.MonkeyPatch, beside: type[Any], error: BaseException) -> None:
+    switch = beside.switch
+
+    async def switch_and_fail(self: Beside, views: Sequence[str], kept: str) -> None:
+        await switch(self, views, kept)
+        raise error
+
+    patch.setattr(beside, "switch", switch_and_fail)
 
 
 async def test_a_rebuild_goes_on_where_it_was_interrupted_unless_it_is_told_to_begin_anew(
@@ -351,26 +357,42 @@ async def test_each_view_can_be_built_alone_and_all_of_it_is_there(
         await build(open_beside, Pages(LOG), name)
         async with open_view_store() as store:
             await check(store)
-            found = {name for (name,) in await store.read(READ_NAMES)}
-            assert {part for view in VIEWS for _, part in parts(view)} <= found
 
 
+@pytest.mark.parametrize(("view", "tables"), [("reserve", ["reserve_assets", "reserve"]), ("accounts", ["accounts"])])
 async def test_a_view_in_an_earlier_form_is_replaced(
-    open_view_store: OpenViewStore, open_beside: OpenBeside, change_views: ChangeViews
+    open_view_store: OpenViewStore, open_beside: OpenBeside, change_views: ChangeViews, view: str, tables: list[str]
 ) -> None:
     await fill(open_view_store)
-    await change_views("DROP TABLE reserve_assets")
-    await change_views("DROP TABLE reserve")
-    await change_views("CREATE TABLE reserve (amount integer)")
-    earlier = {name: last_number(name, "sqlite") for name in VIEWS} | {"reserve": 1}
+    for table in tables:
+        await change_views(f"DROP TABLE {table}")
+    await change_views(f"CREATE TABLE {view} (amount integer)")
+    earlier = {name: last_number(name, "sqlite") for name in VIEWS} | {view: 1}
     await change_views(f"UPDATE checkpoint SET views = '{encode_numbers(earlier)}'")
-    with pytest.raises(OtherViews, match=r"without reserve,.* rebuild --views reserve"):
+    with pytest.raises(OtherViews, match=rf"without {view},.* rebuild --views {view}"):
         async with open_view_store():
             pass
-    said = await build(open_beside, Pages(LOG), "reserve")
-    assert "were right: reserve" not in str(said)
+    said = await build(open_beside, Pages(LOG), view)
+    assert f"were right: {view}" not in str(said)
     async with open_view_store() as store:
         await check(store)
+
+
+async def test_a_switch_whose_answer_was_lost_is_one(
+    open_view_store: OpenViewStore, open_beside: OpenBeside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(open_view_store)
+    for beside in (SqliteBeside, PostgresBeside):
+        _fail_after(monkeypatch, beside, StoreUnavailable("the connection broke"))
+    assert "in use from position 13 on" in str(await build(open_beside, Pages(LOG)))
+
+
+async def test_views_that_were_folded_in_other_runs_are_no_different(
+    open_view_store: OpenViewStore, open_beside: OpenBeside
+) -> None:
+    log = [recorded(1, CREATED), *(recorded(position, DEPOSITED) for position in range(2, 500))]
+    await fill(open_view_store, log)
+    assert f"those in use were right: {', '.join(VIEWS)}" in await build(open_beside, Pages(log))
 
 
 async def test_views_that_would_not_add_up_are_not_put_in_use(
@@ -400,23 +422,25 @@ async def test_views_that_would_not_add_up_are_not_put_in_use(
 async def test_it_comes_to_an_end_while_events_keep_coming(
     open_view_store: OpenViewStore, open_beside: OpenBeside
 ) -> None:
-    """Between two pages the views in use move on by more than a page."""
+    """Whenever the views in use have been reached, they move on by more than a page."""
     log = [recorded(1, CREATED), *(recorded(position, DEPOSITED) for position in range(2, 500))]
-    await fill(open_view_store, log[:30])
+    await fill(open_view_store, log[:10])
     async with open_view_store() as store:
         projection = await projection_on(store)
 
         class Busy(Pages):
             async def read(self, after: Position, wait_seconds: float = 0, events_max: int = PAGE_EVENTS_MAX) -> Page:
                 page = await super().read(after, wait_seconds, events_max)
-                if after > 20:
-                    await fold(projection, log[projection.position : projection.position + 1])
+                if events_max and after == projection.position:
+                    await fold(projection, log[projection.position : projection.position + 3])
                 return page
 
         await build(open_beside, Busy(log))
-        assert 30 < projection.position < 500
+        assert 10 < projection.position < 40
         await fold(projection, log[projection.position :])
-        assert projection.position == len(log), "the switch has been between two reads: it is taken up, then folded on"
+        assert projection.position < len(log), "it has not noticed the switch"
+        await fold(projection, log[projection.position :])
+        await check(store, log)
 
 
 async def test_views_that_are_put_back_are_waited_for(

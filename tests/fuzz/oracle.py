@@ -14,7 +14,16 @@ from tests.wire import Answer
 ALLOWED = {200, 201, 302, 303, 307, 308, 400, 401, 403, 404, 405, 408, 411, 413, 414, 415, 417, 421, 422, 426, 431}
 BEHIND = "urn:counting-house:problem:projection-behind"
 """The one 503 that a request may ask for: a position that is not there yet."""
-ONCE = (b"host", b"content-type", b"idempotency-key", b"traceparent", b"origin", b"sec-fetch-site", b"authorization")
+ONCE = (
+    b"host",
+    b"content-type",
+    b"idempotency-key",
+    b"traceparent",
+    b"origin",
+    b"sec-fetch-site",
+    b"authorization",
+    b"last-event-id",
+)
 FORM_TYPES = (b"text/plain", b"application/x-www-form-urlencoded", b"multipart/form-data")
 UNEXPECTED = ("unexpected error", "Traceback", '"exception":', "never retrieved")
 

@@ -69,6 +69,34 @@ async def test_each_point_is_as_it_was_then(
         assert await check(bank, "alice", "EUR/2", **{"from": last}, buckets=1) == 2
 
 
+@pytest.mark.parametrize("on_postgresql", [False, True])
+async def test_a_chart_of_a_position_is_what_it_was_then(
+    tmp_path: Path, request: pytest.FixtureRequest, on_postgresql: bool
+) -> None:
+    """Also in the middle of a batch, all of whose events may be of one time."""
+    database_url = request.getfixturevalue("database_url") if on_postgresql else None
+    async with open_bank(tmp_path, database_url=database_url) as bank:
+        was: dict[int, tuple[dict[str, Any], dict[str, Any]]] = {}
+        await bank.create("alice")
+        for number in range(5):
+            await bank.post("/commands", [{"type": "deposit", "account_id": "alice", "amount": 1}] * 3)
+            await bank.deposit("bob", number)
+            charts = await chart(bank, "/account/alice/balances", buckets=7), await chart(bank, "/reserve/history")
+            was[await head(bank)] = charts
+        for position, charts in was.items():
+            then = {"at_position": position}
+            assert await chart(bank, "/account/alice/balances", buckets=7, **then) == charts[0]
+            assert await chart(bank, "/reserve/history", **then) == charts[1]
+        for position in range(2, await head(bank) + 1):
+            _, account = await bank.query("/account/alice", at_position=position)
+            point = (await chart(bank, "/account/alice/balances", at_position=position))["points"][-1]
+            reserve = (await chart(bank, "/reserve/history", at_position=position, buckets=1))["points"][-1]
+            assert point["balance"] == reserve["amount"] == account["balance"]
+            assert max(point["position"], reserve["position"]) <= position
+        assert (await chart(bank, "/reserve/history", at_position=0))["points"] == []
+        assert (await bank.query("/account/alice/balances", at_position=0))[0] == 404
+
+
 async def test_a_reserve_over_64_bits_and_one_that_nobody_has(bank: Bank, account_id: str) -> None:
     for number in range(3):
         await bank.post(f"/account/{account_id}-{number}", {"name": "Alice", "asset": "CHART/2"})
@@ -117,8 +145,9 @@ async def test_there_is_none_of_an_account_that_is_not_there(bank: Bank, account
         ("buckets=x", "buckets"),
         ("buckets=5&buckets=5", "buckets"),
         ("min_position=x", "min_position"),
-        ("at_position=1", "at_position"),
-        ("as_of=2026-01-01T00:00:00Z", "as_of"),
+        ("at_position=-1", "at_position"),
+        ("at_position=1&at_position=1", "at_position"),
+        ("as_of=x", "as_of"),
     ],
 )
 async def test_a_malformed_query_is_422_and_names_the_field(bank: Bank, account: str, query: str, field: str) -> None:

@@ -507,3 +507,24 @@ async def begin_a_large_batch(
     headers = f"Host: localhost\r\nContent-Type: application/json\r\nContent-Length: {BATCH_BYTES_MAX}\r\n\r\n"
     writer.write(f"POST {path} HTTP/1.1\r\n{headers}".encode() + b" " * (BATCH_BYTES_MAX - 1))
     return reader, writer
+
+
+@pytest.mark.parametrize("service", ["command", "projection"])
+async def test_a_parameter_that_comes_twice_is_refused_wherever_it_may_come_once(bank: Bank, service: str) -> None:
+    """Of each query that the service documents: no reader of it should believe the first one, and another the last."""
+    url = getattr(bank, service).url
+    async with bank.http.get(f"{url}/openapi.json") as response:
+        paths = (await response.json())["paths"]
+    asked = []
+    for path, operations in paths.items():
+        for parameter in operations.get("get", {}).get("parameters", []):
+            if parameter["in"] == "query":
+                name, place = parameter["name"], path.format(account_id="alice", position=1)
+                asked.append(f"{place} {name}")
+                for values in ("{0}=1&{0}=1", "{0}=&{0}=2", "{0}=1&x=1&{0}=1&{0}=1"):
+                    async with bank.http.get(f"{url}{place}?{values.format(name)}") as response:
+                        problem = await response.json(content_type="application/problem+json")
+                    assert_names((response.status, problem), name)
+                    assert "sent twice" in problem["detail"]
+    assert {"command": "/events limit", "projection": "/stream after"}[service] in asked
+    assert len(asked) > 2

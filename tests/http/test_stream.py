@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from projection_service.live import PIECE_EVENTS_MAX
+from projection_service.live import HISTORY_EVENTS_MAX
 from tests.bank import Bank, open_bank
 from tests.http.test_commands import head
 
@@ -61,7 +61,7 @@ async def test_a_reader_gets_each_event_once_with_its_position(bank: Bank, accou
         assert await reader.events(12) == await of_the_log(bank, after)
 
 
-@pytest.mark.parametrize("number", [1, PIECE_EVENTS_MAX, PIECE_EVENTS_MAX + 1, 4000])
+@pytest.mark.parametrize("number", [1, HISTORY_EVENTS_MAX, HISTORY_EVENTS_MAX + 1, 4000])
 async def test_a_reader_that_was_away_goes_on_where_it_was(bank: Bank, account: str, number: int) -> None:
     after = await head(bank)
     await bank.post("/commands", [{"type": "deposit", "account_id": account, "amount": 1}] * number)

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel
 
-from projection_service.view import answer, check_position, position_header
+from projection_service.view import Past, Then, answer, check_position, position_header, then_of
 from projection_service.view_store import Read, ReadRows, ViewStore, one_row
 from projection_service.views.history.periods import BEGINNING, END, From, To, read_period
-from projection_service.views.history.tables import reserve_entry
+from projection_service.views.history.tables import VERSION_SEARCH, last_entry, reserve_entry
 from projection_service.views.reserve.queries import AssetAsked
 from shared.errors import InvalidRequest, NotFound
-from shared.events import USD, Position, written
+from shared.events import INT64_MAX, USD, Position, written
 from shared.platform.api import AccountIdPath, route
 
 BUCKETS, BUCKETS_MAX = 100, 500
@@ -63,13 +63,14 @@ def for_moments(sql: str) -> Read:
     return Read(sqlite, sql.format(moments="SELECT moment FROM unnest($1::text[]) AS asked (moment)"))
 
 
-READ_ACCOUNT_SPAN = Read.in_both("""
+# Up to the entry $2.
+READ_ACCOUNT_SPAN = Read.in_both(f"""
+    WITH RECURSIVE {VERSION_SEARCH}
     SELECT checkpoint.position, asset, first.time, last.time, last.version
     FROM checkpoint
-    LEFT JOIN history_accounts AS account ON account.account_id = $1
+    LEFT JOIN history_accounts AS account ON account.account_id = $1 AND 2 * account.position <= $2
     LEFT JOIN history AS first ON first.entry = 2 * account.position
-    LEFT JOIN history AS last ON last.account_id = $1
-        AND last.version = (SELECT max(version) FROM history WHERE account_id = $1)
+    LEFT JOIN history AS last ON last.account_id = $1 AND last.version = (SELECT max(low) FROM search)
 """)
 READ_BALANCES = for_moments("""
     WITH RECURSIVE search (moment, low, high) AS (
@@ -86,16 +87,17 @@ READ_BALANCES = for_moments("""
     FROM checkpoint CROSS JOIN (SELECT moment, max(low) AS version FROM search GROUP BY moment) AS found
     LEFT JOIN history AS after ON after.account_id = $2 AND after.version = found.version
 """)
+# Up to the position $1.
 READ_LEDGER_SPAN = Read.in_both("""
     SELECT checkpoint.position, first.time, last.time
     FROM checkpoint
-    LEFT JOIN history AS first ON first.entry = 2
-    LEFT JOIN history AS last ON last.entry = 2 * checkpoint.position
+    LEFT JOIN history AS first ON first.entry = 2 AND CAST($1 AS bigint) > 0
+    LEFT JOIN history AS last
+        ON last.entry = 2 * CASE WHEN checkpoint.position < $1 THEN checkpoint.position ELSE $1 END
 """)
-READ_RESERVES = for_moments(
-    """
+READ_RESERVES = for_moments(f"""
     WITH RECURSIVE search (moment, low, high) AS (
-        SELECT moment, CAST(0 AS bigint), CAST($3 AS bigint) FROM ({moments}) AS asked
+        SELECT moment, CAST(0 AS bigint), CAST($3 AS bigint) FROM ({{moments}}) AS asked
         UNION ALL
         SELECT
             moment,
@@ -106,12 +108,11 @@ READ_RESERVES = for_moments(
     )
     SELECT checkpoint.position, moment, after.position, reserve
     FROM checkpoint CROSS JOIN (SELECT moment, max(low) AS position FROM search GROUP BY moment) AS found
-    LEFT JOIN history AS after ON after.entry = {entry}
-""".replace("{entry}", reserve_entry("$2", "found.position"))
-)
+    LEFT JOIN history AS after ON after.entry = {reserve_entry("$2", "found.position")}
+""")
 
 
-def add_charts(queries: APIRouter, store: ViewStore) -> None:
+def add_charts(queries: APIRouter, store: ViewStore, past: Past) -> None:
     @route(
         queries,
         "/account/{account_id}/balances",
@@ -120,10 +121,16 @@ def add_charts(queries: APIRouter, store: ViewStore) -> None:
         response_model=BalancesAnswer,
     )
     async def balances(
-        account_id: AccountIdPath, from_: From = None, to: To = None, buckets: Buckets = BUCKETS
+        account_id: AccountIdPath,
+        then: Annotated[Then | None, Depends(then_of(past))],
+        from_: From = None,
+        to: To = None,
+        buckets: Buckets = BUCKETS,
     ) -> Response:
         asked = read_period(from_, to)
-        position, asset, first, last, version = one_row(await store.read(READ_ACCOUNT_SPAN, account_id))
+        entry = INT64_MAX if then is None else last_entry(then.position)
+        reached, asset, first, last, version = one_row(await store.read(READ_ACCOUNT_SPAN, account_id, entry))
+        position = _position(then, reached)
         if asset is None:
             raise NotFound(f"there is no account {account_id!r} at position {position}.", position_header(position))
         times = moments(asked, first, last, buckets)
@@ -148,14 +155,28 @@ def add_charts(queries: APIRouter, store: ViewStore) -> None:
         response_model=ReserveHistoryAnswer,
     )
     async def reserve_history(
-        asset: AssetAsked = USD, from_: From = None, to: To = None, buckets: Buckets = BUCKETS
+        then: Annotated[Then | None, Depends(then_of(past))],
+        asset: AssetAsked = USD,
+        from_: From = None,
+        to: To = None,
+        buckets: Buckets = BUCKETS,
     ) -> Response:
         asked = read_period(from_, to)
-        position, first, last = one_row(await store.read(READ_LEDGER_SPAN))
+        up_to = INT64_MAX if then is None else then.position
+        reached, first, last = one_row(await store.read(READ_LEDGER_SPAN, up_to))
+        position = _position(then, reached)
         times = moments(asked, first, last, buckets)
         rows = await _read(store.read, READ_RESERVES, (asset, position), times, position)
         points = [{"time": moment, "position": at or 0, "amount": int(amount or 0)} for moment, at, amount in rows]
         return answer(_encode({"asset": asset, "points": points}), position)
+
+
+def _position(then: Then | None, reached: Position) -> Position:
+    """That of the answer. Raises `ProjectionBehind`."""
+    if then is None:
+        return reached
+    check_position(reached, then.position)
+    return then.position
 
 
 def moments(asked: tuple[str, str], first: str | None, last: str | None, buckets: int) -> list[str]:

@@ -182,7 +182,7 @@ def statement_endpoint(store: ViewStore, reach: Reach) -> Endpoint:
         if not asked.is_of_before:
             check_position(position, asked.min_position)
         body = await _page(store.read, found, found.ends, asked)
-        return answer_of_gate(body, position, False, (b"vary", VARY.encode()))
+        return answer_of_gate(body, position, asked.at_position is not None, (b"vary", VARY.encode()))
 
     return Endpoint("GET", statement)
 
