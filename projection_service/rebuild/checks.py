@@ -37,11 +37,11 @@ ENDS = f"""
     ORDER BY id LIMIT {NAMED_MAX}
 """
 LAST_RESERVES = f"""
-    SELECT reserve.asset, reserve.amount, history_reserves.amount
+    SELECT reserve.asset, reserve.amount, history.reserve
     FROM reserve
     JOIN (SELECT asset, max(position) AS position FROM history_reserves GROUP BY asset) AS ends USING (asset)
-    JOIN history_reserves USING (asset, position)
-    WHERE reserve.amount <> history_reserves.amount ORDER BY 1 LIMIT {NAMED_MAX}
+    JOIN history ON entry = 2 * ends.position
+    WHERE history.reserve IS NULL OR reserve.amount <> history.reserve ORDER BY 1 LIMIT {NAMED_MAX}
 """
 
 

@@ -213,13 +213,14 @@ def test_an_event_comes_out_of_the_history_byte_for_byte(event: Event, tracepare
     (recorded,) = decode_events(join_events([encoded]))
     before = {ALICE: alice(100, 2, 2), BOB: replace(alice(5, 6, 2), id=BOB, held=7)}
     states = [project_account(before[name], recorded, name, version) for name, version in recorded.streams()]
-    rows = project_history(recorded, iter(states))
+    rows = project_history(recorded, iter(states), 2**64)
     assert [encode_row(row, SOURCE) for row in rows] == [encoded] * len(rows)
     assert [row[:3] for row in rows] == [(14, ALICE, 3), (15, BOB, 7)][: len(rows)]
     assert len(rows) == (2 if event in IN_TWO_STREAMS else 1)
     assert {row[3:5] for row in rows} == {(7, event.type)}
     assert {row[9] for row in rows} == {getattr(event, "amount", None)}
     assert [row[14:19] for row in rows] == [kept(state, recorded.time) for state in states]
+    assert [row[19] for row in rows] == [str(2**64), None][: len(rows)]
 
 
 def kept(account: AccountView | None, time: str) -> tuple[object, ...]:
@@ -232,8 +233,8 @@ def kept(account: AccountView | None, time: str) -> tuple[object, ...]:
 
 
 def test_an_event_of_no_account_has_no_account_after_it() -> None:
-    (row,) = project_history(recorded(1, NOT_FOUND), iter([None]))
-    assert row[14:] == (None, None, None, None, None)
+    (row,) = project_history(recorded(1, NOT_FOUND), iter([None]), None)
+    assert row[14:] == (None,) * 6
     assert list(created([recorded(1, NOT_FOUND)])) == []
 
 
@@ -250,7 +251,7 @@ def test_what_another_encoder_wrote_into_the_data_stays_as_it_is() -> None:
     (first, last) = logged(1, DEPOSITED).split(b'{"amount":100,"description":"salary"}')
     encoded = first + written + last
     (recorded,) = decode_events(join_events([encoded]))
-    (row,) = project_history(recorded, iter([None]))
+    (row,) = project_history(recorded, iter([None]), None)
     assert encode_row(row, SOURCE) == encoded
 
 
@@ -268,4 +269,4 @@ def test_an_event_that_cannot_be_kept_whole_is_refused(good: bytes, bad: bytes) 
     assert good in encoded
     (recorded,) = decode_events(join_events([encoded.replace(good, bad)]))
     with pytest.raises(ValueError, match=r"."):
-        project_history(recorded, iter([None]))
+        project_history(recorded, iter([None]), None)

@@ -20,6 +20,7 @@ CREATE TABLE history (
     overdraft_limit bigint,
     status text,
     last_updated text COLLATE "C",
+    reserve numeric,
     UNIQUE (account_id, version) INCLUDE (entry) -- which tells the position without a look at the row
 );
 
@@ -42,6 +43,8 @@ COMMENT ON COLUMN history.held IS 'In cents, after the event; NULL is 0.';
 COMMENT ON COLUMN history.overdraft_limit IS 'In cents, after the event; NULL is 0.';
 COMMENT ON COLUMN history.status IS 'After the event; NULL is open.';
 COMMENT ON COLUMN history.last_updated IS 'After the event; NULL is its time.';
+COMMENT ON COLUMN history.reserve IS 'In cents: the sum of all balances of the account''s asset after the event, '
+    'where that has changed it. It may not fit in 64 bits.';
 
 CREATE TABLE history_accounts (
     account_id text COLLATE "C" PRIMARY KEY,
@@ -57,13 +60,13 @@ COMMENT ON COLUMN history_accounts.position IS 'Of its creation.';
 CREATE TABLE history_reserves (
     asset text COLLATE "C",
     position bigint,
-    amount numeric NOT NULL,
-    PRIMARY KEY (asset, position)
+    since bigint NOT NULL,
+    PRIMARY KEY (asset, position, since)
 );
 
-COMMENT ON TABLE history_reserves IS 'The sum of all balances of each asset after each event that changed it, '
-    'and after the first account''s creation.';
-COMMENT ON COLUMN history_reserves.amount IS 'In cents. A sum of 64-bit balances does not fit in 64 bits.';
+COMMENT ON TABLE history_reserves IS 'Where each run of events that were folded together has changed a reserve last, '
+    'and where each one begins.';
+COMMENT ON COLUMN history_reserves.since IS 'The run''s first position: the changes before this one are between them.';
 
 CREATE TABLE history_chain (
     position bigint PRIMARY KEY,

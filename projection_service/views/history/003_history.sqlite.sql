@@ -23,6 +23,9 @@ CREATE TABLE history (
     overdraft_limit INTEGER, -- in cents; NULL is 0
     status TEXT, -- NULL is open
     last_updated TEXT, -- NULL is the event's time
+    -- Of the account's asset: the sum of all balances after the event, where that has changed it. In cents, decimal: it
+    -- may not fit in 64 bits.
+    reserve TEXT,
     -- Not WITHOUT ROWID: rows that lie where their account's others are take up to three times as long to write, and
     -- three percent less room at most.
     UNIQUE (account_id, version)
@@ -37,11 +40,11 @@ CREATE TABLE history_accounts (
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE history_reserves (
-    -- The sum of all balances of each asset after each event that changed it, and after the first account's creation.
+    -- Where each run of events that were folded together has changed a reserve last, and where each one begins.
     asset TEXT NOT NULL,
     position INTEGER NOT NULL,
-    amount TEXT NOT NULL, -- in cents, decimal: a sum of 64-bit balances does not fit in 64 bits
-    PRIMARY KEY (asset, position)
+    since INTEGER NOT NULL, -- the run's first position: the changes before this one are between them
+    PRIMARY KEY (asset, position, since)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE history_chain (

@@ -5,4 +5,12 @@ from projection_service.views.history.past import past
 from projection_service.views.history.queries import add_queries, endpoints
 from projection_service.views.history.tables import changes
 
-VIEW = View("history", changes, add_queries, endpoints, past, needs=("accounts", "reserve"), sparse=("history_chain",))
+VIEW = View(
+    "history",
+    changes,
+    add_queries,
+    endpoints,
+    past,
+    needs=("accounts", "reserve"),
+    sparse=("history_chain", "history_reserves"),
+)

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from projection_service.view import Past, Then, answer, check_position, position_header, then_of
 from projection_service.view_store import Read, ReadRows, ViewStore, one_row
 from projection_service.views.history.periods import BEGINNING, END, From, To, read_period
-from projection_service.views.history.tables import VERSION_SEARCH, last_entry
+from projection_service.views.history.tables import VERSION_SEARCH, last_entry, reserve_entry
 from projection_service.views.reserve.queries import AssetAsked
 from shared.errors import InvalidRequest, NotFound
 from shared.events import INT64_MAX, USD, Position, written
@@ -95,9 +95,9 @@ READ_LEDGER_SPAN = Read.in_both("""
     LEFT JOIN history AS last
         ON last.entry = 2 * CASE WHEN checkpoint.position < $1 THEN checkpoint.position ELSE $1 END
 """)
-READ_RESERVES = for_moments("""
+READ_RESERVES = for_moments(f"""
     WITH RECURSIVE search (moment, low, high) AS (
-        SELECT moment, CAST(0 AS bigint), CAST($3 AS bigint) FROM ({moments}) AS asked
+        SELECT moment, CAST(0 AS bigint), CAST($3 AS bigint) FROM ({{moments}}) AS asked
         UNION ALL
         SELECT
             moment,
@@ -106,12 +106,9 @@ READ_RESERVES = for_moments("""
         FROM search JOIN history ON entry = 2 * ((low + high + 1) / 2)
         WHERE low < high
     )
-    SELECT checkpoint.position, moment, after.position, amount
+    SELECT checkpoint.position, moment, after.position, reserve
     FROM checkpoint CROSS JOIN (SELECT moment, max(low) AS position FROM search GROUP BY moment) AS found
-    LEFT JOIN history_reserves AS after ON after.asset = $2 AND after.position = (
-        SELECT max(position) FROM history_reserves AS before
-        WHERE before.asset = $2 AND before.position <= found.position
-    )
+    LEFT JOIN history AS after ON after.entry = {reserve_entry("$2", "found.position")}
 """)
 
 

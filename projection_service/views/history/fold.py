@@ -6,6 +6,7 @@ from typing import Any
 from msgspec import UNSET, Raw
 
 from projection_service.views.accounts.fold import AccountView
+from projection_service.views.reserve.fold import ReservesAfter
 from shared.events import (
     AccountCreated,
     AccountId,
@@ -18,9 +19,10 @@ from shared.events import (
     read_envelope,
 )
 
-KeptState = tuple[int | None, int | None, int | None, Status | None, str | None]
+KeptState = tuple[int | None, int | None, int | None, Status | None, str | None, str | None]
 """An account after an event: balance, held, overdraft limit, status, and when it was last updated. All are None where
-there is no account; and each of the last four where it is what most have: 0, 0, open, the event's time."""
+there is no account; and each of the last four where it is what most have: 0, 0, open, the event's time. Then the
+reserve of its asset, where the event has changed it."""
 HistoryRow = tuple[
     int, str, int, int, str, str, str, str, str | None, int | None, str, str | None, int | None, bool | None, *KeptState
 ]
@@ -28,12 +30,16 @@ HistoryRow = tuple[
 amount in cents, None when its data has none; its data, which is JSON as it was written. In the streams of two accounts,
 the other one and its version, and whether the other one is the subject. Last, the account after
 it. `entry` is its place among all: twice the position, and one more for the account that is not the subject."""
-NO_ACCOUNT: KeptState = (None, None, None, None, None)
+NO_ACCOUNT: KeptState = (None, None, None, None, None, None)
 
 
-def project_history(recorded: RecordedEvent, states: Iterator[AccountView | None]) -> list[HistoryRow]:
-    """One for each account in whose stream it is; `states` has them after it. Raises ValueError when it can't be read
-    on."""
+def project_history(
+    recorded: RecordedEvent, states: Iterator[AccountView | None], reserve: int | None
+) -> list[HistoryRow]:
+    """One for each account in whose stream it is; `states` has them after it, and `reserve` is what it makes of that.
+
+    Raises ValueError when it can't be read on.
+    """
     envelope = read_envelope(recorded)
     of_both = (
         recorded.position,
@@ -47,17 +53,17 @@ def project_history(recorded: RecordedEvent, states: Iterator[AccountView | None
     )
     entry = 2 * recorded.position
     first, *second = recorded.streams()
-    state = _kept(next(states), recorded.time)
+    state = _kept(next(states), recorded.time, None if reserve is None else str(reserve))
     if not second:
         return [(entry, *first, *of_both, None, None, None, *state)]
-    of_second = _kept(next(states), recorded.time)
+    of_second = _kept(next(states), recorded.time, None)
     return [
         (entry, *first, *of_both, *second[0], False, *state),
         (entry + 1, *second[0], *of_both, *first, True, *of_second),
     ]
 
 
-def _kept(account: AccountView | None, time: str) -> KeptState:
+def _kept(account: AccountView | None, time: str, reserve: str | None) -> KeptState:
     if account is None:
         return NO_ACCOUNT
     return (
@@ -66,7 +72,18 @@ def _kept(account: AccountView | None, time: str) -> KeptState:
         account.overdraft_limit or None,
         None if account.status == "open" else account.status,
         None if account.last_updated == time else account.last_updated,
+        reserve,
     )
+
+
+def reserve_runs(after: ReservesAfter, first: Position) -> set[tuple[Asset, Position, Position]]:
+    """Of each reserve that a run of events from position `first` on changes, where it does so last, and that `first`.
+    Of a new one where that begins, too."""
+    changed = {asset: position for asset, position, _, _ in after}
+    begun = {(asset, position, position) for asset, position, _, time in after if time is None}
+    return begun | {
+        (asset, position, first) for asset, position in changed.items() if (asset, position, position) not in begun
+    }
 
 
 def created(events: Iterable[RecordedEvent]) -> Iterator[tuple[AccountId, str, Asset, Position]]:

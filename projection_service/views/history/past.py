@@ -8,7 +8,7 @@ from projection_service.view import AskedPast, Past, Reach, Then, check_position
 from projection_service.view_store import Read, ReadRows, ViewStore, one_row
 from projection_service.views.accounts.fold import AccountView
 from projection_service.views.accounts.queries import told as told_account
-from projection_service.views.history.tables import VERSION_SEARCH, last_entry, state_of
+from projection_service.views.history.tables import VERSION_SEARCH, last_entry, reserve_entry, state_of
 from projection_service.views.reserve.fold import ReserveView
 from projection_service.views.reserve.queries import EMPTY
 from projection_service.views.reserve.queries import told as told_reserve
@@ -41,12 +41,9 @@ READ_ACCOUNT = Read.in_both(f"""
     LEFT JOIN history_accounts AS account ON account.account_id = after.account_id
 """)
 # The creation of an account is no deposit.
-READ_RESERVE = Read.in_both("""
-    SELECT checkpoint.position, after.amount, CASE WHEN type <> 'account-created' THEN time END
-    FROM checkpoint LEFT JOIN (
-        SELECT amount, position FROM history_reserves WHERE asset = $1 AND position <= $2
-        ORDER BY position DESC LIMIT 1
-    ) AS after ON true LEFT JOIN history ON entry = 2 * after.position
+READ_RESERVE = Read.in_both(f"""
+    SELECT checkpoint.position, reserve, CASE WHEN type <> 'account-created' THEN time END
+    FROM checkpoint LEFT JOIN history ON entry = {reserve_entry("$1", "$2")}
 """)
 READ_ASSETS = Read.in_both("""
     SELECT asset, asset = $3 OR EXISTS (

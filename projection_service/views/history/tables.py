@@ -6,7 +6,7 @@ from typing import Any
 from projection_service.view import Run
 from projection_service.view_store import Change, ImpossibleEvents, Read, ReadRows, Write, one_row
 from projection_service.views.accounts.tables import StatesAfter
-from projection_service.views.history.fold import HistoryRow, created, encode_row, project_history
+from projection_service.views.history.fold import HistoryRow, created, encode_row, project_history, reserve_runs
 from projection_service.views.reserve.fold import ReservesAfter
 from shared.events import INT64_MAX, AccountId, Position, Version
 
@@ -16,7 +16,7 @@ EVENT = (
     *("entry", "account_id", "version", "position", "type", "time", "event_id", "command_id", "traceparent"),
     *("amount", "data", "other_account_id", "other_version", "other_is_subject"),
 )
-ROW = ", ".join([*EVENT, "balance, held, overdraft_limit, status, last_updated"])
+ROW = ", ".join([*EVENT, "balance, held, overdraft_limit, status, last_updated, reserve"])
 # Limited before it is joined: an account may have millions.
 PAGE = f"""
     SELECT checkpoint.position, source, page.*
@@ -42,7 +42,8 @@ READ_VERSION = Read.in_both(f"WITH RECURSIVE {VERSION_SEARCH} SELECT max(low) FR
 ADD_HISTORY = Write(
     "entry bigint, account_id text, version bigint, position bigint, type text, time text, event_id text, "
     "command_id text, traceparent text, amount bigint, data json, other_account_id text, other_version bigint, "
-    "other_is_subject boolean, balance bigint, held bigint, overdraft_limit bigint, status text, last_updated text",
+    "other_is_subject boolean, balance bigint, held bigint, overdraft_limit bigint, status text, last_updated text, "
+    "reserve numeric",
     f"INSERT INTO history ({ROW}) SELECT * FROM changed WHERE true",
 )
 ADD_ACCOUNTS = Write(
@@ -50,8 +51,8 @@ ADD_ACCOUNTS = Write(
     "INSERT INTO history_accounts (account_id, name, asset, position) SELECT * FROM changed WHERE true",
 )
 ADD_RESERVES = Write(
-    "asset text, position bigint, amount numeric",
-    "INSERT INTO history_reserves (asset, position, amount) SELECT * FROM changed WHERE true",
+    "asset text, position bigint, since bigint",
+    "INSERT INTO history_reserves (asset, position, since) SELECT * FROM changed WHERE true",
 )
 ADD_CHAIN = Write(
     "position bigint, chain bytea",
@@ -66,6 +67,24 @@ def state_of(row: str) -> str:
         f"{row}.balance, coalesce({row}.held, 0), coalesce({row}.overdraft_limit, 0), coalesce({row}.status, 'open'), "
         f"{row}.version, coalesce({row}.last_updated, {row}.time)"
     )
+
+
+def reserve_entry(asset: str, position: str) -> str:
+    """SQL for the entry that has the reserve of the asset as it was at the position, NULL before it began.
+
+    That is where the run before has left it, unless the position is in the one that changes it next: then in there.
+    """
+    return f"""coalesce(
+        (
+            SELECT inside.entry FROM history AS inside CROSS JOIN history_accounts AS owner
+            WHERE inside.entry <= 2 * {position} AND inside.entry >= 2 * (
+                SELECT since FROM history_reserves WHERE asset = {asset} AND position > {position}
+                ORDER BY position LIMIT 1
+            ) AND inside.reserve IS NOT NULL AND owner.account_id = inside.account_id AND owner.asset = {asset}
+            ORDER BY inside.entry DESC LIMIT 1
+        ),
+        (SELECT 2 * max(position) FROM history_reserves WHERE asset = {asset} AND position <= {position})
+    )"""
 
 
 def last_entry(position: Position) -> int:
@@ -108,7 +127,7 @@ async def changes(run: Run) -> list[Change]:
     return [
         Change(ADD_HISTORY, _rows(run)),
         Change(ADD_ACCOUNTS, created(run.events)),
-        Change(ADD_RESERVES, [(asset, at, str(amount)) for asset, at, amount, _ in run.shared(ReservesAfter)]),
+        Change(ADD_RESERVES, reserve_runs(run.shared(ReservesAfter), run.events[0].position)),
         Change(ADD_CHAIN, [(last, run.chain)] if before // CHAIN_EVENTS < last // CHAIN_EVENTS else []),
     ]
 
@@ -116,8 +135,9 @@ async def changes(run: Run) -> list[Change]:
 def _rows(run: Run) -> Iterator[HistoryRow]:
     """One by one, as they are written: a page of events makes some megabytes of them."""
     states = iter(run.shared(StatesAfter))
+    reserves = {position: amount for _, position, amount, _ in run.shared(ReservesAfter)}
     try:
         for event in run.events:
-            yield from project_history(event, states)
+            yield from project_history(event, states, reserves.get(event.position))
     except ValueError as error:
         raise ImpossibleEvents(f"it can't be kept: {error}") from error
