@@ -10,6 +10,7 @@ import pytest
 
 from command_service.event_log.sqlite import SqliteEventLog
 from projection_service.view_store import OtherViews
+from projection_service.view_store.kept import parts
 from projection_service.view_store.sqlite import SqliteViewStore
 from projection_service.views.accounts.tables import read_account
 from projection_service.views.reserve.tables import read_page
@@ -96,15 +97,18 @@ async def test_a_damaged_schema_is_refused_and_left_alone(
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize(("store", "table"), [(SqliteEventLog, "answers"), *((Views, name) for name in ALL_VIEWS)])
-async def test_a_table_of_another_name_is_damage_though_sqlite_sees_none(
-    tmp_path: Path, store: Store, table: str
+@pytest.mark.parametrize(
+    ("store", "kind", "part"),
+    [(SqliteEventLog, "TABLE", "answers"), *((Views, *part) for name in ALL_VIEWS for part in parts(name))],
+)
+async def test_a_part_that_is_not_there_is_damage_though_sqlite_sees_none(
+    tmp_path: Path, store: Store, kind: str, part: str
 ) -> None:
     path = tmp_path / "file.sqlite3"
     async with closed_at_the_end(store.open(path)):
         pass
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute(f"ALTER TABLE {table} RENAME TO another")
+        connection.execute(f"ALTER TABLE {part} RENAME TO another" if kind == "TABLE" else f"DROP INDEX {part}")
     with pytest.raises(CorruptStore, match="its tables are not those that this program makes"):
         await store.open(path)
 
