@@ -1,5 +1,8 @@
 """What the view `history` holds, over every view store."""
 
+import re
+
+import asyncpg
 import pytest
 from msgspec import UNSET
 from msgspec.structs import replace
@@ -7,10 +10,16 @@ from prometheus_client import CollectorRegistry
 
 from projection_service.projection import BrokenLedger, Projection
 from projection_service.view_store import Read, ViewStore
+from projection_service.view_store.postgres import SETTINGS, PostgresViewStore
 from projection_service.views import VIEWS
+from projection_service.views.history.charts import READ_ACCOUNT_SPAN, READ_BALANCES, READ_LEDGER_SPAN, READ_RESERVES
+from projection_service.views.history.explain import READ_EVENT
+from projection_service.views.history.lines import READ_ENDS, READ_LINES, READ_RANGE
+from projection_service.views.history.past import READ_ACCOUNT, READ_POSITION, READ_RESERVE
 from projection_service.views.history.tables import read_history, read_stream
 from shared.chain import extend
 from shared.events import (
+    USD,
     AccountCreated,
     AccountId,
     AmountDeposited,
@@ -23,7 +32,8 @@ from shared.events import (
     encode_event,
     join_events,
 )
-from tests.examples import ALICE, BOB, CREATED, DEPOSITED, EVENTS, INT64_MAX, TRANSFERRED, at, log_of
+from tests.contract.conftest import ALL_VIEWS, closed_at_the_end
+from tests.examples import ALICE, BOB, CREATED, DEPOSITED, EVENTS, INT64_MAX, TRANSFERRED, at, log_of, recorded
 
 ODD = "Zoë 🏦 'quoted' \"twice\" \\ \\u0000 \n \x7f"
 EVER = Position(INT64_MAX)
@@ -123,3 +133,42 @@ async def test_an_event_that_it_cannot_hold_stops_the_projection_and_is_not_writ
     with pytest.raises(BrokenLedger, match="between 5 and 6"):
         await apply(projection, [LOG[4].replace(good, bad), LOG[5]])
     assert await read_history(view_store.read, ALICE, Version(0), 100, EVER) == (OF_ALICE[:3], 4)
+
+
+def literal(value: object) -> str:
+    return f"ARRAY[{', '.join(map(literal, value))}]" if isinstance(value, list) else repr(value)
+
+
+async def test_postgresql_looks_up_what_it_is_asked_for_whatever_it_believes_of_the_table(database_url: str) -> None:
+    """It plans a statement that comes often for any parameters, and so for an account with as many events as most."""
+    events = [recorded(1, AccountCreated("Alice")), *(recorded(n, AmountDeposited(1, "")) for n in range(2, 3001))]
+    events += [recorded(3000 + n, AccountCreated("Bob"), AccountId(f"bob-{n}"), 1) for n in range(1, 2001)]
+    async with closed_at_the_end(PostgresViewStore.open(database_url, "test", ALL_VIEWS)) as store:
+        projection = Projection(store, list(VIEWS.values()), await store.checkpoint(), CollectorRegistry())
+        await projection.apply(events, extend(projection.at.chain, [event.encoded for event in events]))
+    asked: list[tuple[Read, list[object]]] = [
+        (READ_POSITION, [at(1000)]),
+        (READ_ACCOUNT, [ALICE, 2001]),
+        (READ_RESERVE, [USD, 1000]),
+        (READ_RANGE, [ALICE, at(1000), at(1010)]),
+        (READ_ENDS, [ALICE, 1000, 1010]),
+        (READ_LINES, [ALICE, 1000, 1010]),
+        (READ_ACCOUNT_SPAN, [ALICE, 2001]),
+        (READ_BALANCES, [[at(1000), at(2000)], ALICE, 3000]),
+        (READ_LEDGER_SPAN, [1000]),
+        (READ_RESERVES, [[at(1000), at(2000)], USD, 5000]),
+        (READ_EVENT, [2000, 2001]),
+    ]
+    settings = {"search_path": "projection_test", "plan_cache_mode": "force_generic_plan", **SETTINGS}
+    connection = await asyncpg.connect(database_url, server_settings=settings)
+    try:
+        await connection.execute("ANALYZE")
+        for read, parameters in asked:
+            await connection.execute(f"PREPARE asked AS {read.postgres}")
+            execute = f"EXECUTE asked ({', '.join(map(literal, parameters))})"
+            plan = [line for (line,) in await connection.fetch(f"EXPLAIN (ANALYZE, TIMING OFF) {execute}")]
+            rows = [int(n) for line in plan for n in re.findall(r"(?:actual rows=|Removed by \D*: )(\d+)", line)]
+            assert max(rows) <= 50, "\n".join(plan)
+            await connection.execute("DEALLOCATE asked")
+    finally:
+        await connection.close()

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from projection_service.view import Past, Then, answer, check_position, position_header, then_of
 from projection_service.view_store import Read, ReadRows, ViewStore, one_row
 from projection_service.views.history.periods import BEGINNING, END, From, To, read_period
-from projection_service.views.history.tables import VERSION_SEARCH, last_entry, reserve_entry
+from projection_service.views.history.tables import MIDDLE, VERSION_SEARCH, last_entry, reserve_entry
 from projection_service.views.reserve.queries import AssetAsked
 from shared.errors import InvalidRequest, NotFound
 from shared.events import INT64_MAX, USD, Position, written
@@ -57,10 +57,17 @@ class ReserveHistoryAnswer(BaseModel):
     points: list[ReservePoint]
 
 
-def for_moments(sql: str) -> Read:
-    """`{moments}` in it are the rows of the parameter $1, each a `moment`."""
-    sqlite = sql.format(moments="SELECT value AS moment FROM json_each($1)").replace("$", "?")
-    return Read(sqlite, sql.format(moments="SELECT moment FROM unnest($1::text[]) AS asked (moment)"))
+def for_moments(sql: str, where: str) -> Read:
+    """`{moments}` in it are the rows of the parameter $1, each a `moment`; `{after}` joins the one row of the history
+    `where` that is so. PostgreSQL may read all of it to find that row unless it is told that there is one."""
+    sqlite = sql.format(
+        moments="SELECT value AS moment FROM json_each($1)", after=f"LEFT JOIN history AS after ON {where}"
+    )
+    postgres = sql.format(
+        moments="SELECT moment FROM unnest($1::text[]) AS asked (moment)",
+        after=f"LEFT JOIN LATERAL (SELECT * FROM history AS after WHERE {where} LIMIT 1) AS after ON true",
+    )
+    return Read(sqlite.replace("$", "?"), postgres)
 
 
 # Up to the entry $2.
@@ -72,44 +79,52 @@ READ_ACCOUNT_SPAN = Read.in_both(f"""
     LEFT JOIN history AS first ON first.entry = 2 * account.position
     LEFT JOIN history AS last ON last.account_id = $1 AND last.version = (SELECT max(low) FROM search)
 """)
-READ_BALANCES = for_moments("""
-    WITH RECURSIVE search (moment, low, high) AS (
-        SELECT moment, CAST(0 AS bigint), CAST($3 AS bigint) FROM ({moments}) AS asked
-        UNION ALL
-        SELECT
-            moment,
-            CASE WHEN time <= moment THEN version ELSE low END,
-            CASE WHEN time <= moment THEN high ELSE version - 1 END
-        FROM search JOIN history ON account_id = $2 AND version = (low + high + 1) / 2
-        WHERE low < high
-    )
-    SELECT checkpoint.position, moment, after.position, balance, held, overdraft_limit
-    FROM checkpoint CROSS JOIN (SELECT moment, max(low) AS version FROM search GROUP BY moment) AS found
-    LEFT JOIN history AS after ON after.account_id = $2 AND after.version = found.version
-""")
-# Up to the position $1.
-READ_LEDGER_SPAN = Read.in_both("""
-    SELECT checkpoint.position, first.time, last.time
-    FROM checkpoint
-    LEFT JOIN history AS first ON first.entry = 2 AND CAST($1 AS bigint) > 0
-    LEFT JOIN history AS last
-        ON last.entry = 2 * CASE WHEN checkpoint.position < $1 THEN checkpoint.position ELSE $1 END
-""")
-READ_RESERVES = for_moments(f"""
-    WITH RECURSIVE search (moment, low, high) AS (
+READ_BALANCES = for_moments(
+    f"""
+    WITH RECURSIVE search (moment, low, rest) AS (
         SELECT moment, CAST(0 AS bigint), CAST($3 AS bigint) FROM ({{moments}}) AS asked
         UNION ALL
         SELECT
             moment,
-            CASE WHEN time <= moment THEN position ELSE low END,
-            CASE WHEN time <= moment THEN high ELSE position - 1 END
-        FROM search JOIN history ON entry = 2 * ((low + high + 1) / 2)
-        WHERE low < high
+            CASE
+                WHEN (SELECT time FROM history WHERE account_id = $2 AND version = {MIDDLE}) <= moment THEN {MIDDLE}
+                ELSE low
+            END,
+            rest / 2
+        FROM search WHERE rest > 0
+    )
+    SELECT checkpoint.position, moment, after.position, balance, held, overdraft_limit
+    FROM checkpoint CROSS JOIN (SELECT moment, max(low) AS version FROM search GROUP BY moment) AS found {{after}}
+    """,
+    "after.account_id = $2 AND after.version = found.version",
+)
+# Up to the position $1.
+READ_LEDGER_SPAN = Read.in_both("""
+    SELECT
+        position,
+        (SELECT time FROM history WHERE entry = 2 AND CAST($1 AS bigint) > 0),
+        (
+            SELECT time FROM history
+            WHERE entry = 2 * CASE WHEN checkpoint.position < $1 THEN checkpoint.position ELSE $1 END
+        )
+    FROM checkpoint
+""")
+READ_RESERVES = for_moments(
+    f"""
+    WITH RECURSIVE search (moment, low, rest) AS (
+        SELECT moment, CAST(0 AS bigint), CAST($3 AS bigint) FROM ({{moments}}) AS asked
+        UNION ALL
+        SELECT
+            moment,
+            CASE WHEN (SELECT time FROM history WHERE entry = 2 * ({MIDDLE})) <= moment THEN {MIDDLE} ELSE low END,
+            rest / 2
+        FROM search WHERE rest > 0
     )
     SELECT checkpoint.position, moment, after.position, reserve
-    FROM checkpoint CROSS JOIN (SELECT moment, max(low) AS position FROM search GROUP BY moment) AS found
-    LEFT JOIN history AS after ON after.entry = {reserve_entry("$2", "found.position")}
-""")
+    FROM checkpoint CROSS JOIN (SELECT moment, max(low) AS position FROM search GROUP BY moment) AS found {{after}}
+    """,
+    f"after.entry = {reserve_entry('$2', 'found.position')}",
+)
 
 
 def add_charts(queries: APIRouter, store: ViewStore, past: Past) -> None:

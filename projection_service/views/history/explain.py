@@ -26,7 +26,7 @@ READ_EVENT = Read.in_both(f"""
     SELECT checkpoint.position, source, {", ".join(f"event.{name}" for name in EVENT)}, name, asset,
         {state_of("event")}, {state_of("before")}
     FROM checkpoint
-    LEFT JOIN history AS event ON event.entry BETWEEN $1 AND $2
+    LEFT JOIN history AS event ON event.entry IN ($1, $2)
     LEFT JOIN history AS before ON before.account_id = event.account_id AND before.version = event.version - 1
     LEFT JOIN history_accounts AS account ON account.account_id = event.account_id
     ORDER BY event.entry

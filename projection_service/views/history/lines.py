@@ -10,7 +10,7 @@ from msgspec import Raw
 from projection_service.view import check_position
 from projection_service.view_store import Read, ReadRows, one_row
 from projection_service.views.history.periods import BEGINNING, END
-from projection_service.views.history.tables import READ_VERSION, last_entry
+from projection_service.views.history.tables import MIDDLE, READ_VERSION, last_entry
 from shared.events import AccountId, Asset, Position, Value, Version
 
 PIECE_LINES_FIRST, PIECE_LINES_MIN, PIECE_LINES_MAX = 50, 4, 250
@@ -32,17 +32,19 @@ Order = Literal["newest", "oldest"]
 
 # Times never go back. A bound that is none is not searched for.
 TIME_SEARCH = f"""
-    {{name}} (low, high) AS (
+    {{name}} (low, rest) AS (
         SELECT
             CASE WHEN ${{number}} = '{END}' THEN last ELSE 0 END,
-            CASE WHEN ${{number}} = '{BEGINNING}' THEN 0 ELSE last END
+            CASE WHEN ${{number}} IN ('{BEGINNING}', '{END}') THEN 0 ELSE last END
         FROM (SELECT coalesce(max(version), 0) AS last FROM history WHERE account_id = $1) AS account
         UNION ALL
         SELECT
-            CASE WHEN time < ${{number}} THEN version ELSE low END,
-            CASE WHEN time < ${{number}} THEN high ELSE version - 1 END
-        FROM {{name}} JOIN history ON account_id = $1 AND version = (low + high + 1) / 2
-        WHERE low < high
+            CASE
+                WHEN (SELECT time FROM history WHERE account_id = $1 AND version = {MIDDLE}) < ${{number}} THEN {MIDDLE}
+                ELSE low
+            END,
+            rest / 2
+        FROM {{name}} WHERE rest > 0
     )
 """
 READ_RANGE = Read.in_both(f"""

@@ -8,7 +8,7 @@ from projection_service.view import AskedPast, Past, Reach, Then, check_position
 from projection_service.view_store import Read, ReadRows, ViewStore, one_row
 from projection_service.views.accounts.fold import AccountView
 from projection_service.views.accounts.queries import told as told_account
-from projection_service.views.history.tables import VERSION_SEARCH, last_entry, reserve_entry, state_of
+from projection_service.views.history.tables import MIDDLE, VERSION_SEARCH, last_entry, reserve_entry, state_of
 from projection_service.views.reserve.fold import ReserveView
 from projection_service.views.reserve.queries import EMPTY
 from projection_service.views.reserve.queries import told as told_reserve
@@ -20,15 +20,14 @@ PIECE_ASSETS_MAX = 100
 """Looked at together: some of them may not have been there. Then others have their turn."""
 
 # Positions have no holes, and times never go back.
-READ_POSITION = Read.in_both("""
-    WITH RECURSIVE search (low, high) AS (
+READ_POSITION = Read.in_both(f"""
+    WITH RECURSIVE search (low, rest) AS (
         SELECT CAST(0 AS bigint), position FROM checkpoint
         UNION ALL
         SELECT
-            CASE WHEN time <= $1 THEN position ELSE low END,
-            CASE WHEN time <= $1 THEN high ELSE position - 1 END
-        FROM search JOIN history ON entry = 2 * ((low + high + 1) / 2)
-        WHERE low < high
+            CASE WHEN (SELECT time FROM history WHERE entry = 2 * ({MIDDLE})) <= $1 THEN {MIDDLE} ELSE low END,
+            rest / 2
+        FROM search WHERE rest > 0
     )
     SELECT position, (SELECT max(low) FROM search) FROM checkpoint
 """)

@@ -25,16 +25,21 @@ PAGE = f"""
 """
 READ_HISTORY = Read.in_both(PAGE % "account_id = $1 AND version > $2 AND position <= $3 ORDER BY version LIMIT $4")
 READ_ALL = Read.in_both(PAGE % "entry > $1 AND entry % 2 = 0 ORDER BY entry LIMIT $2")
+# Searches go by halves: `low` still holds, and `rest` numbers after it may. What is looked up on the way is a value,
+# never joined: PostgreSQL might take all rows of an account for it, or the whole table, at each step.
+MIDDLE = "low + (rest + 1) / 2"
 # Versions have no holes, and grow as entries do, which the index on them has, too.
-VERSION_SEARCH = """
-    search (low, high) AS (
+VERSION_SEARCH = f"""
+    search (low, rest) AS (
         SELECT CAST(0 AS bigint), coalesce(max(version), 0) FROM history WHERE account_id = $1
         UNION ALL
         SELECT
-            CASE WHEN entry <= $2 THEN version ELSE low END,
-            CASE WHEN entry <= $2 THEN high ELSE version - 1 END
-        FROM search JOIN history ON account_id = $1 AND version = (low + high + 1) / 2
-        WHERE low < high
+            CASE
+                WHEN (SELECT entry FROM history WHERE account_id = $1 AND version = {MIDDLE}) <= $2 THEN {MIDDLE}
+                ELSE low
+            END,
+            rest / 2
+        FROM search WHERE rest > 0
     )
 """
 """The version of the account $1 after the entry $2 is its greatest `low`."""
@@ -76,11 +81,12 @@ def reserve_entry(asset: str, position: str) -> str:
     """
     return f"""coalesce(
         (
-            SELECT inside.entry FROM history AS inside CROSS JOIN history_accounts AS owner
+            SELECT inside.entry FROM history AS inside
             WHERE inside.entry <= 2 * {position} AND inside.entry >= 2 * (
                 SELECT since FROM history_reserves WHERE asset = {asset} AND position > {position}
                 ORDER BY position LIMIT 1
-            ) AND inside.reserve IS NOT NULL AND owner.account_id = inside.account_id AND owner.asset = {asset}
+            ) AND inside.reserve IS NOT NULL
+                AND (SELECT asset FROM history_accounts WHERE account_id = inside.account_id) = {asset}
             ORDER BY inside.entry DESC LIMIT 1
         ),
         (SELECT 2 * max(position) FROM history_reserves WHERE asset = {asset} AND position <= {position})
