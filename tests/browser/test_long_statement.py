@@ -7,6 +7,7 @@ from playwright.async_api import Page, expect
 
 from tests.bank import Bank, open_bank
 from tests.browser.conftest import Open
+from tests.http.test_commands import head
 
 ENTRIES = 100_000
 """By commands, 10,000 in a batch: what a page costs does not depend on how many there are."""
@@ -19,11 +20,18 @@ async def long_bank(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[B
     async with open_bank(tmp_path_factory.mktemp("long")) as bank:
         await bank.create("alice")
         deposits = [{"type": "deposit", "account_id": "alice", "amount": 1}] * 10_000
-        for _ in range(ENTRIES // 10_000):
+        for number in range(ENTRIES // 10_000):
             status, _ = await bank.post("/commands", deposits)
             assert status == 200
+            if number == 0:
+                await bank.post("/account/hold/alice", {"amount": 1})
+        await bank.create("ice", "Ice")
+        await bank.deposit("ice", 1)
+        frozen = [{"type": "freeze", "account_id": "ice"}, {"type": "unfreeze", "account_id": "ice"}]
+        await bank.post("/commands", frozen * 2_600)
+        position = await head(bank)
         for _ in range(10):
-            status, _ = await bank.query("/reserve", min_position=ENTRIES + 1, wait=60)
+            status, _ = await bank.query("/reserve", min_position=position, wait=60)
         assert status == 200
         yield bank
 
@@ -57,3 +65,12 @@ async def test_it_is_gone_through_from_the_newest_entry_to_as_far_as_one_likes(
         await page.get_by_role("button", name="Back to the newest entries").click()
         await expect(rows).to_have_count(100)
         assert await cents(page) == list(range(ENTRIES + 1, ENTRIES - 99, -1))
+
+
+async def test_what_made_a_figure_is_found_far_back_or_is_said_to_be_further(long_bank: Bank, open_page: Open) -> None:
+    async with open_page(long_bank, "/why/account/alice/held") as page:
+        await expect(page.get_by_role("heading", level=1)).to_contain_text("Hold placed")
+    async with open_page(long_bank, "/why/account/ice/balance") as page:
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Further back than this page looks")
+        await page.get_by_role("main").get_by_role("link", name="ice").click()
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Ice")

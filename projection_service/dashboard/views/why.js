@@ -14,14 +14,26 @@ const MADE_BY = {
   hold: (entry, holdId) => entry.type === "hold-placed" && entry.hold_id === holdId,
 };
 /** So the service need not be asked for all the others. */
-const TYPE = { limit: "overdraft-limit-set", hold: "hold-placed" };
+const TYPES = {
+  held: ["hold-placed", "hold-captured", "hold-released", "hold-expired"],
+  limit: ["overdraft-limit-set"],
+  hold: ["hold-placed"],
+};
+/** In place of a position: it is further back than anybody has looked. */
+const FURTHER_BACK = "further back";
 
 export function why(ledger, what, name = "", of = "balance", holdId = undefined) {
   const panel = new Panel(null, {
     load: (signal) => (what === "reserve" ? ofReserve(signal) : ofAccount(signal)),
     draw: (position, body) => {
       // In its place: who goes back from there comes to the figure.
-      if (position) location.replace(ledger.link(["event", String(position)]));
+      if (position === FURTHER_BACK)
+        body.replaceChildren(
+          h("h1", {}, "Further back than this page looks"),
+          h("p", {}, "None of the newest events has made the figure what it is. The statement has all of them:"),
+          h("p", {}, h("a", { href: ledger.link(["account", name]) }, name)),
+        );
+      else if (position) location.replace(ledger.link(["event", String(position)]));
       else
         body.replaceChildren(
           h("h1", {}, "Nothing has changed it"),
@@ -36,19 +48,27 @@ export function why(ledger, what, name = "", of = "balance", holdId = undefined)
   }
 
   async function ofAccount(signal) {
+    const found = await Promise.all((TYPES[of] ?? [undefined]).map((type) => newest(type, signal)));
+    // What is further back than all that was looked at is older than what was found there.
+    const positions = found.filter((one) => one !== null && one !== FURTHER_BACK);
+    if (positions.length) return positions.reduce((one, other) => (one > other ? one : other));
+    return found.includes(FURTHER_BACK) ? FURTHER_BACK : null;
+  }
+
+  async function newest(type, signal) {
     const path = `account/${encodeURIComponent(name)}/statement`;
     let cursor = null;
     for (let pages = 0; pages < PAGES_MAX; pages++) {
       const page = await ledger.get(
         path,
-        { type: TYPE[of], to: ledger.route.parameters.to, limit: 100, cursor },
+        { type, to: ledger.route.parameters.to, limit: 100, cursor },
         signal,
       );
       const entry = page.entries.find((one) => MADE_BY[of]?.(one, holdId));
       if (entry) return entry.position;
-      if (!(cursor = page.next)) break;
+      if (!(cursor = page.next)) return null;
     }
-    return null;
+    return FURTHER_BACK;
   }
 
   return {
