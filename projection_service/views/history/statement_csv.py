@@ -30,9 +30,12 @@ MEDIA_TYPE = "text/csv"
 VARY = "Accept"
 TEXTS = (COUNTERPART, DESCRIPTION, HOLD_ID)
 """The columns with what clients have written; metadata are JSON, and begin with a brace."""
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""What begins so, a spreadsheet takes for a formula: https://owasp.org/www-community/attacks/CSV_Injection"""
-LETTER = "A"
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What begins so, a spreadsheet takes for a formula: https://owasp.org/www-community/attacks/CSV_Injection
+
+The last four are the first four in full width.
+"""
+LETTER, FULL_WIDTH = "A", "\uff00"
 
 log = structlog.get_logger()
 
@@ -97,11 +100,11 @@ def _written(lines: Collection[Line]) -> bytes:
 
 
 def _harmless(lines: Collection[Line]) -> list[Line]:
-    """What may begin a formula comes before the letters."""
+    """What may begin a formula comes before the letters, or is in full width."""
     return [
         line
         if (line[COUNTERPART] or LETTER) >= LETTER
-        and (line[DESCRIPTION] or LETTER) >= LETTER
+        and LETTER <= (line[DESCRIPTION] or LETTER) < FULL_WIDTH
         and (line[HOLD_ID] or LETTER) >= LETTER
         else tuple(_as_text(value) if column in TEXTS else value for column, value in enumerate(line))
         for line in lines
