@@ -1,9 +1,12 @@
 """What a view is, and how its queries answer. Each is a room of its own under `views/`."""
 
+from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, NamedTuple, Protocol, TypeVar, cast
 
+import msgspec
 from fastapi import APIRouter, Query, Request, Response
+from msgspec import Struct
 from pydantic import BaseModel
 
 from projection_service.view_store import Change, ReadRows, ViewStore
@@ -14,6 +17,9 @@ from shared.platform.gate import Answer, Endpoint
 from shared.platform.watermark import Peer
 
 S = TypeVar("S")
+P = TypeVar("P", bound=Struct)
+
+_encode = msgspec.json.Encoder().encode
 
 WAIT_SECONDS_MAX = 60
 POSITION = "Ledger-Position"
@@ -186,6 +192,16 @@ def answer_of_gate(body: bytes, position: Position, *headers: tuple[bytes, bytes
     """The same, for the gate."""
     of_all = (b"ledger-position", b"%d" % position), (b"cache-control", ASK_AGAIN)
     return Answer(200, b"application/json", body, (*of_all, *headers), etag_of(body))
+
+
+def encode_cursor(place: Struct) -> str:
+    """The `next` of a page: where the one after it begins, in letters that a query takes as they are."""
+    return urlsafe_b64encode(_encode(place)).rstrip(b"=").decode()
+
+
+def read_cursor(cursor: str, type_: type[P]) -> P:
+    """What `encode_cursor` made it of. Raises ValueError when it can't be that."""
+    return msgspec.json.decode(b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True), type=type_)
 
 
 def position_header(position: Position) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """The accounts as a list: those that are asked for, in the order that is asked for, page by page."""
 
 import asyncio
-import base64
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
@@ -9,7 +8,18 @@ import msgspec
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel
 
-from projection_service.view import AskedPast, Past, Reach, Then, answer, answer_of_gate, check_position, then_of
+from projection_service.view import (
+    AskedPast,
+    Past,
+    Reach,
+    Then,
+    answer,
+    answer_of_gate,
+    check_position,
+    encode_cursor,
+    read_cursor,
+    then_of,
+)
 from projection_service.view_store import ViewStore
 from projection_service.views.accounts.queries import AccountAnswer, told
 from projection_service.views.directory.tables import INT64_MIN, Listed, Order, Place, Sort, read_page
@@ -136,8 +146,7 @@ async def _read_past(
 def _told(accounts: Sequence[Mapping[str, object]], last: Place | None, asked: AccountsAsked) -> bytes:
     cursor = None
     if last is not None:
-        place = _encode(_Cursor(asked.sort, asked.order, last.key, last.id))
-        cursor = base64.urlsafe_b64encode(place).rstrip(b"=").decode()
+        cursor = encode_cursor(_Cursor(asked.sort, asked.order, last.key, last.id))
     return _encode({"accounts": accounts, "next": cursor})
 
 
@@ -146,9 +155,8 @@ def _after(asked: AccountsAsked) -> Place | None:
     if asked.cursor is None:
         return None
     try:
-        padded = asked.cursor + "=" * (-len(asked.cursor) % 4)
-        cursor = msgspec.json.decode(base64.b64decode(padded, b"-_", validate=True), type=_Cursor)
-    except (ValueError, msgspec.MsgspecError) as error:
+        cursor = read_cursor(asked.cursor, _Cursor)
+    except ValueError as error:
         raise InvalidRequest([("cursor", NO_CURSOR)]) from error
     is_right = isinstance(cursor.key, int) and INT64_MIN <= cursor.key <= INT64_MAX
     if asked.sort != "balance":

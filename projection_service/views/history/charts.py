@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from projection_service.view import Past, Then, answer, check_position, position_header, then_of
 from projection_service.view_store import Read, ReadRows, ViewStore, one_row
 from projection_service.views.history.periods import BEGINNING, END, From, To, read_period
-from projection_service.views.history.tables import MIDDLE, VERSION_SEARCH, last_entry, reserve_entry
+from projection_service.views.history.tables import MIDDLE, VERSION_SEARCH, halved, last_entry, reserve_entry
 from projection_service.views.reserve.queries import AssetAsked
 from shared.errors import InvalidRequest, NotFound
 from shared.events import INT64_MAX, USD, Position, written
@@ -86,11 +86,7 @@ READ_BALANCES = for_moments(
         UNION ALL
         SELECT
             moment,
-            CASE
-                WHEN (SELECT time FROM history WHERE account_id = $2 AND version = {MIDDLE}) <= moment THEN {MIDDLE}
-                ELSE low
-            END,
-            rest / 2
+            {halved(f"SELECT time FROM history WHERE account_id = $2 AND version = {MIDDLE}", "<= moment")}
         FROM search WHERE rest > 0
     )
     SELECT checkpoint.position, moment, after.position, balance, held, overdraft_limit
@@ -116,8 +112,7 @@ READ_RESERVES = for_moments(
         UNION ALL
         SELECT
             moment,
-            CASE WHEN (SELECT time FROM history WHERE entry = 2 * ({MIDDLE})) <= moment THEN {MIDDLE} ELSE low END,
-            rest / 2
+            {halved(f"SELECT time FROM history WHERE entry = 2 * ({MIDDLE})", "<= moment")}
         FROM search WHERE rest > 0
     )
     SELECT checkpoint.position, moment, after.position, reserve

@@ -10,7 +10,7 @@ from msgspec import Raw
 from projection_service.view import check_position
 from projection_service.view_store import Read, ReadRows, one_row
 from projection_service.views.history.periods import BEGINNING, END
-from projection_service.views.history.tables import MIDDLE, READ_VERSION, last_entry
+from projection_service.views.history.tables import MIDDLE, READ_VERSION, halved, last_entry
 from shared.events import AccountId, Asset, Position, Value, Version
 
 PIECE_LINES_FIRST, PIECE_LINES_MIN, PIECE_LINES_MAX = 50, 4, 250
@@ -39,11 +39,7 @@ TIME_SEARCH = f"""
         FROM (SELECT coalesce(max(version), 0) AS last FROM history WHERE account_id = $1) AS account
         UNION ALL
         SELECT
-            CASE
-                WHEN (SELECT time FROM history WHERE account_id = $1 AND version = {MIDDLE}) < ${{number}} THEN {MIDDLE}
-                ELSE low
-            END,
-            rest / 2
+            {halved(f"SELECT time FROM history WHERE account_id = $1 AND version = {MIDDLE}", "< ${number}")}
         FROM {{name}} WHERE rest > 0
     )
 """

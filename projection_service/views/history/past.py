@@ -8,7 +8,7 @@ from projection_service.view import AskedPast, Past, Reach, Then, check_position
 from projection_service.view_store import Read, ReadRows, ViewStore, one_row
 from projection_service.views.accounts.fold import AccountView
 from projection_service.views.accounts.queries import told as told_account
-from projection_service.views.history.tables import MIDDLE, VERSION_SEARCH, last_entry, reserve_entry, state_of
+from projection_service.views.history.tables import MIDDLE, VERSION_SEARCH, halved, last_entry, reserve_entry, state_of
 from projection_service.views.reserve.fold import ReserveView
 from projection_service.views.reserve.queries import EMPTY
 from projection_service.views.reserve.queries import told as told_reserve
@@ -25,8 +25,7 @@ READ_POSITION = Read.in_both(f"""
         SELECT CAST(0 AS bigint), position FROM checkpoint
         UNION ALL
         SELECT
-            CASE WHEN (SELECT time FROM history WHERE entry = 2 * ({MIDDLE})) <= $1 THEN {MIDDLE} ELSE low END,
-            rest / 2
+            {halved(f"SELECT time FROM history WHERE entry = 2 * ({MIDDLE})", "<= $1")}
         FROM search WHERE rest > 0
     )
     SELECT position, (SELECT max(low) FROM search) FROM checkpoint

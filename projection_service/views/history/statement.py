@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from typing import Annotated, Literal, NamedTuple
 
@@ -19,7 +18,9 @@ from projection_service.view import (
     answer,
     answer_of_gate,
     check_position,
+    encode_cursor,
     position_header,
+    read_cursor,
 )
 from projection_service.view_store import ReadRows, ViewStore
 from projection_service.views.history.lines import (
@@ -221,7 +222,7 @@ async def _find(read: ReadRows, account_id: AccountId, asked: StatementAsked) ->
 def _place(cursor: str, digest: str) -> Place:
     """Raises `InvalidRequest`."""
     try:
-        said = msgspec.json.decode(b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True), type=Cursor)
+        said = read_cursor(cursor, Cursor)
     except ValueError:
         raise InvalidRequest([("cursor", NO_CURSOR)]) from None
     if said.query != digest or not said.first <= said.at <= said.last:
@@ -231,7 +232,7 @@ def _place(cursor: str, digest: str) -> Place:
 
 def _cursor(digest: str, place: Place) -> str:
     (first, last, position), at = place
-    return urlsafe_b64encode(_encode(Cursor(digest, position, first, last, at))).rstrip(b"=").decode()
+    return encode_cursor(Cursor(digest, position, first, last, at))
 
 
 async def _page(read: ReadRows, found: _Found, ends: Ends, asked: StatementAsked) -> bytes:

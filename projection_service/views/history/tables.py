@@ -28,17 +28,20 @@ READ_ALL = Read.in_both(PAGE % "entry > $1 AND entry % 2 = 0 ORDER BY entry LIMI
 # Searches go by halves: `low` still holds, and `rest` numbers after it may. What is looked up on the way is a value,
 # never joined: PostgreSQL might take all rows of an account for it, or the whole table, at each step.
 MIDDLE = "low + (rest + 1) / 2"
+
+
+def halved(looked_up: str, holds: str) -> str:
+    """SQL for the next `low` and `rest`: `looked_up` gives the value at `MIDDLE`, which `holds` compares."""
+    return f"CASE WHEN ({looked_up}) {holds} THEN {MIDDLE} ELSE low END, rest / 2"
+
+
 # Versions have no holes, and grow as entries do, which the index on them has, too.
 VERSION_SEARCH = f"""
     search (low, rest) AS (
         SELECT CAST(0 AS bigint), coalesce(max(version), 0) FROM history WHERE account_id = $1
         UNION ALL
         SELECT
-            CASE
-                WHEN (SELECT entry FROM history WHERE account_id = $1 AND version = {MIDDLE}) <= $2 THEN {MIDDLE}
-                ELSE low
-            END,
-            rest / 2
+            {halved(f"SELECT entry FROM history WHERE account_id = $1 AND version = {MIDDLE}", "<= $2")}
         FROM search WHERE rest > 0
     )
 """
