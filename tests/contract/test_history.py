@@ -14,7 +14,7 @@ from projection_service.view_store.postgres import SETTINGS, PostgresViewStore
 from projection_service.views import VIEWS
 from projection_service.views.history.charts import READ_ACCOUNT_SPAN, READ_BALANCES, READ_LEDGER_SPAN, READ_RESERVES
 from projection_service.views.history.explain import READ_EVENT
-from projection_service.views.history.lines import READ_ENDS, READ_LINES, READ_RANGE
+from projection_service.views.history.lines import READ_ENDS, READ_LINES, READ_RANGE, READ_WHOLE_RANGE
 from projection_service.views.history.past import READ_ACCOUNT, READ_POSITION, READ_RESERVE
 from projection_service.views.history.tables import read_history, read_stream
 from shared.chain import extend
@@ -151,6 +151,7 @@ async def test_postgresql_looks_up_what_it_is_asked_for_whatever_it_believes_of_
         (READ_ACCOUNT, [ALICE, 2001]),
         (READ_RESERVE, [USD, 1000]),
         (READ_RANGE, [ALICE, at(1000), at(1010)]),
+        (READ_WHOLE_RANGE, [ALICE]),
         (READ_ENDS, [ALICE, 1000, 1010]),
         (READ_LINES, [ALICE, 1000, 1010]),
         (READ_ACCOUNT_SPAN, [ALICE, 2001]),

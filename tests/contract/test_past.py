@@ -118,7 +118,7 @@ class Remembered(WholeDomain):
             for event in self.events
             if begin <= event.time < end and account_id in [one for one, _ in event.streams()]
         ]
-        range_ = await read_range(read, account_id, begin, end)
+        range_, found = await read_range(read, account_id, begin, end)
         assert (range_.last - range_.first, range_.position) == (len(events), len(self.events))
         lines = await all_lines(read, account_id, Place(range_, range_.first), "oldest")
         assert await all_lines(read, account_id, Place(range_, range_.last), "newest") == lines[::-1]
@@ -144,7 +144,7 @@ class Remembered(WholeDomain):
             for name in ("description", "reason", "hold_id"):
                 assert entry[name] == getattr(event.event, name, None)
             balances.append(entry["balance"])
-        found = await read_ends(read, account_id, range_)
+        assert found == await read_ends(read, account_id, range_)
         if account_id in self.naive.balance:
             assert found is not None
             ends = found.asset, found.opening_balance, found.closing_balance

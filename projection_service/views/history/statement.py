@@ -208,14 +208,14 @@ async def _find(read: ReadRows, account_id: AccountId, asked: StatementAsked) ->
     digest = hashlib.sha256(_encode(said)).hexdigest()[:DIGEST_CHARS]
     if asked.cursor is None:
         at = None if asked.at_position is None else Position(asked.at_position)
-        range_ = await read_range(read, account_id, begin, end, at)
+        range_, ends = await read_range(read, account_id, begin, end, at)
         place = Place(range_, range_.last if asked.order == "newest" else range_.first)
     else:
         place = _place(asked.cursor, digest)
-    try:
-        ends = await read_ends(read, account_id, place.range)
-    except ValueError:
-        raise InvalidRequest([("cursor", NO_CURSOR)]) from None
+        try:
+            ends = await read_ends(read, account_id, place.range)
+        except ValueError:
+            raise InvalidRequest([("cursor", NO_CURSOR)]) from None
     return _Found(account_id, begin, end, types, digest, place, ends)
 
 
@@ -260,9 +260,8 @@ async def _read_lines(read: ReadRows, found: _Found, order: Order, lines_max: in
     while not reader.is_at_the_end and scanned < PAGE_SCAN_MAX:
         if scanned:
             await asyncio.sleep(0)
-        # A few more, since some may not be asked for.
-        missing = lines_max - len(lines)
-        for line in await reader.next(missing + missing // 8 + 1):
+        # When some are not asked for, each time as many as before: the next to be asked for may be far away.
+        for line in await reader.next(max(lines_max - len(lines), scanned)):
             scanned += 1
             if line[TYPE] not in found.types:
                 continue
