@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from projection_service.view_store import Change, ReadRows, ViewStore
 from shared.errors import NotFound, ProjectionBehind
-from shared.events import INT64_MAX, TIME_CHARS_MAX, TIME_RULE, AccountId, Asset, Position, RecordedEvent
+from shared.events import INT64_MAX, TIME_CHARS_MAX, TIME_RULE, AccountId, Asset, HoldId, Position, RecordedEvent
 from shared.platform.caching import ASK_AGAIN, etag_of
 from shared.platform.gate import Answer, Endpoint
 from shared.platform.watermark import Peer
@@ -96,6 +96,11 @@ class Then(Protocol):
 
     async def account(self, account_id: AccountId) -> Mapping[str, object] | None:
         """As its query told it; None when there was none."""
+
+    async def holds(
+        self, account_id: AccountId, after: HoldId, holds_max: int
+    ) -> Sequence[Mapping[str, object]] | None:
+        """The open ones after the id `after`, in the order of their ids; None when there was no such account."""
 
     async def reserve(self, asset: Asset) -> Mapping[str, object]: ...
 

@@ -335,6 +335,8 @@ Event = (
     | CloseRejected
 )
 
+HOLD_EVENTS = frozenset([HoldPlaced, HoldCaptured, HoldReleased, HoldExpired])
+"""Those that begin or end a hold."""
 
 Entry = tuple[AccountId, int, int]
 """An account, and the change of its balance and of what is held of it, in cents."""

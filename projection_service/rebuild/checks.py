@@ -36,6 +36,13 @@ ENDS = f"""
     WHERE history.balance IS NULL OR history.balance <> accounts.balance OR coalesce(history.held, 0) <> accounts.held
     ORDER BY id LIMIT {NAMED_MAX}
 """
+OPEN_HOLDS = f"""
+    SELECT id, held, coalesce(held_now, 0) FROM accounts LEFT JOIN (
+        SELECT history_holds.account_id, sum(amount) AS held_now
+        FROM history_holds JOIN history ON entry = 2 * placed WHERE ended IS NULL GROUP BY history_holds.account_id
+    ) AS open_holds ON open_holds.account_id = id
+    WHERE accounts.held <> coalesce(held_now, 0) ORDER BY id LIMIT {NAMED_MAX}
+"""
 LAST_RESERVES = f"""
     SELECT reserve.asset, reserve.amount, history.reserve
     FROM reserve
@@ -79,6 +86,10 @@ async def contradictions(both: Both, views: Collection[str]) -> list[str]:
         found += [
             f"{id_!a} has {balance} and {held} held, and at the end of its history {last} and {last_held}"
             for id_, balance, held, last, last_held in await both.rows(ENDS)
+        ]
+        found += [
+            f"{id_!a} has {held} held, and at the end of its history open holds of {sum_}"
+            for id_, held, sum_ in await both.rows(OPEN_HOLDS)
         ]
     if {"reserve", "history"} <= set(views):
         found += [

@@ -74,3 +74,14 @@ async def test_what_made_a_figure_is_found_far_back_or_is_said_to_be_further(lon
         await expect(page.get_by_role("heading", level=1)).to_have_text("Further back than this page looks")
         await page.get_by_role("main").get_by_role("link", name="ice").click()
         await expect(page.get_by_role("heading", level=1)).to_have_text("Ice")
+
+
+async def test_a_hold_is_among_those_open_at_a_moment_however_far_back_it_was_placed(
+    long_bank: Bank, open_page: Open
+) -> None:
+    for at, shown in ((ENTRIES, 1), (ENTRIES // 10, 0)):
+        async with open_page(long_bank, f"/account/alice?at={at}") as page:
+            holds = page.locator(".panel", has_text="Open holds")
+            await expect(holds.locator("tbody tr")).to_have_count(shown)
+            await expect(holds.get_by_text("Nothing is held.")).to_have_count(1 - shown)
+            await expect(holds.get_by_text("There are more than these.").locator("visible=true")).to_have_count(0)

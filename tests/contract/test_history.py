@@ -1,5 +1,6 @@
 """What the view `history` holds, over every view store."""
 
+import json
 import re
 
 import asyncpg
@@ -14,6 +15,8 @@ from projection_service.view_store.postgres import SETTINGS, PostgresViewStore
 from projection_service.views import VIEWS
 from projection_service.views.history.charts import READ_ACCOUNT_SPAN, READ_BALANCES, READ_LEDGER_SPAN, READ_RESERVES
 from projection_service.views.history.explain import READ_EVENT
+from projection_service.views.history.fold import OPEN_FORK, forks
+from projection_service.views.history.holds import READ_HOLDS, READ_OPEN, READ_PLACED
 from projection_service.views.history.lines import READ_ENDS, READ_LINES, READ_RANGE, READ_WHOLE_RANGE
 from projection_service.views.history.past import READ_ACCOUNT, READ_POSITION, READ_RESERVE
 from projection_service.views.history.tables import read_history, read_stream
@@ -26,6 +29,7 @@ from shared.events import (
     Event,
     HoldId,
     HoldPlaced,
+    HoldReleased,
     Position,
     Version,
     decode_events,
@@ -139,10 +143,17 @@ def literal(value: object) -> str:
     return f"ARRAY[{', '.join(map(literal, value))}]" if isinstance(value, list) else repr(value)
 
 
+def asked_at(at: int) -> str:
+    """The forks of ended holds, as `READ_OPEN` takes them."""
+    return json.dumps([(fork, at if fork <= at else 0) for fork in forks(Position(at), Position(6990))])
+
+
 async def test_postgresql_looks_up_what_it_is_asked_for_whatever_it_believes_of_the_table(database_url: str) -> None:
     """It plans a statement that comes often for any parameters, and so for an account with as many events as most."""
     events = [recorded(1, AccountCreated("Alice")), *(recorded(n, AmountDeposited(1, "")) for n in range(2, 3001))]
     events += [recorded(3000 + n, AccountCreated("Bob"), AccountId(f"bob-{n}"), 1) for n in range(1, 2001)]
+    events += [recorded(n, HoldPlaced(HoldId(f"h-{n}"), 1, ""), ALICE, n - 2000) for n in range(5001, 6001)]
+    events += [recorded(n, HoldReleased(HoldId(f"h-{n - 1000}"), 1), ALICE, n - 2000) for n in range(6001, 6991)]
     async with closed_at_the_end(PostgresViewStore.open(database_url, "test", ALL_VIEWS)) as store:
         projection = Projection(store, list(VIEWS.values()), await store.checkpoint(), CollectorRegistry())
         await projection.apply(events, extend(projection.at.chain, [event.encoded for event in events]))
@@ -159,7 +170,11 @@ async def test_postgresql_looks_up_what_it_is_asked_for_whatever_it_believes_of_
         (READ_LEDGER_SPAN, [1000]),
         (READ_RESERVES, [[at(1000), at(2000)], USD, 5000]),
         (READ_EVENT, [2000, 2001]),
+        (READ_OPEN, [ALICE, json.dumps([[OPEN_FORK, 0]]), 5995, 40]),
+        (READ_HOLDS, [ALICE, 5010, [2 * 5002, 2 * 5004]]),
+        (READ_PLACED, [json.dumps([[ALICE, "h-5500"], [ALICE, "h-5995"]])]),
     ]
+    asked += [(READ_OPEN, [ALICE, asked_at(at), at, 5]) for at in (5010, 5995, 6100, 6980)]
     settings = {"search_path": "projection_test", "plan_cache_mode": "force_generic_plan", **SETTINGS}
     connection = await asyncpg.connect(database_url, server_settings=settings)
     try:

@@ -117,12 +117,16 @@ async def test_new_views_take_the_place_of_old_ones_and_what_was_wrong_is_told(
         assert f"those in use were right: {', '.join(VIEWS)}" in said
         await change_views("UPDATE accounts SET balance = 77")
         await change_views("DELETE FROM history WHERE version = 4")
+        await change_views("UPDATE history_holds SET ended = 13, fork = 12")
         await change_views("INSERT INTO holds VALUES ('bob', '\x1b[31m', 5, NULL, '', '')")
         said = await build(open_beside, Pages(LOG))
         balance = 10 * DEPOSITED.amount - WITHDRAWN.amount
         told = "in use had 1 rows that are not what the ledger says"
         assert f"accounts {told}: 'alice': balance 77 is now {balance}" in str(said)
         assert f"history {told}: 8 was missing" in str(said)
+        assert f"history_holds {told}: 'alice', 'order-7', 12: ended 13 is now None, fork 12 is now {2**62}" in str(
+            said
+        )
         assert rf"holds {told}: 'bob', '\x1b[31m' is not there now" in str(said)
         # The one that was open all the time.
         await check(store)
@@ -406,6 +410,7 @@ async def test_views_that_would_not_add_up_are_not_put_in_use(
         await build(open_beside, Pages(LOG), "holds")
     assert f"the balances in 'USD/2' sum up to {INT64_MAX}, and the reserve is {reserve}" in str(found.value)
     assert "'alice' has 51 held, and open holds of 50" in str(found.value)
+    assert "'alice' has 51 held, and at the end of its history open holds of 50" in str(found.value)
     assert "'alice' is at version 14, and its history ends with 13" in str(found.value)
     await change_views("UPDATE accounts SET version = version - 1")
     await change_views(f"UPDATE reserve SET amount = {INT64_MAX}")

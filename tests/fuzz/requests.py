@@ -224,7 +224,7 @@ def draft(random: Random) -> Draft:
         query |= {"sort": random.choice(["name", "balance", "last_updated"]), "order": random.choice(["asc", "desc"])}
     if path[0] == "reserve" and random.random() < 0.7:
         query["asset"] = random.choice(ASSETS)
-    if path in (account_paths[0], ["reserve"], ["reserves"]) and random.random() < 0.3:
+    if path in (account_paths[0], account_paths[2], ["reserve"], ["reserves"]) and random.random() < 0.3:
         query |= random.choice([{"at_position": str(random.randrange(2000))}, {"as_of": "2026-01-01T00:00:00Z"}])
     if path[-1] in ("statement", "balances", "history"):
         query |= {name: random.choice(TIMES) for name in ("from", "to") if random.random() < 0.3}

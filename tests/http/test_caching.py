@@ -57,7 +57,7 @@ async def test_an_answer_that_the_client_has_already_is_not_sent_again(bank: Ban
     assert changed.body != first.body
 
 
-@pytest.mark.parametrize("path", ["/account/{}", "/reserve", "/reserves", "/accounts?limit=1"])
+@pytest.mark.parametrize("path", ["/account/{}", "/account/{}/holds", "/reserve", "/reserves", "/accounts?limit=1"])
 async def test_what_is_told_of_a_position_is_asked_about_too(bank: Bank, account: str, path: str) -> None:
     """Another ledger may be there by then."""
     path, event = path.format(account), (await stream(bank, account))[-1]

@@ -71,6 +71,43 @@ async def test_a_time_may_have_any_offset_and_lies_between_events(bank: Bank, ac
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
+async def test_open_holds_are_told_as_they_were(bank: Bank, account_id: str, slash: str) -> None:
+    """Page by page, whatever has ended since, or is another hold with the same id."""
+    path, told = f"/account/{account_id}/holds{slash}", {}
+    before = await head(bank)
+    await bank.create(account_id)
+    await bank.deposit(account_id, 1000)
+    for command, body in [
+        ("hold", {"hold_id": "b", "amount": 10, "description": "Zoë", "expires_at": "2999-12-31T23:59:59Z"}),
+        ("hold", {"hold_id": "c", "amount": 20, "metadata": {"order": "7"}}),
+        ("hold", {"hold_id": "a", "amount": 30}),
+        ("hold", {"hold_id": "a", "amount": 40}),
+        ("release", {"hold_id": "b"}),
+        ("capture", {"hold_id": "c", "amount": 5}),
+        ("hold", {"hold_id": "b", "amount": 50}),
+        ("release", {"hold_id": "a"}),
+    ]:
+        await bank.post(f"/account/{command}/{account_id}", body)
+        position = await head(bank)
+        told[position] = (await ask(bank, path, min_position=position))[1]
+    sums = [sum(hold["amount"] for hold in holds) for holds in told.values()]
+    assert sums == [10, 30, 60, 60, 50, 30, 80, 50]
+    for (position, holds), event in zip(told.items(), (await stream(bank, account_id))[2:], strict=True):
+        assert await ask(bank, path, at_position=position) == (200, holds, position)
+        assert await ask(bank, path, as_of=event["time"]) == (200, holds, position)
+        paged: list[Any] = []
+        while page := (
+            await ask(bank, path, at_position=position, limit=1, **({"after": paged[-1]["hold_id"]} if paged else {}))
+        )[1]:
+            paged += page
+        assert paged == holds
+    assert await ask(bank, path, at_position=before + 1) == (200, [], before + 1)
+    status, problem, at = await ask(bank, path, at_position=before)
+    assert (status, problem["type"], at) == (404, "urn:counting-house:problem:not-found", before)
+    assert f"at position {before}" in problem["detail"]
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
 async def test_the_reserves_are_told_as_they_were(bank: Bank, account_id: str, slash: str) -> None:
     asset = f"{account_id[-12:].upper().replace('-', '').rjust(13, 'X')}/2"
     await bank.post(f"/account/{account_id}-0", {"name": "Alice", "asset": asset})
@@ -102,7 +139,7 @@ async def test_the_reserves_are_told_as_they_were(bank: Bank, account_id: str, s
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
-@pytest.mark.parametrize("path", ["/account/{}", "/reserve", "/reserves", "/accounts"])
+@pytest.mark.parametrize("path", ["/account/{}", "/account/{}/holds", "/reserve", "/reserves", "/accounts"])
 async def test_a_position_to_come_is_waited_for(bank: Bank, account: str, path: str, slash: str) -> None:
     path, position = path.format(account) + slash, await head(bank)
     status, problem, _ = await ask(bank, path, at_position=position + 1, wait=0.05)
@@ -143,7 +180,7 @@ async def test_a_position_to_come_is_waited_for(bank: Bank, account: str, path: 
     ],
 )
 async def test_a_malformed_moment_is_422_and_names_the_field(bank: Bank, account: str, query: str, field: str) -> None:
-    for path in (f"/account/{account}", "/reserve", "/reserves", "/accounts"):
+    for path in (f"/account/{account}", f"/account/{account}/holds", "/reserve", "/reserves", "/accounts"):
         for slash in ("", "/"):
             status, problem = await bank.query(f"{path}{slash}?{query}")
             assert (status, [error["field"] for error in problem["errors"]]) == (422, [field]), path
@@ -151,7 +188,7 @@ async def test_a_malformed_moment_is_422_and_names_the_field(bank: Bank, account
 
 @pytest.mark.parametrize("query", ["at_position=1", "as_of=2026-01-01T00:00:00Z", "at_position=x"])
 async def test_a_query_without_a_past_does_not_tell_the_present_for_it(bank: Bank, account: str, query: str) -> None:
-    for path in (f"/account/{account}/events", f"/account/{account}/holds", f"/account/{account}/holds/", "/stream"):
+    for path in (f"/account/{account}/events", f"/account/{account}/events/", "/stream"):
         status, problem = await bank.query(f"{path}?{query}")
         assert (status, [error["field"] for error in problem["errors"]]) == (422, [query.partition("=")[0]])
         assert "no past" in problem["detail"]
@@ -161,28 +198,28 @@ async def test_a_projection_without_the_history_says_so(tmp_path: Path) -> None:
     async with open_bank(tmp_path) as bank:
         await bank.create("alice")
         await bank.projection.stop()
-        bank.projection.environment |= {"PROJECTION_VIEWS": "accounts,reserve", "PROJECTION_NAME": "small"}
+        bank.projection.environment |= {"PROJECTION_VIEWS": "accounts,reserve,holds", "PROJECTION_NAME": "small"}
         await bank.projection.start()
         assert (await bank.query("/account/alice", min_position=1))[0] == 200
-        for path in ("/account/alice", "/account/alice/", "/reserve", "/reserve/", "/reserves"):
+        for path in ("/account/alice", "/account/alice/", "/account/alice/holds", "/reserve", "/reserve/", "/reserves"):
             for query in ("at_position=1", "as_of=2026-01-01T00:00:00Z"):
                 status, problem = await bank.query(f"{path}?{query}")
                 assert (status, problem["type"]) == (404, "urn:counting-house:problem:not-found")
-                assert "its PROJECTION_VIEWS is accounts,reserve, without history" in problem["detail"]
+                assert "its PROJECTION_VIEWS is accounts,reserve,holds, without history" in problem["detail"]
 
 
 async def test_it_is_the_same_with_the_views_on_postgresql(tmp_path: Path, database_url: str) -> None:
     async with open_bank(tmp_path, database_url=database_url) as bank:
         await bank.create("alice")
-        told = {}
-        for amount in (100, 0, 7):
-            _, receipt = await bank.deposit("alice", amount)
-            told[receipt["position"]] = [
-                (await ask(bank, path, min_position=receipt["position"]))[1] for path in ("/account/alice", "/reserve")
-            ]
-        for position, (account, reserve) in told.items():
-            assert await ask(bank, "/account/alice", at_position=position) == (200, account, position)
-            assert await ask(bank, "/reserve", at_position=position) == (200, reserve, position)
+        told, paths = {}, ("/account/alice", "/account/alice/holds", "/reserve")
+        hold, release = ("hold", {"hold_id": "order-7", "amount": 10}), ("release", {"hold_id": "order-7"})
+        for command, body in [*(("deposit", {"amount": amount}) for amount in (100, 0, 7)), hold, release, hold]:
+            _, receipt = await bank.post(f"/account/{command}/alice", body)
+            position = receipt["position"]
+            told[position] = [(await ask(bank, path, min_position=position))[1] for path in paths]
+        for position, answers in told.items():
+            for path, answer in zip(paths, answers, strict=True):
+                assert await ask(bank, path, at_position=position) == (200, answer, position)
         for position, event in enumerate(await stream(bank, "alice"), 1):
             assert (await ask(bank, "/reserves/", as_of=event["time"]))[::2] == (200, position)
         assert (await bank.query("/account/alice", as_of="9999-12-31T23:59:59Z"))[0] == 422

@@ -3,12 +3,12 @@
 import { Chart } from "../chart.js";
 import { h, reconcile, said, table } from "../dom.js";
 import { amount, status } from "../figures.js";
-import { openHolds } from "../holds.js";
 import { Panel } from "../panel.js";
 import { Statement } from "../statement.js";
 import { count, sentence, time } from "../words.js";
 
 const CHART_MILLISECONDS = 2_000;
+const HOLDS_MAX = 100;
 
 export function account(ledger, accountId = "") {
   const path = `account/${encodeURIComponent(accountId)}`;
@@ -86,10 +86,16 @@ export function account(ledger, accountId = "") {
   );
   const more = h("p", { class: "quiet" }, "There are more than these.");
   const holds = new Panel("Open holds", {
-    load: (signal) => openHolds(ledger, path, signal),
+    load: async (signal) => {
+      const [{ asset }, holds] = await Promise.all([
+        ledger.get(path, {}, signal),
+        ledger.get(`${path}/holds`, { limit: HOLDS_MAX }, signal),
+      ]);
+      return { asset, holds };
+    },
     draw: (told, body) => {
-      more.hidden = told.isAll;
-      if (!told.holds.length && told.isAll) return body.replaceChildren(h("p", { class: "quiet" }, "Nothing is held."));
+      more.hidden = told.holds.length < HOLDS_MAX;
+      if (!told.holds.length) return body.replaceChildren(h("p", { class: "quiet" }, "Nothing is held."));
       if (listed.parentElement !== body) body.replaceChildren(listed, more);
       reconcile(list.body, told.holds, {
         key: (hold) => hold.hold_id,

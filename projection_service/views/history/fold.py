@@ -12,6 +12,8 @@ from shared.events import (
     AccountId,
     Asset,
     CloudEvent,
+    HoldId,
+    HoldPlaced,
     Position,
     RecordedEvent,
     Status,
@@ -30,6 +32,8 @@ HistoryRow = tuple[
 amount in cents, None when its data has none; its data, which is JSON as it was written. In the streams of two accounts,
 the other one and its version, and whether the other one is the subject. Last, the account after
 it. `entry` is its place among all: twice the position, and one more for the account that is not the subject."""
+HoldRow = tuple[AccountId, HoldId, Position, Position | None, int]
+"""A hold of an account: where it was placed, where it ended, None while it is open, and its `fork`."""
 NO_ACCOUNT: KeptState = (None, None, None, None, None, None)
 
 
@@ -84,6 +88,39 @@ def reserve_runs(after: ReservesAfter, first: Position) -> set[tuple[Asset, Posi
     return begun | {
         (asset, position, first) for asset, position in changed.items() if (asset, position, position) not in begun
     }
+
+
+OPEN_FORK = 2**62
+"""That of a hold that is open: no end is so far away that another position would be it."""
+
+
+def fork(placed: Position, ended: Position) -> int:
+    """Of the positions from where a hold was placed to where it ended, the one that the highest power of two divides.
+
+    As in the relational interval tree (Kriegel, Pötke and Seidl, VLDB 2000), which finds those that were open then
+    without a look at any other.
+    """
+    height = ((placed - 1) ^ ended).bit_length() - 1
+    return ended >> height << height
+
+
+def forks(at: Position, reached: Position) -> list[int]:
+    """Those of all holds that were open at `at` and had ended at `reached`. Others at a fork up to `at` had ended at
+    it, others at one after it were placed after it."""
+    return [(at >> height | 1) << height for height in range(reached.bit_length())]
+
+
+def hold_rows(events: Iterable[RecordedEvent], placed: dict[tuple[AccountId, HoldId], Position]) -> list[HoldRow]:
+    """What `events` of holds make of them; `placed` has where those were placed that were open before."""
+    rows: dict[Position, HoldRow] = {}
+    for recorded in events:
+        key = recorded.account_id, recorded.event.hold_id  # type: ignore[union-attr]
+        if type(recorded.event) is HoldPlaced:
+            placed[key] = recorded.position
+            rows[recorded.position] = (*key, recorded.position, None, OPEN_FORK)
+        elif begin := placed.pop(key, None):
+            rows[begin] = (*key, begin, recorded.position, fork(begin, recorded.position))
+    return list(rows.values())
 
 
 def created(events: Iterable[RecordedEvent]) -> Iterator[tuple[AccountId, str, Asset, Position]]:

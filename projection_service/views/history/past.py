@@ -8,12 +8,13 @@ from projection_service.view import AskedPast, Past, Reach, Then, check_position
 from projection_service.view_store import Read, ReadRows, ViewStore, one_row
 from projection_service.views.accounts.fold import AccountView
 from projection_service.views.accounts.queries import told as told_account
+from projection_service.views.history.holds import read_holds
 from projection_service.views.history.tables import MIDDLE, VERSION_SEARCH, halved, last_entry, reserve_entry, state_of
 from projection_service.views.reserve.fold import ReserveView
 from projection_service.views.reserve.queries import EMPTY
 from projection_service.views.reserve.queries import told as told_reserve
 from shared.errors import InvalidRequest
-from shared.events import TIME_RULE, USD, AccountId, Asset, Position, as_written, written
+from shared.events import TIME_RULE, USD, AccountId, Asset, HoldId, Position, as_written, written
 from shared.platform.watermark import Peer
 
 PIECE_ASSETS_MAX = 100
@@ -107,6 +108,11 @@ class _At:
     async def account(self, account_id: AccountId) -> Mapping[str, object] | None:
         view = await read_account(self._read, account_id, self.position)
         return None if view is None else told_account(view)
+
+    async def holds(
+        self, account_id: AccountId, after: HoldId, holds_max: int
+    ) -> Sequence[Mapping[str, object]] | None:
+        return await read_holds(self._read, account_id, self.position, after, holds_max)
 
     async def reserve(self, asset: Asset) -> Mapping[str, object]:
         return told_reserve(asset, await read_reserve(self._read, asset, self.position))

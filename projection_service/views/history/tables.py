@@ -7,6 +7,7 @@ from projection_service.view import Run
 from projection_service.view_store import Change, ImpossibleEvents, Read, ReadRows, Write, one_row
 from projection_service.views.accounts.tables import StatesAfter
 from projection_service.views.history.fold import HistoryRow, created, encode_row, project_history, reserve_runs
+from projection_service.views.history.holds import hold_changes
 from projection_service.views.reserve.fold import ReservesAfter
 from shared.events import INT64_MAX, AccountId, Position, Version
 
@@ -138,6 +139,7 @@ async def changes(run: Run) -> list[Change]:
         Change(ADD_ACCOUNTS, created(run.events)),
         Change(ADD_RESERVES, reserve_runs(run.shared(ReservesAfter), run.events[0].position)),
         Change(ADD_CHAIN, [(last, run.chain)] if before // CHAIN_EVENTS < last // CHAIN_EVENTS else []),
+        await hold_changes(run),
     ]
 
 

@@ -1,18 +1,6 @@
 """What each event changes in an account's open holds. Pure."""
 
-from shared.events import (
-    AccountId,
-    HoldCaptured,
-    HoldExpired,
-    HoldId,
-    HoldPlaced,
-    HoldReleased,
-    RecordedEvent,
-    Value,
-)
-
-CHANGING = frozenset([HoldPlaced, HoldCaptured, HoldReleased, HoldExpired])
-"""The events that begin or end a hold."""
+from shared.events import AccountId, HoldId, HoldPlaced, RecordedEvent, Value
 
 
 class HoldView(Value, frozen=True):
@@ -27,7 +15,7 @@ class HoldView(Value, frozen=True):
 
 
 def project_hold(recorded: RecordedEvent) -> HoldView | None:
-    """The hold that `recorded`, one of `CHANGING`, is of; None when it is not open any more."""
+    """The hold that `recorded`, one of `HOLD_EVENTS`, is of; None when it is not open any more."""
     event = recorded.event
     if not isinstance(event, HoldPlaced):
         return None

@@ -4,8 +4,8 @@ from msgspec.structs import astuple
 
 from projection_service.view import Run
 from projection_service.view_store import Change, Read, ReadRows, Write, one_row
-from projection_service.views.holds.fold import CHANGING, HoldView, project_hold
-from shared.events import AccountCreated, AccountId, HoldId, Position
+from projection_service.views.holds.fold import HoldView, project_hold
+from shared.events import HOLD_EVENTS, AccountCreated, AccountId, HoldId, Position
 
 # Limited before it is joined: an account may have as many as it likes.
 READ_HOLDS = Read.in_both("""
@@ -52,7 +52,7 @@ async def changes(run: Run) -> list[Change]:
     holds = {
         (recorded.account_id, HoldId(recorded.event.hold_id)): project_hold(recorded)  # type: ignore[union-attr]
         for recorded in run.events
-        if type(recorded.event) in CHANGING
+        if type(recorded.event) in HOLD_EVENTS
     }
     return [
         Change(ADD_ACCOUNTS, accounts),

@@ -1,4 +1,4 @@
--- Numbers 1 and 2 were states of this program before its first release, which are refused.
+-- Numbers 1 to 3 were states of this program before its first release, which are refused.
 
 CREATE TABLE history (
     entry bigint PRIMARY KEY,
@@ -74,3 +74,22 @@ CREATE TABLE history_chain (
 );
 
 COMMENT ON TABLE history_chain IS 'The ledger''s chain (shared/chain.py) at some positions: from there on the events tell it.';
+
+CREATE TABLE history_holds (
+    account_id text COLLATE "C",
+    hold_id text COLLATE "C",
+    placed bigint,
+    ended bigint,
+    fork bigint NOT NULL,
+    PRIMARY KEY (account_id, hold_id, placed)
+);
+
+CREATE INDEX history_holds_by_placed ON history_holds (account_id, fork, placed);
+CREATE INDEX history_holds_by_ended ON history_holds (account_id, fork, ended);
+
+COMMENT ON TABLE history_holds IS 'When each hold was open: from the position at which it was placed to the one before '
+    'its end. What it is of is in history, in the row of the event that placed it.';
+COMMENT ON COLUMN history_holds.ended IS 'NULL while it is open.';
+COMMENT ON COLUMN history_holds.fork IS 'Of the positions from placed to ended, the one that the highest power of two '
+    'divides; 2^62 while it is open. What forks (fold.py) tells is where all are that were open at a position, without a '
+    'look at those that were not.';

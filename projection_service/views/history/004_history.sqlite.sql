@@ -1,4 +1,4 @@
--- Numbers 1 and 2 were states of this program before its first release, which are refused.
+-- Numbers 1 to 3 were states of this program before its first release, which are refused.
 
 CREATE TABLE history (
     -- Every event of each account, rejections included, in the order of the log: what was once written stays.
@@ -52,3 +52,19 @@ CREATE TABLE history_chain (
     position INTEGER PRIMARY KEY,
     chain BLOB NOT NULL
 ) STRICT;
+
+CREATE TABLE history_holds (
+    -- When each hold was open: from the position at which it was placed to the one before its end. What it is of is in
+    -- `history`, in the row of the event that placed it.
+    account_id TEXT NOT NULL,
+    hold_id TEXT NOT NULL,
+    placed INTEGER NOT NULL,
+    ended INTEGER, -- NULL while it is open
+    -- Of the positions from `placed` to `ended`, the one that the highest power of two divides; 2^62 while it is open.
+    -- `forks` (fold.py) tells where all are that were open at a position, without a look at those that were not.
+    fork INTEGER NOT NULL,
+    PRIMARY KEY (account_id, hold_id, placed)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX history_holds_by_placed ON history_holds (account_id, fork, placed);
+CREATE INDEX history_holds_by_ended ON history_holds (account_id, fork, ended);
