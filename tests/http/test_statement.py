@@ -248,6 +248,26 @@ async def test_a_statement_of_a_position_has_nothing_that_came_after(bank: Bank,
     assert status == 503
 
 
+@pytest.mark.parametrize("slash", ["", "/"])
+@pytest.mark.parametrize("named_by", ["at_position", "at_position of CSV", "cursor"])
+async def test_a_position_to_come_is_waited_for(bank: Bank, account: str, named_by: str, slash: str) -> None:
+    position = await head(bank) + 1
+    query, _, *rest = decoded((await statement(bank, account, limit=1))["next"])
+    parameters = {"cursor": encoded([query, position, *rest])} if named_by == "cursor" else {"at_position": position}
+    url = URL(bank.projection.url) / f"account/{account}/statement{slash}" % parameters
+    headers = CSV if named_by == "at_position of CSV" else {}
+
+    async def ask(wait: float) -> tuple[int, str | None]:
+        async with bank.http.get(url % {"wait": wait}, headers=headers) as response:
+            await response.read()
+            return response.status, response.headers["Ledger-Position"]
+
+    assert (await ask(0.05))[0] == 503
+    waiting = asyncio.create_task(ask(30))
+    await bank.deposit(account, 5)
+    assert await waiting == (200, str(position))
+
+
 async def test_a_link_can_ask_for_csv(bank: Bank, alice: str) -> None:
     """Which cannot say what it accepts."""
     text, _ = await as_csv(bank, alice)
@@ -366,7 +386,7 @@ async def test_a_cursor_of_another_statement_or_a_forged_one_is_422(bank: Bank, 
             status, problem = await bank.query(f"/account/{name}/statement{slash}", **parameters)
             assert (status, [error["field"] for error in problem.get("errors", [])]) == (422, ["cursor"]), parameters
     ahead = encoded([query, 2**62, first, last, at])
-    status, problem = await bank.query(f"/account/{account}/statement", order="oldest", cursor=ahead)
+    status, problem = await bank.query(f"/account/{account}/statement", order="oldest", cursor=ahead, wait=0.05)
     assert (status, problem["type"]) == (503, "urn:counting-house:problem:projection-behind")
 
 

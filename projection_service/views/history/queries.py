@@ -32,7 +32,7 @@ BATCH = {"description": "CloudEvents, oldest first.", "content": {BATCH_CONTENT_
 
 
 def add_queries(queries: APIRouter, store: ViewStore, past: Past) -> None:
-    add_statement(queries, store)
+    add_statement(queries, store, past)
     add_charts(queries, store, past)
     add_explanation(queries, store)
 

@@ -13,8 +13,11 @@ from pydantic import BaseModel, Field
 from projection_service.view import (
     ASKED,
     Asked,
+    AskedPast,
     AtPosition,
+    Past,
     Reach,
+    WaitSeconds,
     answer,
     answer_of_gate,
     check_position,
@@ -45,6 +48,7 @@ from shared.events import EVENT_TYPES, INT64_MAX, AccountId, Position, Rejected,
 from shared.platform.api import AccountIdPath, read_query, route
 from shared.platform.gate import Answer, Endpoint
 from shared.platform.gate import Request as GateRequest
+from shared.platform.watermark import Peer
 
 NO_TIME = {"as_of": "is not for statements: send `to`, or at_position"}
 PAGE_LINES, PAGE_LINES_MAX = 20, 1_000
@@ -113,11 +117,6 @@ class StatementAsked(BaseModel):
     limit: Annotated[int | None, Query(ge=1, le=PAGE_LINES_MAX, description=f"{PAGE_LINES} when not said.")] = None
     cursor: Annotated[str | None, Query(max_length=CURSOR_CHARS_MAX, description=CURSOR_RULE)] = None
 
-    @property
-    def is_of_before(self) -> bool:
-        """May its answer be of a position before the one to be reached?"""
-        return self.cursor is not None or self.at_position is not None
-
 
 class _Waiting(Asked, StatementAsked):
     """What the gate reads."""
@@ -133,7 +132,7 @@ class Cursor(Value, frozen=True, array_like=True):
     at: Annotated[Version, Meta(ge=0, le=INT64_MAX)]
 
 
-def add_statement(queries: APIRouter, store: ViewStore) -> None:
+def add_statement(queries: APIRouter, store: ViewStore, past: Past) -> None:
     statements = Statements(store.read)
 
     @route(
@@ -149,18 +148,23 @@ def add_statement(queries: APIRouter, store: ViewStore) -> None:
         account_id: AccountIdPath,
         asked: Annotated[StatementAsked, Query()],
         accept: Annotated[str, Header(description="text/csv for all of it as CSV.")] = "",
+        wait: WaitSeconds = 5,
     ) -> Response:
         as_csv = asked.format == "csv" or is_preferred(accept)
         if as_csv and (wrong := [name for name in ("limit", "cursor") if getattr(asked, name) is not None]):
             raise InvalidRequest([(name, "is for pages, and CSV has all of it") for name in wrong])
-        found = await _find(store.read, AccountId(account_id), asked)
+        wanted = _wanted(AccountId(account_id), asked)
+        if wanted.at is not None:
+            asked_past = AskedPast(min_position=request.scope[ASKED], wait=wait, at_position=wanted.at)
+            await past(asked_past, Peer.of(request.scope))
+            # What was to be reached has been: a page is of when the first one was.
+            request.scope[ASKED] = min(wanted.at, request.scope[ASKED])
+        found = await _find(store.read, wanted, asked)
         position = found.place.range.position
-        # What was to be reached has been: a page is of when the first one was.
-        request.scope[ASKED] = min(position, request.scope[ASKED]) if asked.is_of_before else request.scope[ASKED]
         if found.ends is None:
             raise NotFound(f"there is no account {account_id!r} at position {position}.", position_header(position))
         if as_csv:
-            return statements.response(request, found.account_id, found.place, asked.order, found.types)
+            return statements.response(request, wanted.account_id, found.place, asked.order, wanted.types)
         response = answer(await _page(store.read, found, found.ends, asked), position)
         response.headers["Vary"] = VARY
         return response
@@ -171,16 +175,17 @@ def statement_endpoint(store: ViewStore, reach: Reach) -> Endpoint:
         if not is_account_id(request.name):
             return None
         asked = read_query(request.query, _Waiting, NO_TIME)
-        asked.min_position = max(asked.min_position, asked.at_position or 0)
+        wanted = _wanted(AccountId(request.name), asked)
+        asked.min_position = max(asked.min_position, wanted.at or 0)
         await reach(asked, request.peer)
         accepted = [value.lower() for name, value in request.sent if name == b"accept"]
         if asked.format or any(MEDIA_TYPE.encode() in value for value in accepted):
             return None
-        found = await _find(store.read, AccountId(request.name), asked)
+        found = await _find(store.read, wanted, asked)
         if found.ends is None:
             return None
         position = found.place.range.position
-        if not asked.is_of_before:
+        if wanted.at is None:
             check_position(position, asked.min_position)
         body = await _page(store.read, found, found.ends, asked)
         return answer_of_gate(body, position, (b"vary", VARY.encode()))
@@ -188,35 +193,50 @@ def statement_endpoint(store: ViewStore, reach: Reach) -> Endpoint:
     return Endpoint("GET", statement)
 
 
-class _Found(NamedTuple):
-    """What is asked for: which lines, from where on, and between what; `digest` stands for it in cursors."""
+class _Wanted(NamedTuple):
+    """What is asked for: which lines, from where on, None for the first page, and of which position, None for that of
+    the views; `digest` stands for it in cursors."""
 
     account_id: AccountId
     begin: str
     end: str
     types: frozenset[str]
     digest: str
+    place: Place | None
+    at: Position | None
+
+
+class _Found(NamedTuple):
+    """Where the lines that are asked for are, and between what."""
+
+    wanted: _Wanted
     place: Place
     ends: Ends | None
 
 
-async def _find(read: ReadRows, account_id: AccountId, asked: StatementAsked) -> _Found:
-    """Raises `InvalidRequest` and `ProjectionBehind`."""
+def _wanted(account_id: AccountId, asked: StatementAsked) -> _Wanted:
+    """Raises `InvalidRequest`."""
     begin, end = read_period(asked.from_, asked.to)
     types = frozenset([asked.type]) if asked.type else TYPES if asked.rejections else ACCEPTED_TYPES
     said = (account_id, begin, end, asked.order, asked.type, asked.rejections, asked.at_position)
     digest = hashlib.sha256(_encode(said)).hexdigest()[:DIGEST_CHARS]
-    if asked.cursor is None:
-        at = None if asked.at_position is None else Position(asked.at_position)
-        range_, ends = await read_range(read, account_id, begin, end, at)
+    place = None if asked.cursor is None else _place(asked.cursor, digest)
+    at = asked.at_position if place is None else place.range.position
+    return _Wanted(account_id, begin, end, types, digest, place, None if at is None else Position(at))
+
+
+async def _find(read: ReadRows, wanted: _Wanted, asked: StatementAsked) -> _Found:
+    """Raises `InvalidRequest` and `ProjectionBehind`."""
+    place = wanted.place
+    if place is None:
+        range_, ends = await read_range(read, wanted.account_id, wanted.begin, wanted.end, wanted.at)
         place = Place(range_, range_.last if asked.order == "newest" else range_.first)
     else:
-        place = _place(asked.cursor, digest)
         try:
-            ends = await read_ends(read, account_id, place.range)
+            ends = await read_ends(read, wanted.account_id, place.range)
         except ValueError:
             raise InvalidRequest([("cursor", NO_CURSOR)]) from None
-    return _Found(account_id, begin, end, types, digest, place, ends)
+    return _Found(wanted, place, ends)
 
 
 def _place(cursor: str, digest: str) -> Place:
@@ -238,15 +258,15 @@ def _cursor(digest: str, place: Place) -> str:
 async def _page(read: ReadRows, found: _Found, ends: Ends, asked: StatementAsked) -> bytes:
     lines, next_place = await _read_lines(read, found, asked.order, asked.limit or PAGE_LINES)
     told = {
-        "account_id": found.account_id,
+        "account_id": found.wanted.account_id,
         "name": ends.name,
         "asset": ends.asset,
-        "from": found.begin or None,
-        "to": None if found.end == END else found.end,
+        "from": found.wanted.begin or None,
+        "to": None if found.wanted.end == END else found.wanted.end,
         "opening_balance": ends.opening_balance,
         "closing_balance": ends.closing_balance,
         "entries": [_entry(line) for line in lines],
-        "next": next_place and _cursor(found.digest, next_place),
+        "next": next_place and _cursor(found.wanted.digest, next_place),
     }
     return _encode(told)
 
@@ -254,7 +274,7 @@ async def _page(read: ReadRows, found: _Found, ends: Ends, asked: StatementAsked
 async def _read_lines(read: ReadRows, found: _Found, order: Order, lines_max: int) -> tuple[list[Line], Place | None]:
     """A page's, and where the next one begins, or None. It ends early when it gets too large, or too much is looked at
     for it."""
-    reader = Reader(read, found.account_id, found.place, order)
+    reader = Reader(read, found.wanted.account_id, found.place, order)
     lines: list[Line] = []
     size = scanned = 0
     while not reader.is_at_the_end and scanned < PAGE_SCAN_MAX:
@@ -263,7 +283,7 @@ async def _read_lines(read: ReadRows, found: _Found, order: Order, lines_max: in
         # When some are not asked for, each time as many as before: the next to be asked for may be far away.
         for line in await reader.next(max(lines_max - len(lines), scanned)):
             scanned += 1
-            if line[TYPE] not in found.types:
+            if line[TYPE] not in found.wanted.types:
                 continue
             if len(lines) == lines_max or size > PAGE_CHARS_MAX:
                 before = line[VERSION] - (order == "oldest")
