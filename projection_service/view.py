@@ -97,6 +97,9 @@ class Then(Protocol):
     async def account(self, account_id: AccountId) -> Mapping[str, object] | None:
         """As its query told it; None when there was none."""
 
+    async def accounts(self, ids: Sequence[AccountId]) -> Mapping[AccountId, Mapping[str, object]]:
+        """Those of `ids` that there were, at less cost than one by one."""
+
     async def holds(
         self, account_id: AccountId, after: HoldId, holds_max: int
     ) -> Sequence[Mapping[str, object]] | None:

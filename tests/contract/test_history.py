@@ -18,7 +18,7 @@ from projection_service.views.history.explain import READ_EVENT
 from projection_service.views.history.fold import OPEN_FORK, forks
 from projection_service.views.history.holds import READ_HOLDS, READ_OPEN, READ_PLACED
 from projection_service.views.history.lines import READ_ENDS, READ_LINES, READ_RANGE, READ_WHOLE_RANGE
-from projection_service.views.history.past import READ_ACCOUNT, READ_POSITION, READ_RESERVE
+from projection_service.views.history.past import READ_ACCOUNT, READ_ACCOUNTS, READ_POSITION, READ_RESERVE
 from projection_service.views.history.tables import read_history, read_stream
 from shared.chain import extend
 from shared.events import (
@@ -160,6 +160,7 @@ async def test_postgresql_looks_up_what_it_is_asked_for_whatever_it_believes_of_
     asked: list[tuple[Read, list[object]]] = [
         (READ_POSITION, [at(1000)]),
         (READ_ACCOUNT, [ALICE, 2001]),
+        (READ_ACCOUNTS, [[ALICE, "bob-1", "bob-2", "nobody"], 8001]),
         (READ_RESERVE, [USD, 1000]),
         (READ_RANGE, [ALICE, at(1000), at(1010)]),
         (READ_WHOLE_RANGE, [ALICE]),

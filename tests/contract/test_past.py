@@ -33,6 +33,7 @@ from projection_service.views.history.lines import (
     read_range,
 )
 from projection_service.views.history.past import past as past_of
+from projection_service.views.history.past import read_accounts
 from projection_service.views.history.periods import BEGINNING, END
 from shared.chain import CHAIN_START, extend
 from shared.events import (
@@ -202,6 +203,8 @@ async def told(past: Past, **asked: Any) -> Told:
     then = await past(AskedPast(wait=0, **asked), Peer())
     assert then is not None
     accounts = {account_id: found for account_id in ACCOUNTS if (found := await then.account(account_id))}
+    assert await then.accounts([*ACCOUNTS, AccountId("nobody")]) == accounts
+    assert await then.accounts([]) == {}
     held = {account_id: await then.holds(account_id, HoldId(""), 10) for account_id in ACCOUNTS}
     holds = {account_id: some for account_id, some in held.items() if some is not None}
     reserves = {one["asset"]: one for one in await then.reserves("", 10)}
@@ -281,6 +284,25 @@ async def test_pages_of_open_holds_have_each_that_was_open_then_once_and_in_orde
             assert len(page) == min(size, len(opened[position]) - len(found))
             found, after = found + ids, HoldId(ids[-1])
         assert found == opened[position]
+
+
+async def test_a_page_of_accounts_of_the_past_is_searched_for_in_two_statements(view_store: ViewStore) -> None:
+    ids = [AccountId(f"account-{number}") for number in range(100)]
+    events = [recorded(position, AccountCreated("Alice"), name, 1) for position, name in enumerate(ids, 1)]
+    events += [recorded(100 + position, AmountDeposited(7, ""), name, 2) for position, name in enumerate(ids, 1)]
+    await fold(view_store, events, 200)
+    statements = 0
+
+    async def read(read: Read, *parameters: object) -> Sequence[Sequence[Any]]:
+        nonlocal statements
+        statements += 1
+        return await view_store.read(read, *parameters)
+
+    for at_position, found in ((0, {}), (30, dict.fromkeys(ids[:30], 0)), (130, dict.fromkeys(ids, 0))):
+        found |= dict.fromkeys(ids[: max(0, at_position - 100)], 7)
+        pieces = [piece async for piece in read_accounts(read, ids, Position(at_position))]
+        assert {account.id: account.balance for piece in pieces for account in piece} == found
+    assert statements == 3 * 2
 
 
 @pytest.mark.parametrize("placed_first", [True, False])

@@ -1,6 +1,5 @@
 """The accounts as a list: those that are asked for, in the order that is asked for, page by page."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
@@ -30,7 +29,7 @@ from shared.platform.gate import Answer, Endpoint, Request
 
 PAGE_ACCOUNTS_MAX = 250
 PAST_ACCOUNTS_MAX = 100
-"""Looked at for a page of the past: each is looked up in the history."""
+"""Looked at for a page of the past: each is searched for in the history."""
 CURSOR_CHARS_MAX = 2_000
 """The longest name takes half of it."""
 
@@ -132,14 +131,14 @@ async def _read_past(
     # What lasts can be asked of the accounts that there are now.
     lasting = Listed(listed.sort, listed.order, listed.prefix, listed.asset)
     page = await read_page(store.read, lasting, after, accounts_max)
+    accounts = await then.accounts([account.id for account in page.accounts])
     found: list[Mapping[str, object]] = []
     for account in page.accounts:
-        was = await then.account(account.id)
+        was = accounts.get(account.id)
         if was is not None and listed.status in (None, was["status"]):
             balance = was["balance"]
             if isinstance(balance, int) and listed.min_balance <= balance <= listed.max_balance:
                 found.append(was)
-        await asyncio.sleep(0)
     return found, page.last
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from projection_service.view import Past, Then, answer, check_position, position_header, then_of
 from projection_service.view_store import Read, ReadRows, ViewStore, one_row
 from projection_service.views.history.periods import BEGINNING, END, From, To, read_period
-from projection_service.views.history.tables import MIDDLE, VERSION_SEARCH, halved, last_entry, reserve_entry
+from projection_service.views.history.tables import MIDDLE, VERSION_SEARCH, for_each, halved, last_entry, reserve_entry
 from projection_service.views.reserve.queries import AssetAsked
 from shared.errors import InvalidRequest, NotFound
 from shared.events import INT64_MAX, USD, Position, written
@@ -57,19 +57,6 @@ class ReserveHistoryAnswer(BaseModel):
     points: list[ReservePoint]
 
 
-def for_moments(sql: str, where: str) -> Read:
-    """`{moments}` in it are the rows of the parameter $1, each a `moment`; `{after}` joins the one row of the history
-    `where` that is so. PostgreSQL may read all of it to find that row unless it is told that there is one."""
-    sqlite = sql.format(
-        moments="SELECT value AS moment FROM json_each($1)", after=f"LEFT JOIN history AS after ON {where}"
-    )
-    postgres = sql.format(
-        moments="SELECT moment FROM unnest($1::text[]) AS asked (moment)",
-        after=f"LEFT JOIN LATERAL (SELECT * FROM history AS after WHERE {where} LIMIT 1) AS after ON true",
-    )
-    return Read(sqlite.replace("$", "?"), postgres)
-
-
 # Up to the entry $2.
 READ_ACCOUNT_SPAN = Read.in_both(f"""
     WITH RECURSIVE {VERSION_SEARCH}
@@ -79,10 +66,11 @@ READ_ACCOUNT_SPAN = Read.in_both(f"""
     LEFT JOIN history AS first ON first.entry = 2 * account.position
     LEFT JOIN history AS last ON last.account_id = $1 AND last.version = (SELECT max(low) FROM search)
 """)
-READ_BALANCES = for_moments(
+READ_BALANCES = for_each(
+    "moment",
     f"""
     WITH RECURSIVE search (moment, low, rest) AS (
-        SELECT moment, CAST(0 AS bigint), CAST($3 AS bigint) FROM ({{moments}}) AS asked
+        SELECT moment, CAST(0 AS bigint), CAST($3 AS bigint) FROM ({{asked}}) AS asked
         UNION ALL
         SELECT
             moment,
@@ -105,10 +93,11 @@ READ_LEDGER_SPAN = Read.in_both("""
         )
     FROM checkpoint
 """)
-READ_RESERVES = for_moments(
+READ_RESERVES = for_each(
+    "moment",
     f"""
     WITH RECURSIVE search (moment, low, rest) AS (
-        SELECT moment, CAST(0 AS bigint), CAST($3 AS bigint) FROM ({{moments}}) AS asked
+        SELECT moment, CAST(0 AS bigint), CAST($3 AS bigint) FROM ({{asked}}) AS asked
         UNION ALL
         SELECT
             moment,

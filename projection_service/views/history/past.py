@@ -1,7 +1,7 @@
 """How it was at any position before: accounts and reserves, as their queries told them then."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from projection_service.view import AskedPast, Past, Reach, Then, check_position
@@ -9,7 +9,15 @@ from projection_service.view_store import Read, ReadRows, ViewStore, one_row
 from projection_service.views.accounts.fold import AccountView
 from projection_service.views.accounts.queries import told as told_account
 from projection_service.views.history.holds import read_holds
-from projection_service.views.history.tables import MIDDLE, VERSION_SEARCH, halved, last_entry, reserve_entry, state_of
+from projection_service.views.history.tables import (
+    MIDDLE,
+    VERSION_SEARCH,
+    for_each,
+    halved,
+    last_entry,
+    reserve_entry,
+    state_of,
+)
 from projection_service.views.reserve.fold import ReserveView
 from projection_service.views.reserve.queries import EMPTY
 from projection_service.views.reserve.queries import told as told_reserve
@@ -17,6 +25,8 @@ from shared.errors import InvalidRequest
 from shared.events import TIME_RULE, USD, AccountId, Asset, HoldId, Position, as_written, written
 from shared.platform.watermark import Peer
 
+PIECE_ACCOUNTS_MAX = 50
+"""Searched for together: with a thousand events each, in 1.4 ms when the operating system has to fetch them."""
 PIECE_ASSETS_MAX = 100
 """Looked at together: some of them may not have been there. Then others have their turn."""
 
@@ -39,6 +49,28 @@ READ_ACCOUNT = Read.in_both(f"""
         ON after.account_id = $1 AND version = (SELECT max(low) FROM search) AND balance IS NOT NULL
     LEFT JOIN history_accounts AS account ON account.account_id = after.account_id
 """)
+READ_ACCOUNTS = for_each(
+    "account_id",
+    f"""
+    WITH RECURSIVE search (account_id, low, rest) AS (
+        SELECT
+            account_id, CAST(0 AS bigint),
+            coalesce((SELECT max(version) FROM history WHERE history.account_id = asked.account_id), 0)
+        FROM ({{asked}}) AS asked
+        UNION ALL
+        SELECT
+            account_id,
+            {halved(f"SELECT entry FROM history WHERE account_id = search.account_id AND version = {MIDDLE}", "<= $2")}
+        FROM search WHERE rest > 0
+    )
+    SELECT checkpoint.position, after.account_id, name, asset, {state_of("after")}
+    FROM checkpoint
+    CROSS JOIN (SELECT account_id, max(low) AS version FROM search GROUP BY account_id) AS found
+    {{after}}
+    LEFT JOIN history_accounts AS account ON account.account_id = after.account_id
+    """,
+    "after.account_id = found.account_id AND after.version = found.version AND after.balance IS NOT NULL",
+)
 # The creation of an account is no deposit.
 READ_RESERVE = Read.in_both(f"""
     SELECT checkpoint.position, reserve, CASE WHEN type <> 'account-created' THEN time END
@@ -93,6 +125,15 @@ async def read_account(read: ReadRows, account_id: AccountId, at: Position) -> A
     return None if row[0] is None else AccountView(*row)
 
 
+async def read_accounts(read: ReadRows, ids: Sequence[AccountId], at: Position) -> AsyncIterator[Sequence[AccountView]]:
+    """Those of `ids` that there were, in no order, in pieces. Raises `ProjectionBehind`."""
+    for begin in range(0, len(ids), PIECE_ACCOUNTS_MAX):
+        rows = await read(READ_ACCOUNTS, list(ids[begin : begin + PIECE_ACCOUNTS_MAX]), last_entry(at))
+        check_position(one_row(rows)[0], at)
+        yield [AccountView(*row) for _, *row in rows if row[0] is not None]
+        await asyncio.sleep(0)
+
+
 async def read_reserve(read: ReadRows, asset: Asset, at: Position) -> ReserveView:
     """Raises `ProjectionBehind`."""
     reached, amount, last_updated = one_row(await read(READ_RESERVE, asset, at))
@@ -108,6 +149,10 @@ class _At:
     async def account(self, account_id: AccountId) -> Mapping[str, object] | None:
         view = await read_account(self._read, account_id, self.position)
         return None if view is None else told_account(view)
+
+    async def accounts(self, ids: Sequence[AccountId]) -> Mapping[AccountId, Mapping[str, object]]:
+        found = read_accounts(self._read, ids, self.position)
+        return {view.id: told_account(view) async for piece in found for view in piece}
 
     async def holds(
         self, account_id: AccountId, after: HoldId, holds_max: int

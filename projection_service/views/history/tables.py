@@ -36,6 +36,19 @@ def halved(looked_up: str, holds: str) -> str:
     return f"CASE WHEN ({looked_up}) {holds} THEN {MIDDLE} ELSE low END, rest / 2"
 
 
+def for_each(name: str, sql: str, where: str) -> Read:
+    """`{asked}` in it are the rows of the parameter $1, each a text `name`; `{after}` joins the one row of the history
+    `where` that is so. PostgreSQL may read all of it to find that row unless it is told that there is one."""
+    sqlite = sql.format(
+        asked=f"SELECT value AS {name} FROM json_each($1)", after=f"LEFT JOIN history AS after ON {where}"
+    )
+    postgres = sql.format(
+        asked=f"SELECT {name} FROM unnest($1::text[]) AS asked ({name})",
+        after=f"LEFT JOIN LATERAL (SELECT * FROM history AS after WHERE {where} LIMIT 1) AS after ON true",
+    )
+    return Read(sqlite.replace("$", "?"), postgres)
+
+
 # Versions have no holes, and grow as entries do, which the index on them has, too.
 VERSION_SEARCH = f"""
     search (low, rest) AS (
