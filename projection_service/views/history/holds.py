@@ -4,7 +4,6 @@ However many an account has had, only those that were open then are looked at.
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 import msgspec
@@ -15,8 +14,9 @@ from projection_service.views.history.fold import OPEN_FORK, forks, hold_rows
 from shared.events import HOLD_EVENTS, INT64_MAX, AccountId, HoldId, HoldPlaced, Position, Value
 
 PIECE_INTERVALS_MAX = 500
+"""Looked at together; then others have their turn. A page looks at all that were open then."""
 PIECE_HOLDS_MAX = 50
-"""Looked at, and read, together; then others have their turn. With metadata, a hold's event may have some kilobytes."""
+"""Read together: with metadata, the event of each may have some kilobytes."""
 
 # An id may have been a million holds', one after another: the last of them is looked up.
 READ_PLACED_SQL = """
@@ -44,6 +44,7 @@ READ_OPEN_SQL = """
         {by_placed}
     ) AS found ON true
 """
+# SQLite, which has no LATERAL, finds first where the last of so many is.
 ASKED = "(SELECT CAST(value ->> 0 AS bigint) AS fork, CAST(value ->> 1 AS bigint) AS after FROM {}) AS asked"
 OF_SQLITE = f"""
     SELECT asked.fork, hold.{{key}} AS key, hold.hold_id, hold.placed
@@ -147,12 +148,10 @@ async def _open_at(read: ReadRows, account_id: AccountId, at: Position) -> Async
             check_position(reached, at)
             found = [row[1:] for row in rows if row[1] is not None]
             yield [(hold_id, placed) for _, _, hold_id, placed in found]
-            counts = Counter(fork for fork, *_ in found)
-            asked = {
-                fork: max(key for one, key, *_ in found if one == fork)
-                for fork, number in counts.items()
-                if number == count
-            }
+            keys: dict[int, list[int]] = {}
+            for fork, key, *_ in found:
+                keys.setdefault(fork, []).append(key)
+            asked = {fork: max(some) for fork, some in keys.items() if len(some) == count}
             await asyncio.sleep(0)
 
 
