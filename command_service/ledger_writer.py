@@ -21,8 +21,8 @@ from command_service.event_log import Answer, EventLog
 from command_service.ledger.account import Hold, decide, evolve, hold_after
 from command_service.ledger.atomic import rejected_together
 from command_service.ledger.commands import Command, ExpireHold, PlaceHold
+from command_service.ledger.outcomes import Counterpart, Outcome, decode_outcomes, outcome_of
 from command_service.ledger.states import NO_STREAM, HoldKey, State, Stream, encode_account, hold_key_of, stream_of
-from command_service.outcomes import Counterpart, Outcome, decode_outcomes, outcome_of
 from shared.errors import CorruptStore, IdempotencyKeyReused, LedgerError, NotReady, Overloaded
 from shared.events import (
     AccountId,

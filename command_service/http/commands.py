@@ -25,8 +25,8 @@ from command_service.ledger.commands import (
     Unfreeze,
     Withdraw,
 )
+from command_service.ledger.outcomes import NewAccount, Rejection
 from command_service.ledger_writer import LedgerWriter, WriteRequest, fingerprint
-from command_service.outcomes import NewAccount, Rejection
 from shared.errors import InvalidRequest
 from shared.events import ACCOUNT_ID_RULE, TIME_RULE, Asset, as_written, is_account_id
 from shared.platform.gate import Answer, Endpoint, Headers, Request

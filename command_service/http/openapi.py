@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from command_service.http.commands import IDEMPOTENCY_KEY_PATTERN, PATHS, Batch, body_of
 from command_service.ledger.commands import Command, CreateAccount
-from command_service.outcomes import NewAccount, Outcome, Receipt, Rejection
+from command_service.ledger.outcomes import NewAccount, Outcome, Receipt, Rejection
 from shared.events import ACCOUNT_ID_PATTERN, ACCOUNT_ID_RULE
 from shared.platform.problems import problem_responses
 

@@ -19,8 +19,8 @@ from command_service.event_log.postgres import PostgresEventLog
 from command_service.event_log.sqlite import SqliteEventLog
 from command_service.ledger.account import Hold
 from command_service.ledger.commands import Capture, Command, ExpireHold, PlaceHold, Release
+from command_service.ledger.outcomes import Outcome, Rejection
 from command_service.ledger_writer import WriteRequest
-from command_service.outcomes import Outcome, Rejection
 from command_service.verify import verify
 from shared.errors import CorruptStore
 from shared.events import HoldId, RecordedEvent, written

@@ -30,8 +30,8 @@ from command_service.ledger.commands import (
     Withdraw,
     command_of,
 )
+from command_service.ledger.outcomes import Outcome, Rejection
 from command_service.ledger_writer import COMMANDS_WAITING_MAX, LedgerWriter, WriteRequest
-from command_service.outcomes import Outcome, Rejection
 from command_service.verify import verify
 from projection_service.projection import Projection
 from projection_service.view_store.sqlite import SqliteViewStore

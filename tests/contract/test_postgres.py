@@ -18,9 +18,9 @@ from prometheus_client import CollectorRegistry
 from command_service.event_log import LeaseLost
 from command_service.event_log.postgres import READ_CONNECTIONS_MAX, PostgresEventLog
 from command_service.ledger.account import Account
+from command_service.ledger.outcomes import Outcome, Receipt, Rejection
 from command_service.ledger.states import decode_account
 from command_service.ledger_writer import WriteRequest
-from command_service.outcomes import Outcome, Receipt, Rejection
 from projection_service.projection import Projection
 from projection_service.view_store.postgres import PostgresViewStore
 from projection_service.views import VIEWS

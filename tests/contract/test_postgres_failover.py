@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from command_service.event_log.postgres import PostgresEventLog
+from command_service.ledger.outcomes import Outcome
 from command_service.ledger_writer import WriteRequest
-from command_service.outcomes import Outcome
 from scripts.postgres import PostgresCluster
 from shared.errors import CorruptStore, OutcomeUnknown, StoreUnavailable
 from shared.events import AccountId

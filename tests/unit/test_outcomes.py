@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from command_service.ledger.account import Account
-from command_service.outcomes import Counterpart, NewAccount, Rejection, decode_outcomes, outcome_of
+from command_service.ledger.outcomes import Counterpart, NewAccount, Rejection, decode_outcomes, outcome_of
 from shared.errors import CorruptStore
 from shared.events import AccountCreated, Event, Position, Rejected, Version
 from tests.examples import ALICE, BOB, EVENTS, INT64_MAX, MORE_EVENTS

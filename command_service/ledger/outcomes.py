@@ -3,9 +3,8 @@
 import msgspec
 
 from command_service.ledger.account import Account
-from shared.errors import CorruptStore
+from shared.errors import PROBLEM_TYPE, CorruptStore
 from shared.events import AccountCreated, AccountId, Asset, Event, HoldId, Position, Reason, Value, Version
-from shared.platform.problems import PROBLEM_TYPE
 
 
 class Counterpart(Value, frozen=True):
