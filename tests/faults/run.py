@@ -25,7 +25,7 @@ class Report:
     seed: int
     faults: Counter[str]
     rebuilds: Counter[str]
-    """Of views, by how they ended: put in use, killed, given up."""
+    """Of views, by how they ended: put in use, killed, given up, failed."""
     outcomes: Counter[str]
     """Commands by what their clients know of them: acknowledged, unknown, refused."""
     duplicates: int
@@ -38,7 +38,7 @@ class Report:
 
     def __str__(self) -> str:
         faults = ", ".join(f"{number} {kind}" for kind, number in sorted(self.faults.items()))
-        rebuilds = ", ".join(f"{self.rebuilds[end]} {end}" for end in ("put in use", "killed", "given up"))
+        rebuilds = ", ".join(f"{self.rebuilds[end]} {end}" for end in ("put in use", "killed", "given up", "failed"))
         outcomes = ", ".join(f"{self.outcomes[name]} {name}" for name in ("acknowledged", "unknown", "refused"))
         return (
             f"seed {self.seed}\n"
