@@ -146,7 +146,7 @@ def catching_up(bench: Bench) -> Iterator[Row]:
 
         return catch_up, bare_limit(ledger, backlog // 2, MESSAGE_BYTES_MAX, TRANSACTION_EVENTS_MAX)
 
-    limit = "bare limit: decoded, upserted"
+    limit = "bare limit: read, upserted"
     speed = Figure(f"projection catching up from the feed / {limit}", "events/s", 0.5)
     cpu = Figure("projection catching up from the feed, CPU for a million events", "s")
     yield Row([speed, cpu] if HAS_PROC else [speed], sqlite)

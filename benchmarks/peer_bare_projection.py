@@ -2,12 +2,12 @@
 
 `python -m benchmarks.peer_bare_projection SECONDS LEDGER_URL EVENTS BODY_BYTES TRANSACTION_EVENTS` prints events a
 second. The ledger's last EVENTS are fetched first, and wait in memory in bodies of up to BODY_BYTES, as a page of the
-feed or a message is one. Then, over and over, each body is decoded as far as a balance needs it, and the accounts that
-it changes are written, and the reserve: in one transaction for a body or, of smaller ones, for TRANSACTION_EVENTS.
+feed or a message is one. Then, over and over, each body is read as any consumer reads it, and the accounts that it
+changes are written, and the reserve: in one transaction for a body or, of smaller ones, for TRANSACTION_EVENTS.
 
 Left out is all that a projection is trusted for: no chain and no signature is verified, no position, version or
-checkpoint compared with what was before, no id or text checked, no limit of a balance known, no account read, and no
-other kind of event known. There is no HTTP, no broker, no second thread and no query.
+checkpoint compared with what was before, no limit of a balance known, no account read, and no other kind of event
+known. There is no HTTP, no broker, no second thread and no query.
 """
 
 import http.client
@@ -23,10 +23,10 @@ import msgspec
 
 from benchmarks.servers import WAIT_SECONDS
 from command_service.http.feed import PAGE_EVENTS_MAX
-from shared.events import AmountDeposited, AmountWithdrawn, join_events
+from shared.events import AmountDeposited, AmountWithdrawn, RecordedEvent, decode_events, join_events
 from shared.platform.sqlite import SqliteConnection
 
-SIGNS = {AmountDeposited.type: 1, AmountWithdrawn.type: -1}
+SIGNS = {AmountDeposited: 1, AmountWithdrawn: -1}
 CREATE_TABLES = (
     "CREATE TABLE accounts (id TEXT PRIMARY KEY, balance INTEGER, version INTEGER, last_updated TEXT) WITHOUT ROWID",
     "CREATE TABLE reserve (amount INTEGER, position INTEGER, last_updated TEXT)",
@@ -39,20 +39,6 @@ PUT_ACCOUNT = """
 MOVE_RESERVE = "UPDATE reserve SET amount = amount + ?, position = ?, last_updated = ?"
 
 
-class Moved(msgspec.Struct, gc=False):
-    amount: int = 0
-
-
-class Event(msgspec.Struct, gc=False):
-    sequence: str
-    subject: str
-    accountversion: int
-    type: str
-    time: str
-    data: Moved
-
-
-_decode = msgspec.json.Decoder(list[Event]).decode
 _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
@@ -67,9 +53,9 @@ def main() -> None:
         count = 0
         begin = time.perf_counter()
         while time.perf_counter() - begin < seconds:
-            run = _decode(next(bodies))
+            run = decode_events(next(bodies))
             while len(run) < transaction_events:
-                run += _decode(next(bodies))
+                run += decode_events(next(bodies))
             store.run(fold, run)
             count += len(run)
         print(count / (time.perf_counter() - begin))
@@ -105,17 +91,19 @@ def joined(events: Sequence[bytes], body_bytes: int) -> Iterator[bytes]:
     yield join_events(body)
 
 
-def fold(connection: sqlite3.Connection, events: Sequence[Event]) -> None:
+def fold(connection: sqlite3.Connection, events: Sequence[RecordedEvent]) -> None:
     """In one transaction."""
-    last: dict[str, Event] = {}
+    last: dict[str, RecordedEvent] = {}
     changes: dict[str, int] = {}
-    for event in events:
-        last[event.subject] = event
-        changes[event.subject] = changes.get(event.subject, 0) + SIGNS.get(event.type, 0) * event.data.amount
-    accounts = [(name, changes[name], event.accountversion, event.time) for name, event in last.items()]
+    for recorded in events:
+        account_id, event = recorded.account_id, recorded.event
+        last[account_id] = recorded
+        if isinstance(event, AmountDeposited | AmountWithdrawn):
+            changes[account_id] = changes.get(account_id, 0) + SIGNS[type(event)] * event.amount
+    accounts = [(name, changes.get(name, 0), one.version, one.time) for name, one in last.items()]
     connection.execute("BEGIN IMMEDIATE")
     connection.executemany(PUT_ACCOUNT, accounts)
-    connection.execute(MOVE_RESERVE, (sum(changes.values()), int(events[-1].sequence), events[-1].time))
+    connection.execute(MOVE_RESERVE, (sum(changes.values()), events[-1].position, events[-1].time))
     connection.execute("COMMIT")
 
 

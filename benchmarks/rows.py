@@ -278,7 +278,8 @@ def events(bench: Bench) -> Iterator[Row]:
         return [(under_half_the_load, bare_broker), (lambda _: percentile(99), lambda _: bare_ms)]
 
     until_confirmed = "batches of 1000, until RabbitMQ has confirmed them / without a broker"
-    yield row(Figure(until_confirmed, "commands/s", 0.8), published_batches)
+    # 100,000 commands/s, where 116,340 was what a ledger without a broker took.
+    yield row(Figure(until_confirmed, "commands/s", 0.86), published_batches)
     yield row(Figure("relay behind by a backlog, confirmed / batches of 1000", "events/s", 1), relay)
     yield row(Figure("queries of one account / Starlette echo", "requests/s", 0.6), queries)
     yield Row(
