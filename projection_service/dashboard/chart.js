@@ -94,7 +94,8 @@ export class Chart {
       {
         ...this.#size(),
         legend: { show: false },
-        padding: [8, 8, 0, 0],
+        // The last label of the scale may be in the middle of the end.
+        padding: [8, 30, 0, 0],
         tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
         cursor: { y: false, drag: { setScale: false, x: false }, points: { size: 7 } },
         scales: {
