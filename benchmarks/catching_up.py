@@ -16,6 +16,7 @@ from benchmarks.rows import (
     Row,
     confirmed,
     follows_its_queue,
+    peer_program,
     postgres_bytes,
     row,
     visible,
@@ -33,7 +34,9 @@ from benchmarks.servers import (
     rate_between,
     until,
 )
-from projection_service.subscription import HEAD_CHECK_SECONDS
+from command_service.http.feed import PAGE_BYTES_MAX
+from command_service.relay import MESSAGE_BYTES_MAX
+from projection_service.subscription import HEAD_CHECK_SECONDS, TRANSACTION_EVENTS_MAX
 
 BALANCES = "accounts,reserve"
 """Views whose size is that of the accounts, and not of the log."""
@@ -81,8 +84,15 @@ def catching_up(bench: Bench) -> Iterator[Row]:
 
         return from_the_feed(ledger, views, in_this_file), bytes_an_event
 
+    def bare_limit(ledger: Server, events: int, body_bytes: int, transaction_events: int) -> Measure:
+        return lambda seconds: peer_program(
+            "bare_projection", seconds, ledger.url, events, body_bytes, transaction_events
+        )
+
     def sqlite(stack: ExitStack) -> Sequence[Measures]:
-        speed: Measures = from_the_feed(stack.enter_context(opened(bench.log(backlog)))), None
+        ledger = stack.enter_context(opened(bench.log(backlog)))
+        # A page is a transaction.
+        speed: Measures = from_the_feed(ledger), bare_limit(ledger, backlog, PAGE_BYTES_MAX, 1)
         return [speed, (lambda _: cpu_seconds, None)] if HAS_PROC else [speed]
 
     def history(stack: ExitStack) -> Sequence[Measures]:
@@ -134,12 +144,13 @@ def catching_up(bench: Bench) -> Iterator[Row]:
                     raise TimeoutError("that took so long that the projection has looked into the feed")
                 return rate
 
-        return catch_up, None
+        return catch_up, bare_limit(ledger, backlog // 2, MESSAGE_BYTES_MAX, TRANSACTION_EVENTS_MAX)
 
-    speed = Figure("projection catching up from the feed", "events/s", 100_000)
+    limit = "bare limit: read, upserted"
+    speed = Figure(f"projection catching up from the feed / {limit}", "events/s", 0.5)
     cpu = Figure("projection catching up from the feed, CPU for a million events", "s")
     yield Row([speed, cpu] if HAS_PROC else [speed], sqlite)
-    yield row(Figure("projection catching up from the queue", "events/s", 100_000), queue)
+    yield row(Figure(f"projection catching up from the queue / {limit}", "events/s", 0.5), queue)
     yield Row(
         [
             Figure("projection catching up with the history / without", "events/s", 0.45),

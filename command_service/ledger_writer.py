@@ -21,17 +21,16 @@ from command_service.event_log import Answer, EventLog
 from command_service.ledger.account import Hold, decide, evolve, hold_after
 from command_service.ledger.atomic import rejected_together
 from command_service.ledger.commands import Command, ExpireHold, PlaceHold
+from command_service.ledger.outcomes import Counterpart, Outcome, decode_outcomes, outcome_of
 from command_service.ledger.states import NO_STREAM, HoldKey, State, Stream, encode_account, hold_key_of, stream_of
 from shared.errors import CorruptStore, IdempotencyKeyReused, LedgerError, NotReady, Overloaded
 from shared.events import (
-    AccountCreated,
     AccountId,
     CloudEvent,
     Entry,
     Event,
     HoldId,
     Position,
-    Reason,
     Value,
     Version,
     encode_event,
@@ -52,34 +51,6 @@ PROBE_SECONDS = 1
 """After a failure, while nobody asks, so often is found out whether the store can write again."""
 
 log = structlog.get_logger()
-
-
-class Counterpart(Value, frozen=True):
-    """The other account of a command, after it. The balance is in cents."""
-
-    account_id: AccountId
-    balance: int
-    version: Version
-
-
-class Outcome(Value, frozen=True, omit_defaults=True):
-    """What one command came to: enough to answer the client, now and at every retry."""
-
-    type: str
-    event_id: str
-    account_id: AccountId
-    position: Position
-    version: Version
-    created: AccountCreated | None = None
-    balance: int | None = None
-    """Of the account after the command, in cents; None while there is no such account."""
-    available: int | None = None
-    amount: int | None = None
-    reason: Reason | None = None
-    counterpart: Counterpart | None = None
-    hold_id: HoldId | None = None
-    released: int | None = None
-    """Of what was held, in cents, when the rest was captured."""
 
 
 class WriteRequest(Value, frozen=True):
@@ -263,7 +234,7 @@ class LedgerWriter:
                     answers[request.idempotency_key] = Answer(request.fingerprint, msgspec.json.encode(outcomes))
                     results.append(outcomes)
                 elif answer.fingerprint == request.fingerprint:
-                    results.append(msgspec.json.decode(answer.outcomes, type=list[Outcome]))
+                    results.append(decode_outcomes(answer.outcomes))
                 else:
                     results.append(
                         IdempotencyKeyReused(
@@ -341,11 +312,11 @@ class _Decided:
             account_id = AccountId(new_id()) if command.account_id is None else command.account_id
             last_version, account = streams.get(account_id, NO_STREAM)
             to = command.to
-            hold = hold_key = hold_id = released = None
+            hold = hold_key = None
             if command.names_hold:
                 command = self._with_hold_id(command)
                 hold_key = hold_key_of(command)
-                hold_id, hold = command.hold_id, self._hold(hold_key)
+                hold = self._hold(hold_key)
             event = (
                 rejections[number]
                 if rejections
@@ -356,10 +327,8 @@ class _Decided:
             moved = entries(account_id, event)
             _, change, change_of_held = moved[0] if moved else NO_ENTRY
             account = evolve(account, event, change, change_of_held)
-            if hold_key is not None:
-                released = getattr(event, "released", None)
-                if (after := hold_after(hold, event)) is not hold:
-                    self.holds[hold_key] = after
+            if hold_key is not None and (after := hold_after(hold, event)) is not hold:
+                self.holds[hold_key] = after
             version: Version = last_version + 1  # type: ignore[assignment]
             position += 1  # type: ignore[assignment]
             event_type, event_id = event.type, new_id()
@@ -385,23 +354,7 @@ class _Decided:
                 )
             )
             add_type(event_type)
-            add_outcome(
-                Outcome(
-                    event_type,
-                    event_id,
-                    account_id,
-                    position,
-                    version,
-                    event if type(event) is AccountCreated else None,
-                    account.balance if account else None,
-                    account.available if account else None,
-                    getattr(event, "amount", None),
-                    getattr(event, "reason", None),
-                    counterpart,
-                    hold_id,
-                    released,
-                )
-            )
+            add_outcome(outcome_of(event, event_id, account_id, position, version, account, counterpart))
         self._position = position
         return outcomes
 

@@ -208,7 +208,8 @@ class Subscription:
             while not (await asyncio.wait({task}, timeout=self._pause_seconds()))[0]:
                 try:
                     await self._keep_reading(STAND_IN_SECONDS)
-                    self._status = f"following the feed: {self._trouble or 'connecting to the broker'}"
+                    trouble = f"the broker: {self._trouble}" if self._trouble else "connecting to the broker"
+                    self._status = f"following the feed: {trouble}"
                 except CorruptStore:
                     raise
                 except LedgerError as error:

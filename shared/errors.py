@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+PROBLEM_TYPE = "urn:counting-house:problem:"
+"""The reason or the slug of a failure follows: the `type` of its problem document (RFC 9457)."""
+
 
 class LedgerError(Exception):
     """Base of every failure that a client is told about. `str()` says what happened and what to do."""

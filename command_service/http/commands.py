@@ -11,7 +11,6 @@ import msgspec
 from msgspec import UNSET, Meta, Struct
 from msgspec.structs import replace
 
-from command_service.http.answers import NewAccount, NewAccountResult, ReceiptResult, Rejection, answer
 from command_service.ledger.commands import (
     Capture,
     Close,
@@ -26,6 +25,7 @@ from command_service.ledger.commands import (
     Unfreeze,
     Withdraw,
 )
+from command_service.ledger.outcomes import NewAccount, Rejection
 from command_service.ledger_writer import LedgerWriter, WriteRequest, fingerprint
 from shared.errors import InvalidRequest
 from shared.events import ACCOUNT_ID_RULE, TIME_RULE, Asset, as_written, is_account_id
@@ -94,12 +94,11 @@ def command_endpoints(writer: LedgerWriter, query_url: str, default_asset: Asset
     async def one(request: Request, read: ReadOne) -> Answer:
         command = read(request.name, await request.body(BODY_BYTES_MAX))
         (outcome,) = await writer.write(to_write(request.headers, [command], command))
-        told = answer(outcome)
-        body, position = _encode(told), (b"ledger-position", b"%d" % outcome.position)
-        if type(told) is Rejection:
+        body, position = _encode(outcome), (b"ledger-position", b"%d" % outcome.position)
+        if type(outcome) is Rejection:
             return Answer(400, b"application/problem+json", body, (position,))
-        if type(told) is NewAccount:
-            location = (b"location", f"{query_url}/account/{told.id}".encode())
+        if type(outcome) is NewAccount:
+            location = (b"location", f"{query_url}/account/{outcome.id}".encode())
             return Answer(201, b"application/json", body, (position, location))
         return Answer(200, b"application/json", body, (position,))
 
@@ -108,7 +107,7 @@ def command_endpoints(writer: LedgerWriter, query_url: str, default_asset: Asset
         atomic = _is_atomic(request.query)
         asked = {"atomic": commands} if atomic else commands
         outcomes = await writer.write(to_write(request.headers, commands, asked, atomic))
-        return Answer(200, b"application/json", _encode([answer(o, ReceiptResult, NewAccountResult) for o in outcomes]))
+        return Answer(200, b"application/json", _encode(outcomes))
 
     def single(read: ReadOne) -> Endpoint:
         return Endpoint("POST", partial(one, read=read))

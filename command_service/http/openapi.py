@@ -5,9 +5,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from command_service.http.answers import NewAccount, Receipt, Rejection, Result
 from command_service.http.commands import IDEMPOTENCY_KEY_PATTERN, PATHS, Batch, body_of
 from command_service.ledger.commands import Command, CreateAccount
+from command_service.ledger.outcomes import NewAccount, Outcome, Receipt, Rejection
 from shared.events import ACCOUNT_ID_PATTERN, ACCOUNT_ID_RULE
 from shared.platform.problems import problem_responses
 
@@ -41,7 +41,7 @@ def describe_commands(document: Document) -> None:
         "/account": (CreateAccount, body_of(CreateAccount, with_id=True))
     }
     asked |= {f"{path}{{account_id}}": (command, body_of(command)) for path, command in PATHS.items()}
-    types = [NewAccount, Receipt, Rejection, list[Result], Batch, *(body for _, body in asked.values())]
+    types = [NewAccount, Receipt, Rejection, list[Outcome], Batch, *(body for _, body in asked.values())]
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     created, receipt, rejection, results, items, *bodies = schemas
     document.setdefault("components", {}).setdefault("schemas", {}).update(components)
@@ -55,7 +55,7 @@ def describe_commands(document: Document) -> None:
         summary = (command.__doc__ or "").partition(".")[0]
         operation = _operation(summary, parameters, body, {**accepted, "400": rejected})
         document["paths"].setdefault(path, {})["post"] = operation
-    done = {"200": _response("A result for each command, in order, with the status it would have had alone.", results)}
+    done = {"200": _response("An answer for each command, in order, as it would have had alone.", results)}
     operation = _operation("Record many commands in one transaction", [IDEMPOTENCY_KEY, ATOMIC], items, done)
     document["paths"]["/commands"] = {"post": operation}
 

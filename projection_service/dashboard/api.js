@@ -2,6 +2,9 @@
 
 const ANSWER_MILLISECONDS_MAX = 20_000;
 
+// The newest things that this page needs: without them it does not begin, and `start.js` says so.
+if (!("rawJSON" in JSON && "any" in AbortSignal)) throw new Error("This browser is older than this page.");
+
 export class Problem extends Error {
   constructor(status, document) {
     super(document.detail ?? document.title ?? `The service answered ${status}.`);

@@ -70,7 +70,9 @@ export class Chart {
   #data() {
     // One point alone would be no line.
     const points = this.#points.length === 1 ? [this.#points[0], this.#points[0]] : this.#points;
-    const seconds = points.map((point, index) => Date.parse(point.time) / 1000 + (points === this.#points ? 0 : index));
+    const seconds = points.map((point) => Date.parse(point.time) / 1000);
+    // Of a time without a length, uPlot makes years.
+    if (seconds[0] === seconds.at(-1)) seconds[seconds.length - 1] += 1;
     return [seconds, ...this.lines.map((line) => points.map((point) => approximate(line.of(point), this.#asset)))];
   }
 
@@ -92,11 +94,12 @@ export class Chart {
       {
         ...this.#size(),
         legend: { show: false },
-        padding: [8, 8, 0, 0],
+        // The last label of the scale may be in the middle of the end.
+        padding: [8, 30, 0, 0],
         tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
         cursor: { y: false, drag: { setScale: false, x: false }, points: { size: 7 } },
         scales: {
-          x: { time: true, range: (_, least, most) => (least === most ? [least - 30, most + 30] : [least, most]) },
+          x: { time: true },
           // From zero on, or what is filled would say something that is not so.
           y: { range: (_, least, most) => [Math.min(0, least * 1.08), Math.max(0, most * 1.08) || 1] },
         },

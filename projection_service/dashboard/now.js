@@ -42,7 +42,11 @@ export class Now {
 
   show() {
     const [kind, words] = this.#said();
-    if (this.#state.textContent !== words) this.#state.replaceChildren(h("span", { class: `dot ${kind}` }), words);
+    if (this.#state.textContent !== words) {
+      // What is wrong stands in the overview.
+      const said = kind === "warn" ? h("a", { href: this.ledger.link([]) }, words) : words;
+      this.#state.replaceChildren(h("span", { class: `dot ${kind}` }), said);
+    }
     this.#at.hidden = !this.position;
     this.#at.textContent = count(this.position);
     this.#at.href = this.ledger.link(["event", String(this.position)]);

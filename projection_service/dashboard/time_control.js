@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { h } from "./dom.js";
-import { count, time } from "./words.js";
+import { count, exactly, moment, time } from "./words.js";
 
 const SLIDE_MILLISECONDS = 120;
 
@@ -12,7 +12,17 @@ export class TimeControl {
   #failure = h("p", { class: "failure", role: "alert" });
   #slider = h("input", { type: "range", min: 0, step: 1, "aria-label": "Position", oninput: () => this.#slide() });
   #position = h("input", { type: "text", inputmode: "numeric", pattern: "[0-9]{1,19}", size: 12, id: "at-position" });
-  #time = h("input", { type: "datetime-local", step: "0.001", id: "at-time", max: "9999-12-31T23:59:59.999" });
+  /** Text: what the browsers have for times is to the minute or has to be filled in to the end, and cuts microseconds. */
+  #time = h("input", {
+    type: "text",
+    id: "at-time",
+    placeholder: "2026-10-05 14:30",
+    size: 25,
+    autocomplete: "off",
+    spellcheck: "false",
+  });
+  /** The time of the event that the page is as of. Others may have the same. */
+  #told = "";
   #sliding = null;
   #asked = 0;
 
@@ -86,12 +96,13 @@ export class TimeControl {
     const asked = ++this.#asked;
     const words = [h("strong", {}, "As of position ", count(at))];
     this.#moment.replaceChildren(...words);
+    this.#time.value = this.#told = "";
     if (at === 0n) return this.#moment.append(", before the first event");
     try {
       const { data } = await api.get(`events/${at}`);
       if (asked !== this.#asked) return;
       this.#moment.replaceChildren(...words, ", ", time(data.event.time));
-      this.#time.value = data.event.time.slice(0, 23);
+      if (!this.#time.value) this.#time.value = this.#told = exactly(data.event.time);
     } catch {
       // The panels say what is wrong with it.
     }
@@ -127,11 +138,13 @@ export class TimeControl {
   }
 
   async #toTime() {
-    if (!this.#time.value) return;
+    const written = this.#time.value.trim();
+    if (!written || (this.ledger.at !== null && written === this.#told)) return;
+    const asOf = moment(written);
+    this.#failure.textContent = asOf ? "" : "A time is written to the minute at least, as in 2026-10-05 14:30.";
+    if (!asOf) return;
     try {
-      // The field leaves out seconds that are zero.
-      const moment = new Date(`${this.#time.value}Z`).toISOString();
-      const { position } = await api.get("reserves", { as_of: moment, limit: 1 });
+      const { position } = await api.get("reserves", { as_of: asOf, limit: 1 });
       this.ledger.travel(position);
     } catch (error) {
       this.#failure.textContent = error.message;

@@ -30,11 +30,22 @@ export const sentence = (name) => (name.charAt(0).toUpperCase() + name.slice(1))
 
 export const isRejection = (type) => type.endsWith("-rejected");
 
+/** An event's time, all of it. */
+export const exactly = (text) => `${text.slice(0, 10)} ${text.slice(11).replace("Z", "")}`;
+
 /** An event's time: its "clock" alone, its "date" to the second, or "exact"; all of it is in the title. */
 export function time(text, kind = "date") {
-  const exact = `${text.slice(0, 10)} ${text.slice(11).replace("Z", "")}`;
+  const exact = exactly(text);
   const shown = { clock: exact.slice(11, 23), date: exact.slice(0, 19), exact }[kind];
   return h("time", { datetime: text, title: `${exact} UTC` }, shown);
+}
+
+/** In RFC 3339, a moment as people, this page or a log write it: to the minute at least, of UTC by itself. Else null. */
+export function moment(text) {
+  const parts = /^(\d{4}-\d\d-\d\d)(?:\s+|T)(\d\d:\d\d)(:\d\d(?:\.\d+)?)?\s*(Z|UTC|[+-]\d\d:\d\d)?$/i.exec(text.trim());
+  if (!parts) return null;
+  const [, day, minute, seconds = ":00", offset = "Z"] = parts;
+  return `${day}T${minute}${seconds}${/^utc$/i.test(offset) ? "Z" : offset}`;
 }
 
 /** Seconds as "0.4 s", "12 s", "3 min" or "2 h". */

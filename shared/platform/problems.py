@@ -10,9 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from shared.errors import InvalidRequest, LedgerError
-
-PROBLEM_TYPE = "urn:counting-house:problem:"
+from shared.errors import PROBLEM_TYPE, InvalidRequest, LedgerError
 
 PROBLEM_SCHEMA: dict[str, Any] = {
     "type": "object",

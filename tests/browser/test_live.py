@@ -71,7 +71,7 @@ async def test_an_open_page_shows_what_commands_do(bank: Bank, open_page: Open, 
         await expect(overview.locator("tr", has_text=asset).locator(".amount")).to_have_text("10,000.00")
         await expect(overview.locator(".steps")).to_contain_text(f"{last['position']:,}")
         await expect(overview.locator(".verdict")).to_have_text("Every event of the log is in these views.")
-        await overview.get_by_role("link", name=asset).click()
+        await overview.get_by_role("link", name=asset, exact=True).click()
         await expect(overview.locator(".readout")).to_contain_text(f"Reserve 10,000.00 {code}")
 
 
@@ -164,6 +164,9 @@ async def test_what_is_wrong_is_said_in_words(tmp_path: Path, open_page: Open) -
             await expect(page.get_by_role("status")).to_have_text("Live")
             await bank.command.stop()
             await expect(page.get_by_role("status")).to_have_text("Trouble")
+            await expect(page.locator(".verdict")).to_contain_text("cannot connect")
+            await page.get_by_role("link", name="Accounts", exact=True).click()
+            await page.get_by_role("link", name="Trouble").click()
             await expect(page.locator(".verdict")).to_contain_text("cannot connect")
             await bank.command.start()
             await expect(page.get_by_role("status")).to_have_text("Live")

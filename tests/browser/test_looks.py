@@ -70,6 +70,19 @@ async def test_it_fits_a_phone(old_bank: Bank, open_page: Open, place: str) -> N
         assert await page.evaluate(cut) == []
 
 
+async def test_a_chart_of_one_moment_is_of_a_second(tmp_path: Path, open_page: Open) -> None:
+    """uPlot by itself shows the next years then, and no line."""
+    keep = "void (window.uPlot = class extends uPlot { constructor(...given) { window.plot = super(...given); } })"
+    async with open_bank(tmp_path) as bank, open_page(bank) as page:
+        await bank.create("alice")
+        await expect(page.locator("canvas")).to_be_visible()
+        await page.evaluate(keep)
+        await page.evaluate("location.hash = '#/account/alice'")
+        await expect(page.get_by_role("heading", name="Balance over time")).to_be_visible()
+        await expect(page.locator("canvas")).to_be_visible()
+        assert await page.evaluate("plot.scales.x.max - plot.scales.x.min") == pytest.approx(1)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_it_follows_the_systems_colours(old_bank: Bank, open_page: Open, scheme: str) -> None:
     async with open_page(old_bank, color_scheme=scheme) as page:
@@ -84,7 +97,7 @@ async def test_it_is_used_with_the_keyboard_alone(old_bank: Bank, open_page: Ope
         await expect(page.get_by_role("button", name="Skip to the content")).to_be_focused()
         await page.keyboard.press("Enter")
         await expect(page.locator("main")).to_be_focused()
-        await page.get_by_role("link", name="Accounts").focus()
+        await page.get_by_role("link", name="Accounts", exact=True).focus()
         await page.keyboard.press("Enter")
         await expect(page.locator("main")).to_be_focused()
         await expect(page.get_by_role("heading", name="Accounts")).to_be_visible()
@@ -103,7 +116,7 @@ async def test_an_empty_bank_says_so(tmp_path: Path, open_page: Open) -> None:
     async with open_bank(tmp_path) as bank, open_page(bank) as page:
         await expect(page.get_by_text("No event yet")).to_be_visible()
         await expect(page.get_by_text("Nothing has been paid in yet.")).to_be_visible()
-        await page.get_by_role("link", name="Accounts").click()
+        await page.get_by_role("link", name="Accounts", exact=True).click()
         await expect(page.get_by_text("There are no accounts yet.")).to_be_visible()
         await bank.create("alice")
         await expect(page.get_by_role("link", name="alice")).to_be_visible()

@@ -104,6 +104,45 @@ async def test_a_moment_is_chosen_by_position_by_time_and_step_by_step(tmp_path:
             await expect(page.get_by_role("alert")).to_contain_text("future")
 
 
+async def test_a_time_is_taken_as_people_write_it_and_the_moment_of_an_event_to_the_microsecond(
+    tmp_path: Path, open_page: Open
+) -> None:
+    async with open_bank(tmp_path) as bank:
+        first = await story(bank, 1)
+        batch = [{"type": "deposit", "account_id": "alice", "amount": 1}] * 3
+        await bank.post("/commands", batch)
+        times = [event["time"] for event in await bank.log()]
+        exact = times[first - 1].replace("T", " ").removesuffix("Z")
+        async with open_page(bank, f"/account/alice?at={first}", may_fail=True) as page:
+            moment, written = page.locator(".moment"), page.get_by_label("Time, UTC")
+            await expect(written).to_have_value(exact)
+            for text in (exact, times[first - 1], f" {exact} UTC", f"{exact}+00:00".replace(" ", "T")):
+                await page.get_by_role("button", name="Back to live").click()
+                await page.get_by_role("button", name="Go back in time").click()
+                await written.fill(text)
+                await page.keyboard.press("Enter")
+                await expect(moment).to_contain_text(f"As of position {first},")
+                await expect(written).to_have_value(exact)
+
+            # The three of a batch may have one time: to show again what is shown leads to no other of them.
+            await page.goto(f"{bank.projection.url}/#/account/alice?at={first + 1}")
+            await expect(moment).to_contain_text(f"As of position {first + 1},")
+            await expect(written).not_to_have_value("")
+            await page.get_by_role("button", name="Show this moment").click()
+            await page.get_by_role("button", name="The event before").click()
+            await expect(moment).to_contain_text(f"As of position {first},")
+
+            # To the minute.
+            await written.fill("2001-01-01 00:00")
+            await page.keyboard.press("Enter")
+            await expect(moment).to_contain_text("before the first event")
+            for text in ("yesterday", "2026-10-05", "14:30"):
+                await written.fill(text)
+                await page.keyboard.press("Enter")
+                await expect(page.get_by_role("alert")).to_contain_text("to the minute at least")
+                await expect(moment).to_contain_text("before the first event")
+
+
 async def test_the_past_stays_as_it_was_while_the_bank_goes_on(bank: Bank, open_page: Open) -> None:
     account = f"past-{uuid.uuid4()}"
     await bank.create(account)

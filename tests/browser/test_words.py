@@ -58,3 +58,23 @@ async def test_a_place_is_read_and_written_alike(bank: Bank, open_page: Open, pl
     same = f"it.link(it.read({place!r}))"
     written = await evaluated(bank, open_page, "route.js", same)
     assert written == place.replace("?at=12&from=2026-10", "?from=2026-10&at=12")
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("2026-10-05 14:30", "2026-10-05T14:30:00Z"),
+        ("2026-10-05 14:30:05", "2026-10-05T14:30:05Z"),
+        ("2026-10-05T14:30:05.123456Z", "2026-10-05T14:30:05.123456Z"),
+        ("  2026-10-05  14:30 utc ", "2026-10-05T14:30:00Z"),
+        ("2026-10-05 14:30+02:00", "2026-10-05T14:30:00+02:00"),
+        ("2026-10-05 14:30:05.5 -09:30", "2026-10-05T14:30:05.5-09:30"),
+        ("2026-10-05", None),
+        ("14:30", None),
+        ("2026-10-05 2:30", None),
+        ("2026-10-05 14:30 or so", None),
+        ("", None),
+    ],
+)
+async def test_a_moment_is_read_as_it_is_written(bank: Bank, open_page: Open, written: str, read: str | None) -> None:
+    assert await evaluated(bank, open_page, "words.js", f"it.moment({written!r})") == read

@@ -19,13 +19,14 @@ from command_service.event_log.postgres import PostgresEventLog
 from command_service.event_log.sqlite import SqliteEventLog
 from command_service.ledger.account import Hold
 from command_service.ledger.commands import Capture, Command, ExpireHold, PlaceHold, Release
-from command_service.ledger_writer import Outcome, WriteRequest
+from command_service.ledger.outcomes import Outcome, Rejection
+from command_service.ledger_writer import WriteRequest
 from command_service.verify import verify
 from shared.errors import CorruptStore
 from shared.events import HoldId, RecordedEvent, written
 from shared.platform import sqlite
 from tests.contract.conftest import OpenEventLog, closed_at_the_end
-from tests.contract.test_ledger import Ledger, running
+from tests.contract.test_ledger import Ledger, reason_of, running
 from tests.examples import ALICE, CREATE, deposit
 
 WAIT_SECONDS = 30
@@ -57,7 +58,7 @@ class Office:
 
     async def write(self, *commands: Command) -> None:
         outcomes = await self.ledger.writer.write(WriteRequest(commands))
-        assert not [outcome.reason for outcome in outcomes if outcome.reason]
+        assert not [outcome for outcome in outcomes if isinstance(outcome, Rejection)]
 
     async def expired(self) -> list[str]:
         return [event.event.hold_id for event in await self.events() if event.event.type == "hold-expired"]  # type: ignore[union-attr]
@@ -244,7 +245,7 @@ async def test_a_clock_that_goes_back_makes_nothing_due_again(event_log: EventLo
         outcomes = await at.ledger.writer.write(
             WriteRequest([PlaceHold(ALICE, 1, HoldId("late"), at.clock.in_seconds(5))])
         )
-        assert outcomes[0].reason == "expiry-not-in-the-future"
+        assert list(map(reason_of, outcomes)) == ["expiry-not-in-the-future"]
         await at.until_looked()
         assert (await at.events())[-1].time == last
         at.clock.time += timedelta(seconds=29)

@@ -30,7 +30,8 @@ from command_service.ledger.commands import (
     Withdraw,
     command_of,
 )
-from command_service.ledger_writer import COMMANDS_WAITING_MAX, LedgerWriter, Outcome, WriteRequest
+from command_service.ledger.outcomes import Outcome, Rejection
+from command_service.ledger_writer import COMMANDS_WAITING_MAX, LedgerWriter, WriteRequest
 from command_service.verify import verify
 from projection_service.projection import Projection
 from projection_service.view_store.sqlite import SqliteViewStore
@@ -47,7 +48,10 @@ from shared.events import (
     HoldCaptured,
     HoldId,
     Position,
+    Reason,
     RecordedEvent,
+    Rejected,
+    Version,
     decode_events,
     entries,
     join_events,
@@ -165,19 +169,17 @@ async def check_all_or_nothing(before: list[Command], batch: list[Command]) -> N
             events, events_alone = [
                 [event.event for event in (await ledger.events())[len(before) :]] for ledger in (atomic, one_by_one)
             ]
-            first = next((number for number, outcome in enumerate(alone) if outcome.reason), None)
+            first = next((number for number, outcome in enumerate(alone) if reason_of(outcome)), None)
             if first is None:
                 assert events == events_alone
                 assert [replace(one, event_id="") for one in told] == [replace(one, event_id="") for one in alone]
             else:
                 assert events[first] == events_alone[first]
-                assert [outcome.reason for outcome in told] == [
-                    alone[first].reason if number == first else "linked-command-rejected" for number in range(len(told))
+                assert [reason_of(outcome) for outcome in told] == [
+                    reason_of(alone[first]) if number == first else LINKED for number in range(len(told))
                 ]
                 events_together = (await atomic.events())[len(before) :]
                 assert [command_of(event) for event in events_together] == [*map(as_recorded, batch)]
-                balances = fold(await atomic.events())
-                assert [one.balance for one in told] == [balances.get(one.account_id) for one in told]
             assert [outcome.position for outcome in told] == [outcome.position for outcome in alone]
             assert (await verify(log)).position == len(before) + len(batch)
 
@@ -206,10 +208,9 @@ async def check_that_it_adds_up(requests: list[WriteRequest], page: int) -> None
             outcomes = [outcome for outcomes in answers for outcome in outcomes]
             # One event for each command, in order, without a hole.
             assert [event.position for event in events] == list(range(1, len(given_commands) + 1))
-            assert [outcome.position for outcome in outcomes] == [event.position for event in events]
             assert [event.account_id for event in events] == [command.account_id for command in given_commands]
             balances, held = fold_with_holds(events)
-            assert [outcome.balance for outcome in outcomes] == balances_after_each(events)
+            assert results(outcomes) == told_of(events)
             # The projection, in pages of any size, comes to the same.
             projection = Projection(views, list(VIEWS.values()), await views.checkpoint(), CollectorRegistry())
             for first in range(0, len(events), page):
@@ -239,8 +240,31 @@ async def apply(projection: Projection, events: list[RecordedEvent]) -> None:
     await projection.apply(events, chain)
 
 
-def balances_after_each(events: Sequence[RecordedEvent]) -> list[int | None]:
-    return [fold(events[: number + 1]).get(event.account_id) for number, event in enumerate(events)]
+Result = tuple[Reason | None, int | None, Version | None, Position]
+"""Reason, balance, version and position: without a reason a command was accepted, and without the two it was not."""
+
+
+def results(outcomes: Sequence[Outcome]) -> list[Result]:
+    return [
+        (one.reason, None, None, one.position)
+        if isinstance(one, Rejection)
+        else (None, one.balance, one.version, one.position)
+        for one in outcomes
+    ]
+
+
+def told_of(events: Sequence[RecordedEvent]) -> list[Result]:
+    """What the results of the commands are whose events these are, from the first one on."""
+    return [
+        (one.event.reason, None, None, one.position)
+        if isinstance(one.event, Rejected)
+        else (None, fold(events[: number + 1])[one.account_id], one.version, one.position)
+        for number, one in enumerate(events)
+    ]
+
+
+def reason_of(outcome: Outcome) -> Reason | None:
+    return outcome.reason if isinstance(outcome, Rejection) else None
 
 
 def fold(events: Sequence[RecordedEvent]) -> dict[AccountId, int]:
@@ -301,7 +325,7 @@ async def test_commands_that_wait_together_are_one_transaction(ledger: Ledger, m
     monkeypatch.setattr(ledger.log, "append", counted)
     await ledger.writer.write(WriteRequest([CREATE]))
     answers = await asyncio.gather(*(ledger.writer.write(WriteRequest([deposit(1)])) for _ in range(500)))
-    assert [outcomes[0].balance for outcomes in answers] == list(range(1, 501))
+    assert [results(outcomes) for outcomes in answers] == [[(None, n, n + 1, n + 1)] for n in range(1, 501)]
     assert transactions == 2
 
 
@@ -309,19 +333,15 @@ async def test_each_command_sees_what_those_before_it_did_in_the_same_transactio
     outcomes = await ledger.writer.write(
         WriteRequest([withdraw(1), CREATE, withdraw(1), deposit(5), withdraw(3), withdraw(3), CREATE])
     )
-    assert [(outcome.reason, outcome.balance, outcome.version) for outcome in outcomes] == [
-        ("account-not-found", None, 1),
-        (None, 0, 2),
-        ("insufficient-funds", 0, 3),
-        (None, 5, 4),
-        (None, 2, 5),
-        ("insufficient-funds", 2, 6),
-        ("account-already-exists", 2, 7),
+    assert results(outcomes) == [
+        ("account-not-found", None, None, 1),
+        (None, 0, 2, 2),
+        ("insufficient-funds", None, None, 3),
+        (None, 5, 4, 4),
+        (None, 2, 5, 5),
+        ("insufficient-funds", None, None, 6),
+        ("account-already-exists", None, None, 7),
     ]
-
-
-def results(outcomes: Sequence[Outcome]) -> list[tuple[str | None, int | None, int, int]]:
-    return [(outcome.reason, outcome.balance, outcome.version, outcome.position) for outcome in outcomes]
 
 
 LINKED = "linked-command-rejected"
@@ -332,10 +352,10 @@ async def test_of_an_atomic_request_nothing_takes_effect_when_one_command_is_rej
     await write(WriteRequest([CREATE, bob, deposit(10)]))
     told = await write(WriteRequest([transfer(4), transfer(3, ALICE, BOB), withdraw(10), deposit(1)], atomic=True))
     assert results(told) == [
-        (LINKED, 10, 3, 4),
-        (LINKED, 0, 2, 5),
-        ("insufficient-funds", 10, 4, 6),
-        (LINKED, 10, 5, 7),
+        (LINKED, None, None, 4),
+        (LINKED, None, None, 5),
+        ("insufficient-funds", None, None, 6),
+        (LINKED, None, None, 7),
     ]
     told = await write(WriteRequest([transfer(4), transfer(3, ALICE, BOB), withdraw(9), deposit(1)], atomic=True))
     assert results(told) == [(None, 6, 6, 8), (None, 1, 4, 9), (None, 0, 8, 10), (None, 1, 9, 11)]
@@ -353,16 +373,20 @@ async def test_commands_of_an_atomic_request_see_what_those_before_them_did(ledg
         replace(withdraw(5, BOB), if_version=3),
     ]
     told = await ledger.writer.write(WriteRequest(commands, atomic=True))
-    assert [(one.reason, one.balance) for one in told] == [(None, n) for n in (0, 10, 0, 6, 5, 0)]
+    assert [result[:2] for result in results(told)] == [(None, n) for n in (0, 10, 0, 6, 5, 0)]
 
 
 async def test_an_atomic_request_whose_first_or_only_command_is_rejected_says_why(ledger: Ledger) -> None:
     carol = CreateAccount("Carol")
     assert results(await ledger.writer.write(WriteRequest([], atomic=True))) == []
     told = await ledger.writer.write(WriteRequest([withdraw(1), carol, CREATE], atomic=True))
-    assert results(told) == [("account-not-found", None, 1, 1), (LINKED, None, 1, 2), (LINKED, None, 2, 3)]
-    (only,) = await ledger.writer.write(WriteRequest([withdraw(1)], "one", atomic=True))
-    assert (only.reason, only.version) == ("account-not-found", 3)
+    assert results(told) == [
+        ("account-not-found", None, None, 1),
+        (LINKED, None, None, 2),
+        (LINKED, None, None, 3),
+    ]
+    only = await ledger.writer.write(WriteRequest([withdraw(1)], "one", atomic=True))
+    assert results(only) == [("account-not-found", None, None, 4)]
     assert results(await ledger.writer.write(WriteRequest([CREATE], "two", atomic=True))) == [(None, 0, 4, 5)]
     assert (await verify(ledger.log)).position == 5
 
@@ -378,8 +402,8 @@ async def test_atomic_requests_of_one_transaction_see_each_other_and_are_each_wh
     await ledger.writer.write(first)
     told = await asyncio.gather(*(ledger.writer.write(request) for request in others))
     assert [results(outcomes) for outcomes in told] == [
-        [(LINKED, 5, 3, 3), ("insufficient-funds", 5, 4, 4)],
-        [(None, 10, 5, 5), ("insufficient-funds", 10, 6, 6)],
+        [(LINKED, None, None, 3), ("insufficient-funds", None, None, 4)],
+        [(None, 10, 5, 5), ("insufficient-funds", None, None, 6)],
         [(None, 11, 7, 7), (None, 0, 8, 8)],
     ]
     assert (await verify(ledger.log)).position == 8
@@ -390,7 +414,7 @@ async def test_a_retry_is_answered_as_before_whatever_the_version_is_by_then(led
     good = WriteRequest([replace(deposit(5), if_version=1)], "good", b"a")
     late = WriteRequest([replace(deposit(5), if_version=1)], "late", b"b")
     told = [await ledger.writer.write(request) for request in (good, late)]
-    assert [results(outcomes) for outcomes in told] == [[(None, 5, 2, 2)], [("version-mismatch", 5, 3, 3)]]
+    assert [results(outcomes) for outcomes in told] == [[(None, 5, 2, 2)], [("version-mismatch", None, None, 3)]]
     assert [await ledger.writer.write(request) for request in (good, late)] == told
     assert await ledger.log.head() == 3
 
@@ -398,7 +422,8 @@ async def test_a_retry_is_answered_as_before_whatever_the_version_is_by_then(led
 async def test_an_account_without_an_id_of_its_own_has_no_version_yet(ledger: Ledger) -> None:
     commands = [CreateAccount("Carol", if_version=0), CreateAccount("Carol", if_version=1)]
     told = await ledger.writer.write(WriteRequest(commands))
-    assert results(told) == [(None, 0, 1, 1), ("version-mismatch", None, 1, 2)]
+    assert results(told) == [(None, 0, 1, 1), ("version-mismatch", None, None, 2)]
+    assert [event.version for event in await ledger.events()] == [1, 1]
 
 
 async def test_a_full_queue_refuses_more_and_records_nothing_of_it(ledger: Ledger) -> None:
@@ -458,8 +483,7 @@ async def test_an_append_that_fails_answers_everybody_and_the_next_one_goes_on(
     assert [type(answer) for answer in answers] == [StoreUnavailable] * 3
     assert await ledger.log.head() == 2
     assert ledger.head.position == 2
-    (outcome,) = await ledger.writer.write(WriteRequest([withdraw(10)]))
-    assert (outcome.balance, outcome.position) == (0, 3)
+    assert results(await ledger.writer.write(WriteRequest([withdraw(10)]))) == [(None, 0, 3, 3)]
 
 
 async def test_a_bug_ends_the_writer_and_is_not_answered_as_a_trouble_that_passes(
@@ -545,8 +569,8 @@ async def test_a_caller_that_gives_up_does_not_stop_the_others(ledger: Ledger) -
         task.cancel()
     answers = await asyncio.gather(*asked, return_exceptions=True)
     assert sum(isinstance(answer, list) for answer in answers) == 5
-    _, outcome = await ledger.writer.write(WriteRequest([withdraw(1, BOB), deposit(1, ALICE)]))
-    assert outcome.version == 12
+    told = await ledger.writer.write(WriteRequest([withdraw(1, BOB), deposit(1, ALICE)]))
+    assert results(told) == [("account-not-found", None, None, 12), (None, 11, 12, 13)]
 
 
 async def test_a_key_is_remembered_by_another_writer_on_the_same_log(open_event_log: OpenEventLog) -> None:

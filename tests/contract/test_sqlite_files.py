@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from command_service import event_log
 from command_service.event_log.sqlite import SqliteEventLog
 from projection_service.view_store.sqlite import SqliteViewStore
 from shared.errors import CorruptStore, FilesGone, LedgerError, StoreUnavailable
@@ -37,6 +38,7 @@ Store = type[SqliteEventLog] | type[Views]
 STORES: list[Store] = [SqliteEventLog, Views]
 EARLIER = Path(__file__).with_name("earlier")
 """What states of this program from before its first release wrote."""
+TODAYS = Path(event_log.__file__).with_name("007_event_log.sqlite.sql")
 
 
 async def make_log(path: Path) -> None:
@@ -146,14 +148,24 @@ async def test_a_full_disk_writes_nothing_and_says_so_and_goes_on_when_there_is_
         assert len(await stored(store)) == 499
 
 
-@pytest.mark.parametrize(("schema", "version"), [("001", 1), ("001", 2), ("004", 3), ("004", 4)])
+@pytest.mark.parametrize(
+    ("tables", "version"),
+    [
+        (EARLIER / "001.sqlite.sql", 1),
+        (EARLIER / "001.sqlite.sql", 2),
+        (EARLIER / "004.sqlite.sql", 3),
+        (EARLIER / "004.sqlite.sql", 4),
+        (TODAYS, 6),  # with other answers in them
+    ],
+    ids=lambda value: getattr(value, "name", value),
+)
 async def test_a_log_from_before_the_first_release_is_refused_and_left_alone(
-    tmp_path: Path, schema: str, version: int
+    tmp_path: Path, tables: Path, version: int
 ) -> None:
     path = tmp_path / "ledger.sqlite3"
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA journal_mode = WAL")
-    connection.executescript((EARLIER / f"{schema}.sqlite.sql").read_text())
+    connection.executescript(tables.read_text())
     connection.execute(f"PRAGMA user_version = {version}")
     connection.close()
     before = path.read_bytes()

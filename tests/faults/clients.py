@@ -175,7 +175,6 @@ class Clients:
         for operation, told in zip(operations, answers, strict=True):
             if not operation.answers:
                 self.acknowledged += 1
-            told.pop("status", None)
             if told not in operation.answers:
                 operation.answers.append(told)
             self._see(operation.session, told["position"])

@@ -24,6 +24,8 @@ HEAL_SECONDS = 120
 class Report:
     seed: int
     faults: Counter[str]
+    rebuilds: Counter[str]
+    """Of views, by how they ended: put in use, killed, given up, failed."""
     outcomes: Counter[str]
     """Commands by what their clients know of them: acknowledged, unknown, refused."""
     duplicates: int
@@ -36,10 +38,12 @@ class Report:
 
     def __str__(self) -> str:
         faults = ", ".join(f"{number} {kind}" for kind, number in sorted(self.faults.items()))
+        rebuilds = ", ".join(f"{self.rebuilds[end]} {end}" for end in ("put in use", "killed", "given up", "failed"))
         outcomes = ", ".join(f"{self.outcomes[name]} {name}" for name in ("acknowledged", "unknown", "refused"))
         return (
             f"seed {self.seed}\n"
             f"faults injected: {self.faults.total()} ({faults})\n"
+            f"views rebuilt beside the projections: {rebuilds}\n"
             f"commands: {outcomes}; {self.duplicates} requests sent twice; {self.events} events in the log\n"
             f"queries answered: {self.reads['all']}, {self.reads['session']} with what the session had seen; "
             f"{self.reads['again']} of a state that was read before, {self.reads['elsewhere']} of them in other views\n"
@@ -81,6 +85,7 @@ async def survive(
     return Report(
         seed,
         schedule.injected,
+        schedule.rebuilds,
         Counter(operation.outcome for operation in history.operations),
         clients.duplicates,
         count_reads(history.reads),

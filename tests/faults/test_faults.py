@@ -28,6 +28,7 @@ async def test_the_bank_survives_a_short_run(tmp_path: Path) -> None:
     assert report.violations == [], report
     assert report.faults.total() >= FAULTS_MIN, report
     assert report.outcomes["acknowledged"] >= COMMANDS_MIN, report
+    assert report.rebuilds, report
     assert report.reads["session"], report
     assert report.reads["again"], report
     assert report.whole_pools >= WHOLE_POOLS_MIN, report

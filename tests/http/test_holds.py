@@ -53,6 +53,7 @@ async def test_a_hold_takes_from_what_is_available_and_not_from_the_balance(
     event = (await stream(bank, account))[-1]
     assert status == 200
     assert answer == {
+        "status": 200,
         "type": "hold-placed",
         "event_id": event["id"],
         "account_id": account,
@@ -102,6 +103,7 @@ async def test_a_capture_out_of_the_bank_takes_it_from_balance_and_reserve_and_r
     event = (await stream(bank, account))[-1]
     assert status == 200
     assert answer == {
+        "status": 200,
         "type": "hold-captured",
         "event_id": event["id"],
         "account_id": account,
@@ -146,6 +148,7 @@ async def test_a_release_gives_it_back(bank: Bank, account: str, slash: str) -> 
     event = (await stream(bank, account))[-1]
     assert status == 200
     assert answer == {
+        "status": 200,
         "type": "hold-released",
         "event_id": event["id"],
         "account_id": account,

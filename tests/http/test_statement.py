@@ -424,6 +424,8 @@ async def test_as_csv_it_has_every_line_and_nothing_that_a_spreadsheet_would_run
         ("text/csv;q=0.9, */*;q=0.1", True),
         ("application/json, text/csv;q=0.9", False),
         ("text/csv, application/json", False),
+        ("text/csv;q=0.5, */*", False),
+        ("text/*", True),
         ("text/csv;q=0", False),
         ("text/csv;q=x", False),
         ("text/csvx", False),

@@ -1,5 +1,6 @@
 /** One account: its figures, its balance over time, its open holds and its statement. */
 
+import { PATTERN, noAccountId } from "../account_id.js";
 import { Chart } from "../chart.js";
 import { h, reconcile, said, table } from "../dom.js";
 import { amount, status } from "../figures.js";
@@ -11,6 +12,7 @@ const CHART_MILLISECONDS = 2_000;
 const HOLDS_MAX = 100;
 
 export function account(ledger, accountId = "") {
+  if (!PATTERN.test(accountId)) return noAccountId(ledger);
   const path = `account/${encodeURIComponent(accountId)}`;
   const why = (...of) => ledger.link(["why", "account", accountId, ...of]);
   const statement = new Statement(ledger, accountId);

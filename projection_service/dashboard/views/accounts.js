@@ -2,11 +2,14 @@
 
 import { h, reconcile, said, table } from "../dom.js";
 import { accountLink, amount, status } from "../figures.js";
+import { Pager } from "../pager.js";
 import { Panel } from "../panel.js";
 import { time } from "../words.js";
 
 const PAGE_ACCOUNTS = 50;
 const EMPTY_PAGES_MAX = 20;
+/** The service tells no more of them at a time. */
+const ASSETS_MAX = 1_000;
 const REFRESH_MILLISECONDS = 1_000;
 const TYPING_MILLISECONDS = 250;
 const STATUSES = ["open", "frozen", "closed"];
@@ -19,8 +22,6 @@ const SORTS = [
 const SORTS_OF_THE_PAST = ["name", "id"];
 
 export function accounts(ledger) {
-  let cursors = [null];
-  let next = null;
   let typing = null;
   const list = table("Accounts", [
     ["Account"],
@@ -30,15 +31,7 @@ export function accounts(ledger) {
     ["Available", "number wide"],
     ["Last change", "wide"],
   ]);
-  const turn = (by) => {
-    if (by > 0) cursors.push(next);
-    else cursors.pop();
-    panel.renew();
-  };
-  const back = h("button", { type: "button", onclick: () => turn(-1) }, "Previous");
-  const on = h("button", { type: "button", onclick: () => turn(1) }, "Next");
-  const place = h("span", { class: "quiet" });
-  const pager = h("nav", { class: "pager", "aria-label": "Pages of accounts" }, back, place, on);
+  const pager = new Pager("Pages of accounts", () => panel.renew());
 
   const prefix = h("input", {
     type: "search",
@@ -63,7 +56,13 @@ export function accounts(ledger) {
     ["asc", "Ascending"],
     ["desc", "Descending"],
   ]);
-  const field = (label, input) => h("div", { class: "field" }, h("label", { for: input.id }, label), input);
+  const field = (label, input, ...beside) =>
+    h(
+      "div",
+      { class: "field" },
+      h("label", { for: input.id }, label),
+      beside.length ? h("div", { class: "joined" }, input, ...beside) : input,
+    );
   const direct = h("input", {
     type: "text",
     id: "account-id",
@@ -75,7 +74,7 @@ export function accounts(ledger) {
   const panel = new Panel(null, {
     every: REFRESH_MILLISECONDS,
     load: async (signal) => {
-      let page = { accounts: [], next: cursors.at(-1) };
+      let page = { accounts: [], next: pager.cursor };
       // A page may be empty though there are more: the service looks at so many accounts at a time.
       for (let pages = 0; !page.accounts.length && (pages === 0 || page.next) && pages < EMPTY_PAGES_MAX; pages++) {
         page = await ledger.get(
@@ -87,20 +86,16 @@ export function accounts(ledger) {
       return page;
     },
     draw: (page, body) => {
-      next = page.next;
-      back.disabled = cursors.length === 1;
-      on.disabled = !next;
-      place.textContent = `Page ${cursors.length}`;
-      pager.hidden = back.disabled && on.disabled;
+      pager.show(page.next);
       if (!page.accounts.length) {
-        const words = next
+        const words = page.next
           ? "None so far: there are more to look through."
           : isFiltered()
             ? "No account is like that."
             : "There are no accounts yet.";
-        return body.replaceChildren(h("p", { class: "quiet" }, words), pager);
+        return body.replaceChildren(h("p", { class: "quiet" }, words), pager.element);
       }
-      if (list.element.parentElement !== body) body.replaceChildren(list.element, pager);
+      if (list.element.parentElement !== body) body.replaceChildren(list.element, pager.element);
       reconcile(list.body, page.accounts, {
         key: (account) => account.id,
         signature: (account) => `${account.version} ${ledger.at}`,
@@ -137,10 +132,12 @@ export function accounts(ledger) {
 
   async function offerAssets() {
     try {
-      const reserves = await ledger.get("reserves", { limit: 1000 });
+      const reserves = await ledger.get("reserves", { limit: ASSETS_MAX });
       const offered = new Set([...asset.options].map((option) => option.value));
       const others = reserves.map((reserve) => reserve.asset).filter((name) => !offered.has(name));
       asset.append(...others.map((name) => h("option", { value: name }, name)));
+      if (reserves.length === ASSETS_MAX)
+        asset.append(h("option", { disabled: true }, "Others: choose them on the overview"));
     } catch {
       // The list below says what is wrong.
     }
@@ -172,7 +169,7 @@ export function accounts(ledger) {
               if (direct.value.trim()) location.hash = ledger.link(["account", direct.value.trim()]);
             },
           },
-          field("Go to an account", h("div", { class: "joined" }, direct, h("button", { type: "submit" }, "Go"))),
+          field("Go to an account", direct, h("button", { type: "submit" }, "Go")),
         ),
       ),
       panel.element,
@@ -194,7 +191,7 @@ export function accounts(ledger) {
         asset.append(h("option", { value: asked.asset }, asked.asset));
       }
       asset.value = asked.asset ?? "";
-      cursors = [null];
+      pager.toTheFirst();
       panel.renew();
     },
     events: () => ledger.at === null && panel.refresh(),

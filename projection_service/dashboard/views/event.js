@@ -14,11 +14,12 @@ const AMOUNTS = [
 ];
 
 export function event(ledger, written = "") {
-  const position = /^\d{1,19}$/.test(written) ? BigInt(written) : null;
+  if (!/^[1-9]\d{0,18}$/.test(written)) return noPosition(ledger);
+  const position = BigInt(written);
   const panel = new Panel(null, {
     kind: "event",
     // The event is the same at every moment: the page's does not matter to it.
-    load: async (signal) => (await get(`events/${encodeURIComponent(written)}`, {}, signal)).data,
+    load: async (signal) => (await get(`events/${position}`, {}, signal)).data,
     draw(told, body) {
       isThere = true;
       body.replaceChildren(...drawn(told));
@@ -27,11 +28,7 @@ export function event(ledger, written = "") {
       body.replaceChildren(
         h("h1", {}, "No such event"),
         h("p", {}, sentence(message)),
-        h(
-          "p",
-          { class: "quiet" },
-          position === null ? "A position is a whole number." : "When it has happened, it comes here.",
-        ),
+        h("p", { class: "quiet" }, "When it has happened, it comes here."),
       ),
   });
   let isThere = false;
@@ -184,3 +181,12 @@ export function event(ledger, written = "") {
     close: () => panel.close(),
   };
 }
+
+const noPosition = (ledger) => ({
+  title: "Not an event",
+  elements: [
+    h("h1", {}, "This is no event’s position"),
+    h("p", {}, "A position is a whole number: the first event is at 1."),
+    h("p", {}, h("a", { href: ledger.link([]) }, "To the overview")),
+  ],
+});

@@ -3,12 +3,13 @@
 import { Chart } from "../chart.js";
 import { h, reconcile, said, table } from "../dom.js";
 import { amount } from "../figures.js";
+import { Pager } from "../pager.js";
 import { Panel } from "../panel.js";
 import { Pipeline } from "../pipeline.js";
 import { Tail } from "../tail.js";
 import { code, time } from "../words.js";
 
-const ASSETS_MAX = 1000;
+const PAGE_ASSETS = 500;
 const CHART_MILLISECONDS = 2_000;
 
 export function overview(ledger) {
@@ -16,14 +17,21 @@ export function overview(ledger) {
   const tail = new Tail(ledger);
   const list = table("Reserves", [["Asset"], ["Reserve", "number"], ["Last change", "wide"]]);
   const chart = new Chart(ledger, [{ name: "Reserve", of: (point) => point.amount, colour: "--accent", fill: true }]);
+  const pager = new Pager("Pages of reserves", () => {
+    list.element.parentElement.scrollTop = 0;
+    reserves.renew();
+  });
   const title = h("span", {}, "Over time");
+  const holders = h("a", { hidden: true });
   let assets = [];
   let charted = null;
 
   const reserves = new Panel("Reserves", {
-    load: (signal) => ledger.get("reserves", { limit: ASSETS_MAX }, signal),
+    // One more than is shown: then there is a next page.
+    load: (signal) => ledger.get("reserves", { after: pager.cursor, limit: PAGE_ASSETS + 1 }, signal),
     draw: (answer, body) => {
-      assets = answer;
+      assets = answer.slice(0, PAGE_ASSETS);
+      pager.show(answer.length > PAGE_ASSETS ? assets.at(-1).asset : null);
       if (!body.firstChild)
         body.append(
           h(
@@ -31,6 +39,7 @@ export function overview(ledger) {
             { class: "scroll", tabindex: 0, role: "region", "aria-label": "Reserves of all assets" },
             list.element,
           ),
+          pager.element,
         );
       reconcile(list.body, assets, {
         key: (reserve) => reserve.asset,
@@ -42,12 +51,16 @@ export function overview(ledger) {
   });
   const over = new Panel(title, {
     every: CHART_MILLISECONDS,
+    aside: holders,
     load: async (signal) => {
       charted = asset();
       return charted ? ledger.get("reserve/history", { asset: charted }, signal) : { points: [] };
     },
     draw: ({ points }, body) => {
       title.textContent = charted ? `${code(charted)} over time` : "Over time";
+      holders.hidden = !charted;
+      holders.textContent = charted && `Accounts in ${charted}`;
+      holders.href = ledger.link(["accounts"], { asset: charted });
       if (!points.length) return body.replaceChildren(h("p", { class: "quiet" }, "Nothing has been paid in yet."));
       if (chart.element.parentElement !== body) body.replaceChildren(chart.element);
       chart.draw(points, charted);

@@ -1,5 +1,6 @@
 /** From a figure to the event that made it what it is: `#/why/account/alice/held` leads on to `#/event/…`. */
 
+import { PATTERN, noAccountId } from "../account_id.js";
 import { h } from "../dom.js";
 import { Panel } from "../panel.js";
 
@@ -23,6 +24,7 @@ const TYPES = {
 const FURTHER_BACK = "further back";
 
 export function why(ledger, what, name = "", of = "balance", holdId = undefined) {
+  if (what !== "reserve" && !PATTERN.test(name)) return noAccountId(ledger);
   const panel = new Panel(null, {
     load: (signal) => (what === "reserve" ? ofReserve(signal) : ofAccount(signal)),
     draw: (position, body) => {
@@ -59,11 +61,7 @@ export function why(ledger, what, name = "", of = "balance", holdId = undefined)
     const path = `account/${encodeURIComponent(name)}/statement`;
     let cursor = null;
     for (let pages = 0; pages < PAGES_MAX; pages++) {
-      const page = await ledger.get(
-        path,
-        { type, to: ledger.route.parameters.to, limit: 100, cursor },
-        signal,
-      );
+      const page = await ledger.get(path, { type, to: ledger.route.parameters.to, limit: 100, cursor }, signal);
       const entry = page.entries.find((one) => MADE_BY[of]?.(one, holdId));
       if (entry) return entry.position;
       if (!(cursor = page.next)) return null;

@@ -179,7 +179,7 @@ def statement_endpoint(store: ViewStore, reach: Reach) -> Endpoint:
         asked.min_position = max(asked.min_position, wanted.at or 0)
         await reach(asked, request.peer)
         accepted = [value.lower() for name, value in request.sent if name == b"accept"]
-        if asked.format or any(MEDIA_TYPE.encode() in value for value in accepted):
+        if asked.format or any(b"text/" in value for value in accepted):
             return None
         found = await _find(store.read, wanted, asked)
         if found.ends is None:

@@ -43,7 +43,11 @@ log = structlog.get_logger()
 def is_preferred(accept: str) -> bool:
     """Does `accept` (RFC 9110, section 12.5.1) want CSV more than JSON?"""
     weights = dict([_range(one) for one in accept.split(",")])
-    return weights.get(MEDIA_TYPE, 0) > max(weights.get(other, 0) for other in ("application/json", "application/*"))
+    csv, json = (
+        next((weights[one] for one in (media_type, f"{media_type.partition('/')[0]}/*", "*/*") if one in weights), 0)
+        for media_type in (MEDIA_TYPE, "application/json")
+    )
+    return csv > json
 
 
 def _range(said: str) -> tuple[str, float]:

@@ -1,4 +1,4 @@
--- Numbers 1 to 5 were states of this program before its first release, which are refused.
+-- Numbers 1 to 6 were states of this program before its first release, which are refused.
 
 CREATE TABLE ledger (
     -- One row: the head of the log, which every append moves first, so that the order of positions is the order of
