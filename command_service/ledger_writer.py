@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, Gauge, Histogram
 from prometheus_client import Counter as CounterMetric
 
-from command_service.event_log import Answer, EventLog
+from command_service.event_log import Answer, EventLog, KeptAnswer
 from command_service.ledger.account import Hold, decide, evolve, hold_after
 from command_service.ledger.atomic import rejected_together
 from command_service.ledger.commands import Command, ExpireHold, PlaceHold
@@ -66,6 +66,11 @@ class WriteRequest(Value, frozen=True):
     fingerprint: bytes = b""
     traceparent: str | UnsetType = UNSET
     atomic: bool = False
+
+    @property
+    def size(self) -> int:
+        """What it counts among the commands that wait: one without any is work, too."""
+        return len(self.commands) or 1
 
 
 NO_COUNTERPART = None, UNSET, UNSET
@@ -130,11 +135,11 @@ class LedgerWriter:
         """
         if self._ended:
             raise self._ended
-        if self._commands_waiting and self._commands_waiting + len(request.commands) > COMMANDS_WAITING_MAX:
+        if self._commands_waiting and self._commands_waiting + request.size > COMMANDS_WAITING_MAX:
             raise Overloaded(f"{self._commands_waiting} commands are waiting. Try again later.")
         outcomes: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
         self._waiting.append((request, outcomes))
-        self._commands_waiting += len(request.commands)
+        self._commands_waiting += request.size
         self._wake.set()
         return await outcomes
 
@@ -198,9 +203,9 @@ class LedgerWriter:
     def _take(self) -> list[Waiting]:
         batch: list[Waiting] = []
         commands = 0
-        while self._waiting and (not batch or commands + len(self._waiting[0][0].commands) <= TRANSACTION_COMMANDS_MAX):
+        while self._waiting and (not batch or commands + self._waiting[0][0].size <= TRANSACTION_COMMANDS_MAX):
             batch.append(self._waiting.popleft())
-            commands += len(batch[-1][0].commands)
+            commands += batch[-1][0].size
         self._commands_waiting -= commands
         if not self._waiting:
             self._wake.clear()
@@ -222,28 +227,32 @@ class LedgerWriter:
             decided = _Decided(
                 self._event_log.source, append.head.position, append.states, append.holds, time, self._new_id
             )
-            answers = dict(append.answers)
+            kept = append.answers
+            retried = {
+                key
+                for request, _ in batch
+                if (key := request.idempotency_key) is not None
+                and key in kept
+                and kept[key].fingerprint == request.fingerprint
+            }
+            outcomes = await append.outcomes(retried) if retried else {}
+            new_answers: dict[str, Answer] = {}
             results: list[list[Outcome] | LedgerError] = []
             for request, _ in batch:
-                if request.idempotency_key is None:
+                key = request.idempotency_key
+                if key is None:
                     results.append(decided.add(request))
-                    continue
-                answer = answers.get(request.idempotency_key)
-                if answer is None:
-                    outcomes = decided.add(request)
-                    answers[request.idempotency_key] = Answer(request.fingerprint, msgspec.json.encode(outcomes))
-                    results.append(outcomes)
-                elif answer.fingerprint == request.fingerprint:
-                    results.append(decode_outcomes(answer.outcomes))
+                elif key in kept:
+                    results.append(_told_again(request, key, kept[key], outcomes.get(key)))
+                elif key not in new_answers:
+                    results.append(added := decided.add(request))
+                    new_answers[key] = Answer(request.fingerprint, msgspec.json.encode(added))
+                elif new_answers[key].fingerprint == request.fingerprint:
+                    results.append(decode_outcomes(new_answers[key].outcomes))
                 else:
-                    results.append(
-                        IdempotencyKeyReused(
-                            f"{request.idempotency_key!r} belongs to another request. Use a new key for a new one."
-                        )
-                    )
+                    results.append(_reused(key))
             # Without events too: an answer that was only read may be of a commit that is not safe yet, and whoever
             # hears it must not lose it. A commit after it waits for both.
-            new_answers = {key: answers[key] for key in answers.keys() - append.answers.keys()}
             end = time if decided.events else append.time
             await append.commit(decided.events, end, decided.states(), new_answers, decided.holds)
         # The commit is on disk from here on: wake the relay and the feed, and answer.
@@ -379,6 +388,27 @@ class _Decided:
         self._streams[account_id] = version, account
         self._changed.add(account_id)
         return Counterpart(account_id, account.balance, version), account_id, version
+
+
+def _told_again(
+    request: WriteRequest, key: str, kept: KeptAnswer, outcomes: bytes | None
+) -> list[Outcome] | LedgerError:
+    """What a request is answered whose key has an answer. One that is damaged is nobody else's matter."""
+    if kept.is_of(key):
+        if kept.fingerprint != request.fingerprint:
+            return _reused(key)
+        if outcomes is not None and Answer(kept.fingerprint, outcomes).digest(key) == kept.digest:
+            return decode_outcomes(outcomes)
+    error = CorruptStore(
+        f"the answer that is kept for the Idempotency-Key {key!a} is not the one that was written, and nothing was "
+        "recorded now. Put a good copy of the log in its place."
+    )
+    log.error("the answer that is kept for an Idempotency-Key is damaged: its client was told which")
+    return error
+
+
+def _reused(key: str) -> IdempotencyKeyReused:
+    return IdempotencyKeyReused(f"{key!r} belongs to another request. Use a new key for a new one.")
 
 
 def _fail(batch: list[Waiting], error: LedgerError) -> None:

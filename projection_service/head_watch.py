@@ -11,6 +11,8 @@ from shared.events import Position
 
 IN_SIGHT_SECONDS_MAX = 30
 """Longer than a long poll of the feed, and than several looks at it beside the queue."""
+PUBLISHED_SECONDS_MAX = 5
+"""For so long what the ledger has said of the broker's confirmations is told on."""
 
 
 class HeadWatch:
@@ -20,8 +22,8 @@ class HeadWatch:
         self._projection = projection
         self._head = projection.position
         self._promised = Position(0)
-        self.published: Position | None = None
-        """The broker has confirmed everything up to here, the ledger said last; None when it has none."""
+        self._published: Position | None = None
+        self._published_at = -math.inf
         self._started = time.monotonic()
         self._seen: float | None = None
         self._level: float | None = None
@@ -66,11 +68,21 @@ class HeadWatch:
         if self._projection.position >= head:
             self._level, self._level_position = self._seen, self._projection.position
 
-    def glimpsed(self, head: Position, published: Position | None) -> None:
-        """The log is this far, somebody says, beside what is read to be folded: it shortens no lag, and nothing is in
-        sight for that."""
+    def is_at_least(self, head: Position) -> None:
+        """The log is this far, somebody says, and what of it is missing is yet to be folded: it shortens no lag, and
+        nothing is in sight for that."""
         self._head = max(self._head, head)
-        self.published = published
+
+    def glimpsed(self, head: Position, published: Position | None) -> None:
+        """The same of what is read beside what is to be folded, with up to where the broker has confirmed it; None
+        when there is no broker."""
+        self.is_at_least(head)
+        self._published, self._published_at = published, time.monotonic()
+
+    @property
+    def published(self) -> Position | None:
+        """The broker has confirmed everything up to here; None when nobody can tell, or there is no broker."""
+        return self._published if time.monotonic() - self._published_at <= PUBLISHED_SECONDS_MAX else None
 
     def lose(self) -> None:
         """From now on nobody looks at it any more."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import time
 from contextlib import suppress
 
 import msgspec
@@ -17,7 +18,8 @@ from shared.messaging import BROKER_ERRORS
 from shared.platform.api import route
 
 LOOK_SECONDS = 1
-"""So often, at most, the ledger and the broker are asked how far they are, and only after somebody has asked here."""
+"""So often, at most, the ledger and the broker are asked how far they are, and only after somebody has asked here; who
+asks when nobody has looked for twice as long waits as long for it, at most."""
 
 
 class PipelineAnswer(BaseModel):
@@ -45,6 +47,8 @@ class Pipeline:
         self._subscription = subscription
         self._asked = asyncio.Event()
         self._asked.set()
+        self._looked = asyncio.Event()
+        self._looked_at = -math.inf
 
     async def watch(self) -> None:
         """Look, for ever, when somebody asks."""
@@ -54,16 +58,21 @@ class Pipeline:
             # Who follows the ledger and the broker meets the same trouble, and says it.
             with suppress(LedgerError, *BROKER_ERRORS):
                 await self._subscription.look()
+            self._looked_at = time.monotonic()
+            self._looked.set()
             await asyncio.sleep(LOOK_SECONDS)
 
-    def told(self) -> PipelineAnswer:
-        """What was seen last, at once."""
+    async def told(self) -> PipelineAnswer:
         self._asked.set()
+        if time.monotonic() - self._looked_at > 2 * LOOK_SECONDS:
+            self._looked.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._looked.wait(), LOOK_SECONDS)
         followed, head = self._subscription, self._subscription.head
         lag = head.lag_events()
         return PipelineAnswer(
             head=head.head,
-            published=head.published if head.is_in_sight else None,
+            published=head.published,
             applied=self._projection.position,
             lag_events=None if math.isnan(lag) else int(lag),
             lag_seconds=round(head.lag_seconds(), 3),
@@ -85,6 +94,6 @@ def add_pipeline(app: FastAPI, pipeline: Pipeline) -> None:
         response_model=PipelineAnswer,
     )
     async def asked() -> Response:
-        told = pipeline.told()
+        told = await pipeline.told()
         headers = {"Cache-Control": "no-store", **position_header(Position(told.applied))}
         return Response(msgspec.json.encode(told.model_dump()), headers=headers, media_type="application/json")

@@ -285,6 +285,7 @@ class Subscription:
         self._projection.check_ledger(page, asked_at)
         self._status = "catching up" if not self._caught_up else self._status
         events = await self._projection.following(page, self._feed)
+        self.head.is_at_least(page.head)  # whether the views can be written or not
         await self._projection.apply(events, page.batch.end.chain)
         is_level = self._projection.position >= page.head
         if not events and not is_level and self._projection.position >= asked_at:
@@ -415,6 +416,7 @@ class Subscription:
                 if following:
                     run += following
                     at = batch.end
+            self.head.is_at_least(at.position)
             await self._projection.apply(run, at.chain)
             reached = self._projection.position
             if reached >= last:

@@ -67,7 +67,7 @@ CREATE TABLE answers (
     digest bytea NOT NULL
 );
 COMMENT ON TABLE answers IS 'What was answered to a request with an Idempotency-Key.';
-COMMENT ON COLUMN answers.digest IS 'SHA-256 over the other three.';
+COMMENT ON COLUMN answers.digest IS 'SHA-256 of the outcomes; then that over key, fingerprint and the first.';
 
 -- A token is never given twice, so that a relay that lost its lease cannot move the cursor.
 CREATE TABLE relay (

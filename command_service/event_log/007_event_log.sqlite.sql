@@ -44,7 +44,7 @@ CREATE INDEX holds_by_expiry ON holds (expires_at, account_id, hold_id) WHERE ex
 
 CREATE TABLE answers (
     -- What was answered to a request with an Idempotency-Key: JSON, compressed with zstd when it is long. `digest` is
-    -- SHA-256 over all three.
+    -- SHA-256 of the outcomes, as JSON; then that over key, fingerprint and the first.
     idempotency_key TEXT PRIMARY KEY CHECK (idempotency_key <> ''),
     fingerprint BLOB NOT NULL,
     outcomes BLOB NOT NULL,

@@ -19,6 +19,7 @@ DueHold = tuple[str, AccountId, HoldId]
 """When it expires, and which one it is: in the order in which they are due."""
 BEFORE_ALL: DueHold = "", AccountId(""), HoldId("")
 NO_HOLDS: Mapping[HoldKey, Hold | None] = {}
+DIGEST_BYTES = 32
 
 
 class Answer(Value, frozen=True):
@@ -29,7 +30,24 @@ class Answer(Value, frozen=True):
 
     def digest(self, key: str) -> bytes:
         """Kept beside it, since nothing else in the store tells that no bit of it has changed."""
-        return hashlib.sha256(b"%s\n%s\n%s" % (key.encode(), self.fingerprint, self.outcomes)).digest()
+        of_outcomes = hashlib.sha256(self.outcomes).digest()
+        return of_outcomes + _digest(key, self.fingerprint, of_outcomes)
+
+
+class KeptAnswer(Value, frozen=True):
+    """What tells whose answer is kept; the outcomes may be long, and are read only for who may hear them."""
+
+    fingerprint: bytes
+    digest: bytes
+
+    def is_of(self, key: str) -> bool:
+        """Are the key and the fingerprint those that were written?"""
+        of_outcomes, of_all = self.digest[:DIGEST_BYTES], self.digest[DIGEST_BYTES:]
+        return of_all == _digest(key, self.fingerprint, of_outcomes)
+
+
+def _digest(key: str, fingerprint: bytes, of_outcomes: bytes) -> bytes:
+    return hashlib.sha256(b"%s\n%s\n%s" % (key.encode(), fingerprint, of_outcomes)).digest()
 
 
 class Lease(Value, frozen=True):
@@ -50,8 +68,11 @@ class Append(Protocol):
     time: str
     """Of the last event; empty in an empty log."""
     states: Mapping[AccountId, State]
-    answers: Mapping[str, Answer]
+    answers: Mapping[str, KeptAnswer]
     holds: Mapping[HoldKey, Hold]
+
+    async def outcomes(self, keys: Collection[str]) -> Mapping[str, bytes]:
+        """Of the answers that are kept of `keys`; those that can't be read are not there."""
 
     async def commit(
         self,

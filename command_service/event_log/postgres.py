@@ -15,6 +15,7 @@ from command_service.event_log import (
     Answer,
     Append,
     DueHold,
+    KeptAnswer,
     Lease,
     LeaseLost,
 )
@@ -50,7 +51,10 @@ READ_HEAD_AND_STATES = """
     UNION ALL SELECT account_id, version, state, NULL FROM states WHERE account_id = ANY($1)
 """
 READ_ANSWERS = """
-    SELECT idempotency_key, fingerprint, convert_to(outcomes, 'UTF8') FROM answers WHERE idempotency_key = ANY($1)
+    SELECT idempotency_key, fingerprint, digest FROM answers WHERE idempotency_key = ANY($1)
+"""
+READ_OUTCOMES = """
+    SELECT idempotency_key, convert_to(outcomes, 'UTF8') FROM answers WHERE idempotency_key = ANY($1)
 """
 # Hold by hold: else a plan that was made while there were few would go through all of them.
 READ_HOLDS = """
@@ -280,11 +284,15 @@ class _PostgresAppend:
         self.states: Mapping[AccountId, State] = {
             AccountId(account_id): State(Version(version), state) for account_id, version, state, _ in states
         }
-        self.answers: Mapping[str, Answer] = {
-            key: Answer(fingerprint, outcomes) for key, fingerprint, outcomes in answers
+        self.answers: Mapping[str, KeptAnswer] = {
+            key: KeptAnswer(fingerprint, digest) for key, fingerprint, digest in answers
         }
         self.holds: Mapping[HoldKey, Hold] = dict(_holds(holds))
         self.ended = False
+
+    async def outcomes(self, keys: Collection[str]) -> Mapping[str, bytes]:
+        rows = await self._connection.fetch(READ_OUTCOMES, list(keys))
+        return dict(map(tuple, rows))
 
     async def commit(
         self,

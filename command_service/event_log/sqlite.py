@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 import uuid_utils
 
-from command_service.event_log import NO_HOLDS, Answer, Append, DueHold, Lease
+from command_service.event_log import NO_HOLDS, Answer, Append, DueHold, KeptAnswer, Lease
 from command_service.event_log.recent_states import RecentStates, put
 from command_service.event_log.rows import sound
 from command_service.event_log.runs import Page, Run, cut, page
@@ -47,8 +47,11 @@ READ_RUNS_AROUND = """
     WHERE position >= (SELECT coalesce(max(position), 0) FROM runs WHERE position <= ?) ORDER BY position
 """
 READ_ANSWERS = """
-    SELECT idempotency_key, fingerprint, outcomes FROM answers
+    SELECT idempotency_key, fingerprint, digest FROM answers
     WHERE idempotency_key IN (SELECT value FROM json_each(?))
+"""
+READ_OUTCOMES = """
+    SELECT idempotency_key, outcomes FROM answers WHERE idempotency_key IN (SELECT value FROM json_each(?))
 """
 READ_HOLDS = """
     SELECT account_id, hold_id, amount, coalesce(expires_at, '') FROM json_each(?)
@@ -191,15 +194,19 @@ class SqliteEventLog:
         holds: Collection[HoldKey],
     ) -> "_SqliteAppend":
         ledger = _catch_up(connection, self._recent)
-        answers = {
-            key: Answer(fingerprint, _unpacked(self._path, outcomes))
-            for key, fingerprint, outcomes in (
-                _rows(connection, self._path, (str, bytes, bytes), READ_ANSWERS, _json(keys)) if keys else ()
-            )
-        }
+        rows = _rows(connection, self._path, (str, bytes, bytes), READ_ANSWERS, _json(keys)) if keys else ()
+        answers = {key: KeptAnswer(fingerprint, digest) for key, fingerprint, digest in rows}
         states = self._recent.read(connection, account_ids)
         open_holds = dict(_read_holds(connection, self._path, READ_HOLDS, _json(holds)) if holds else ())
-        return _SqliteAppend(ledger, states, answers, open_holds, self._commit)
+        return _SqliteAppend(ledger, states, answers, open_holds, self._outcomes, self._commit)
+
+    def _outcomes(self, keys: Collection[str]) -> Mapping[str, bytes]:
+        rows = self._writer.connection.run(_rows, self._path, (str, bytes), READ_OUTCOMES, _json(keys))
+        outcomes: dict[str, bytes] = {}
+        for key, packed in rows:
+            with suppress(CorruptStore):
+                outcomes[key] = _unpacked(self._path, packed)
+        return outcomes
 
     async def _commit(
         self,
@@ -304,8 +311,9 @@ class _SqliteAppend:
         self,
         ledger: _Ledger,
         states: Mapping[AccountId, State],
-        answers: Mapping[str, Answer],
+        answers: Mapping[str, KeptAnswer],
         holds: Mapping[HoldKey, Hold],
+        outcomes: Callable[[Collection[str]], Mapping[str, bytes]],
         commit: Commit,
     ) -> None:
         self.head = ChainAt(ledger.position, ledger.chain)
@@ -313,7 +321,11 @@ class _SqliteAppend:
         self.states = states
         self.answers = answers
         self.holds = holds
+        self._outcomes = outcomes
         self._commit = commit
+
+    async def outcomes(self, keys: Collection[str]) -> Mapping[str, bytes]:
+        return self._outcomes(keys)
 
     async def commit(
         self,

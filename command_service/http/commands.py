@@ -1,7 +1,7 @@
 """The one door for commands: how each is asked for, read, recorded and answered."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 from typing import Annotated, Any, TypeVar
@@ -92,6 +92,8 @@ def command_endpoints(writer: LedgerWriter, query_url: str, default_asset: Asset
         )
 
     async def one(request: Request, read: ReadOne) -> Answer:
+        if request.query:
+            _read_parameters(request.query, known=())
         command = read(request.name, await request.body(BODY_BYTES_MAX))
         (outcome,) = await writer.write(to_write(request.headers, [command], command))
         body, position = _encode(outcome), (b"ledger-position", b"%d" % outcome.position)
@@ -177,14 +179,20 @@ def _read_batch(body: bytes) -> list[Command]:
 
 def _is_atomic(query: bytes) -> bool:
     """Raises `InvalidRequest`."""
-    said = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
-    # Who has misspelt it believes that nothing is recorded by halves.
-    if unknown := [(name[:FAULT_CHARS_MAX], "is not known here: atomic is") for name, _ in said if name != "atomic"]:
-        raise InvalidRequest(unknown)
-    asked = [value for _, value in said]
+    asked = [value for _, value in _read_parameters(query, known=("atomic",))]
     if asked not in ([], ["true"], ["false"]):
         raise InvalidRequest([("atomic", "must be true or false, and there once")])
     return asked == ["true"]
+
+
+def _read_parameters(query: bytes, known: Collection[str]) -> list[tuple[str, str]]:
+    """Raises `InvalidRequest` at another than those `known`."""
+    said = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    # Who has misspelt one, or sent it to another path, believes that nothing is recorded but as it says.
+    here = " and ".join(known) or "nothing"
+    if unknown := [(name[:FAULT_CHARS_MAX], f"is not known here: {here} is") for name, _ in said if name not in known]:
+        raise InvalidRequest(unknown)
+    return said
 
 
 def _with_written_expiry(command: PlaceHold, field: str) -> PlaceHold:

@@ -45,7 +45,7 @@ class ServiceSettings(BaseSettings):
         None,
         ge=1,
         description="Open connections at most; one more gets a 503. Not set: what the limit on open files allows, "
-        "at most 10000.",
+        "at most 6000.",
     )
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], BeforeValidator(lambda level: str(level).lower())

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from command_service.event_log import BEFORE_ALL, CLERK_LEASE_SECONDS, Answer, EventLog, Lease
+from command_service.event_log import BEFORE_ALL, CLERK_LEASE_SECONDS, Answer, Append, EventLog, Lease
 from command_service.event_log.runs import RUN_BYTES_MAX, RUN_EVENTS_MAX, Run
 from command_service.ledger.account import Account, Hold
 from command_service.ledger.states import HoldKey, State, encode_account
@@ -34,6 +34,16 @@ STATES = {ALICE: state(3, Account("Alice", 70)), BOB: state(2, Account("Bob", 0)
 STATES_OF_TWO = {ALICE: state(1, Account("Alice", 0)), BOB: state(1)}
 ANSWER = Answer(b"\x00\xff fingerprint", '[{"type":"account-created","name":"Zoë 🏦"}]'.encode())
 LONG_ANSWER = Answer(b"", b"[" + b'"long",' * 10_000 + b'"end"]')
+
+
+async def answers_of(append: Append) -> dict[str, Answer]:
+    """Those that it has read, whole."""
+    outcomes = await append.outcomes(append.answers.keys())
+    answers = {key: Answer(kept.fingerprint, outcomes[key]) for key, kept in append.answers.items()}
+    assert {key: answer.digest(key) for key, answer in answers.items()} == {
+        key: kept.digest for key, kept in append.answers.items() if kept.is_of(key)
+    }
+    return answers
 
 
 async def record(
@@ -68,7 +78,7 @@ async def test_a_new_log_is_empty(event_log: EventLog) -> None:
     assert await stored(event_log) == []
     assert await published(event_log) == 0
     async with event_log.append({ALICE}, {"key"}) as append:
-        assert (append.head.position, append.states, append.answers) == (0, {}, {})
+        assert (append.head.position, append.states, await answers_of(append)) == (0, {}, {})
 
 
 async def test_what_is_committed_is_there_byte_for_byte(event_log: EventLog) -> None:
@@ -88,7 +98,7 @@ async def test_an_append_reads_the_states_and_answers_asked_for(event_log: Event
     async with event_log.append({ALICE, rejected_only, AccountId("unknown")}, {"key", "unknown"}) as append:
         assert append.head.position == 6
         assert append.states == {ALICE: states[ALICE], rejected_only: states[rejected_only]}
-        assert append.answers == {"key": ANSWER}
+        assert await answers_of(append) == {"key": ANSWER}
 
 
 async def test_a_stream_is_replaced_by_its_next_state(event_log: EventLog) -> None:
@@ -105,7 +115,7 @@ async def test_an_append_takes_as_many_accounts_and_keys_as_a_transaction_has(ev
     answers = {f"key-{number}": ANSWER for number in range(10_000)}
     await record(event_log, events, states, answers)
     async with event_log.append(accounts, answers.keys()) as append:
-        assert (append.head.position, append.states, append.answers) == (10_000, states, answers)
+        assert (append.head.position, append.states, await answers_of(append)) == (10_000, states, answers)
 
 
 async def test_an_append_without_events_keeps_its_answers_and_moves_nothing(event_log: EventLog) -> None:
@@ -113,7 +123,7 @@ async def test_an_append_without_events_keeps_its_answers_and_moves_nothing(even
     for answers in ({"key": ANSWER}, {}):
         await record(event_log, [], {}, answers)
         async with event_log.append({ALICE, BOB}, {"key"}) as append:
-            assert (append.head.position, append.states, append.answers) == (5, STATES, {"key": ANSWER})
+            assert (append.head.position, append.states, await answers_of(append)) == (5, STATES, {"key": ANSWER})
     assert await stored(event_log) == LOG
     await assert_appends_go_on(event_log)
 
@@ -147,7 +157,7 @@ async def test_an_answer_cannot_be_written_again(event_log: EventLog) -> None:
             event_log, [logged(6, DEPOSITED, ALICE, 4)], {ALICE: state(9)}, {"key": ANSWER, "new": Answer(b"", b"[]")}
         )
     async with event_log.append({ALICE, BOB}, {"key", "new"}) as append:
-        assert (append.states, append.answers) == (STATES, {"key": ANSWER})
+        assert (append.states, await answers_of(append)) == (STATES, {"key": ANSWER})
     assert await stored(event_log) == LOG
     await assert_appends_go_on(event_log)
 
@@ -165,7 +175,7 @@ async def test_long_answers_are_kept_too(event_log: EventLog) -> None:
     answers = {"long": LONG_ANSWER, "short": ANSWER}
     await record(event_log, [], {}, answers)
     async with event_log.append(set(), answers.keys()) as append:
-        assert append.answers == answers
+        assert await answers_of(append) == answers
 
 
 async def test_an_append_that_is_cancelled_is_whole_or_not_there(event_log: EventLog) -> None:
@@ -446,5 +456,5 @@ async def test_all_of_it_is_there_when_the_store_is_opened_again(open_event_log:
         assert await stored(log) == LOG
         assert await published(log) == 4
         async with log.append({ALICE, BOB}, {"key"}) as append:
-            assert (append.head.position, append.states, append.answers) == (5, STATES, {"key": ANSWER})
+            assert (append.head.position, append.states, await answers_of(append)) == (5, STATES, {"key": ANSWER})
         await assert_appends_go_on(log)

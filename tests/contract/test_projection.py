@@ -288,6 +288,29 @@ async def test_readiness_and_lag_fall_back_while_the_head_is_out_of_sight_and_re
         assert values(subscription)[:2] == (0, 0)
 
 
+async def test_what_cannot_be_written_is_behind_though_the_head_is_in_sight(
+    view_store: ViewStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: object) -> None:
+        raise StoreUnavailable("the disk is full")
+
+    ledger, projection = Ledger(LOG[:3]), await projection_on(view_store)
+    async with following(projection, ledger) as subscription:
+        await reach(projection, 3)
+        await until_ready(subscription)
+        with monkeypatch.context() as patch:
+            patch.setattr(view_store, "commit", refuse)
+            ledger.log = LOG[:5]
+
+            async def lag() -> float:
+                return values(subscription)[0]
+
+            await eventually(lag, lambda events: events == 2, "two events behind")
+            assert values(subscription)[1] > 0
+        await reach(projection, 5)
+        assert values(subscription)[:2] == (0, 0)
+
+
 async def until_ready(subscription: Subscription) -> None:
     async def is_ready() -> bool:
         try:

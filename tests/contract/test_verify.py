@@ -40,11 +40,12 @@ from command_service.ledger.commands import (
 from command_service.ledger_writer import WriteRequest
 from command_service.verify import verify
 from shared.chain import START, ChainAt, extend
-from shared.errors import CorruptStore, LedgerError
+from shared.errors import CorruptStore, IdempotencyKeyReused, LedgerError
 from shared.events import EVENT_TYPES, AccountId, HoldId, Position, decode_events, join_events, written
 from tests.contract.conftest import OpenEventLog, closed_at_the_end
 from tests.contract.test_event_log import ALL
 from tests.contract.test_ledger import Ledger, running
+from tests.examples import ALICE, deposit
 
 IDS = [AccountId(name) for name in ("alice", "bob", "carol", "dave")]
 REJECTED_ONLY = AccountId("mallory")
@@ -660,6 +661,34 @@ async def test_a_state_of_an_account_that_has_no_events_is_found(damaged_log: Ev
     await execute(damaged_log, "INSERT INTO states SELECT 'zoe', version, state FROM states WHERE account_id = 'alice'")
     with pytest.raises(CorruptStore, match=f"^position {EVENTS + 1}: the state of 'zoe' has version"):
         await verify(damaged_log)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "fingerprint = (SELECT fingerprint FROM answers WHERE idempotency_key = 'long')",
+        "outcomes = (SELECT outcomes FROM answers WHERE idempotency_key = 'long')",
+        "outcomes = substr(outcomes, 2)",
+        "digest = (SELECT digest FROM answers WHERE idempotency_key = 'long')",
+    ],
+)
+async def test_nobody_is_told_a_damaged_answer_and_nothing_is_recorded_again(
+    damaged_log: EventLog, damage: str
+) -> None:
+    retried = WriteRequest([deposit(1, ALICE)], "retried", b"asked")
+    reused = WriteRequest([deposit(1, ALICE)], "retried", b"asked otherwise")
+    async with running(damaged_log) as ledger:
+        await ledger.writer.write(retried)
+        await execute(damaged_log, f"UPDATE answers SET {damage} WHERE idempotency_key = 'retried'")
+        told, of_another, accepted = await asyncio.gather(
+            *map(ledger.writer.write, (retried, reused, WriteRequest([deposit(1, ALICE)]))), return_exceptions=True
+        )
+        assert isinstance(told, CorruptStore)
+        assert "'retried'" in str(told)
+        # The outcomes are not looked at for who may not hear them.
+        assert isinstance(of_another, IdempotencyKeyReused if "outcomes =" in damage else CorruptStore)
+        assert isinstance(accepted, list)
+        assert await damaged_log.head() == EVENTS + 2
 
 
 @pytest.mark.parametrize("column", ["fingerprint", "outcomes", "digest", "idempotency_key"])

@@ -147,6 +147,12 @@ async def test_a_parameter_that_a_batch_does_not_know_is_named(bank: Bank, name:
     assert_names(await post(bank, f"/commands?atomic=true&{name}=true", batch), name[:200])
 
 
+@pytest.mark.parametrize("name", ["atomic", "amount", "dry_run"])
+async def test_a_command_alone_takes_no_parameters(bank: Bank, name: str) -> None:
+    assert_names(await post(bank, f"/account?{name}=true", {"name": "Alice"}), name)
+    assert_names(await post(bank, f"/account/deposit/malformed?{name}=true", {"amount": 1}), name)
+
+
 @pytest.mark.parametrize("account_id", NOT_IDS, ids=repr)
 async def test_an_id_in_a_body_is_of_the_contracts_alphabet(bank: Bank, account_id: object) -> None:
     assert_names(await post(bank, "/account", {"name": "Alice", "id": account_id}), "id")

@@ -252,8 +252,10 @@ async def test_a_statement_of_a_position_has_nothing_that_came_after(bank: Bank,
 @pytest.mark.parametrize("named_by", ["at_position", "at_position of CSV", "cursor"])
 async def test_a_position_to_come_is_waited_for(bank: Bank, account: str, named_by: str, slash: str) -> None:
     position = await head(bank) + 1
-    query, _, *rest = decoded((await statement(bank, account, limit=1))["next"])
-    parameters = {"cursor": encoded([query, position, *rest])} if named_by == "cursor" else {"at_position": position}
+    query, ledger, _, *rest = decoded((await statement(bank, account, limit=1))["next"])
+    parameters = (
+        {"cursor": encoded([query, ledger, position, *rest])} if named_by == "cursor" else {"at_position": position}
+    )
     url = URL(bank.projection.url) / f"account/{account}/statement{slash}" % parameters
     headers = CSV if named_by == "at_position of CSV" else {}
 
@@ -354,19 +356,20 @@ async def test_a_cursor_of_another_statement_or_a_forged_one_is_422(bank: Bank, 
     cursor = page["next"]
     good: dict[str, Any] = {"order": "oldest", "cursor": cursor}
     assert len((await statement(bank, account, **good, limit=3))["entries"]) == 3
-    query, position, first, last, at = decoded(cursor)
+    query, ledger, position, first, last, at = decoded(cursor)
     forged = [
-        [query, position, first, last + 1, at],
-        [query, position, first, 2**63 - 1, at],
-        [query, position, first, 2**63, at],
-        [query, position, first, last, last + 1],
-        [query, position, at + 1, last, at],
-        [query, position, -1, last, at],
-        [query, 0, first, last, at],
-        [query, position, first, last],
-        [query, position, first, last, "1"],
-        [query, position, first, last, None],
-        ["", position, first, last, at],
+        [query, ledger, position, first, last + 1, at],
+        [query, ledger, position, first, 2**63 - 1, at],
+        [query, ledger, position, first, 2**63, at],
+        [query, ledger, position, first, last, last + 1],
+        [query, ledger, position, at + 1, last, at],
+        [query, ledger, position, -1, last, at],
+        [query, ledger, 0, first, last, at],
+        [query, ledger, position, first, last],
+        [query, ledger, position, first, last, "1"],
+        [query, ledger, position, first, last, None],
+        ["", ledger, position, first, last, at],
+        [query, "0123456789abcdef", position, first, last, at],
         {"query": query},
         "x",
         [[[[]]]],
@@ -385,7 +388,7 @@ async def test_a_cursor_of_another_statement_or_a_forged_one_is_422(bank: Bank, 
         for slash in ("", "/"):
             status, problem = await bank.query(f"/account/{name}/statement{slash}", **parameters)
             assert (status, [error["field"] for error in problem.get("errors", [])]) == (422, ["cursor"]), parameters
-    ahead = encoded([query, 2**62, first, last, at])
+    ahead = encoded([query, ledger, 2**62, first, last, at])
     status, problem = await bank.query(f"/account/{account}/statement", order="oldest", cursor=ahead, wait=0.05)
     assert (status, problem["type"]) == (503, "urn:counting-house:problem:projection-behind")
 

@@ -4,8 +4,9 @@ import asyncio
 
 from aio_pika.abc import AbstractIncomingMessage
 
+from projection_service.pipeline import LOOK_SECONDS
 from scripts.rabbitmq import RabbitMQNode
-from tests.http.test_pipeline import until
+from tests.http.test_pipeline import pipeline, until
 from tests.integration.broker import FOLLOWING, open_channel, queue_of, until_confirmed, until_subscription
 from tests.integration.conftest import OpenBank
 
@@ -32,6 +33,11 @@ async def test_it_says_what_the_broker_has_confirmed_and_how_much_waits_in_the_q
                 await bank.deposit("alice", 1)
                 await until_confirmed(bank, position)
             await until(bank, head=6, published=6, applied=6, queue_messages=4)
+            await bank.deposit("alice", 1)
+            await until_confirmed(bank, 7)
+            await asyncio.sleep(2 * LOOK_SECONDS + 0.5)
+            # Who asks seldom is not told what was so when he asked last.
+            assert (await pipeline(bank))["published"] == 7
 
 
 async def test_a_broker_that_is_away_is_said_in_words_and_nothing_stands_still(

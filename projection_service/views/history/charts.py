@@ -1,6 +1,5 @@
 """How an account's balance and an asset's reserve went: as of moments at equal distances."""
 
-import asyncio
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -9,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel
 
-from projection_service.view import Past, Then, answer, check_position, position_header, then_of
+from projection_service.view import Past, Then, answer, check_position, in_turns, position_header, then_of
 from projection_service.view_store import Read, ReadRows, ViewStore, one_row
 from projection_service.views.history.periods import BEGINNING, END, From, To, read_period
 from projection_service.views.history.tables import MIDDLE, VERSION_SEARCH, for_each, halved, last_entry, reserve_entry
@@ -112,6 +111,8 @@ READ_RESERVES = for_each(
 
 
 def add_charts(queries: APIRouter, store: ViewStore, past: Past) -> None:
+    pieces = in_turns(store.read)
+
     @route(
         queries,
         "/account/{account_id}/balances",
@@ -133,7 +134,7 @@ def add_charts(queries: APIRouter, store: ViewStore, past: Past) -> None:
         if asset is None:
             raise NotFound(f"there is no account {account_id!r} at position {position}.", position_header(position))
         times = moments(asked, first, last, buckets)
-        rows = await _read(store.read, READ_BALANCES, (account_id, version), times, position)
+        rows = await _read(pieces, READ_BALANCES, (account_id, version), times, position)
         points = [
             {
                 "time": moment,
@@ -165,7 +166,7 @@ def add_charts(queries: APIRouter, store: ViewStore, past: Past) -> None:
         reached, first, last = one_row(await store.read(READ_LEDGER_SPAN, up_to))
         position = _position(then, reached)
         times = moments(asked, first, last, buckets)
-        rows = await _read(store.read, READ_RESERVES, (asset, position), times, position)
+        rows = await _read(pieces, READ_RESERVES, (asset, position), times, position)
         points = [{"time": moment, "position": at or 0, "amount": int(amount or 0)} for moment, at, amount in rows]
         return answer(_encode({"asset": asset, "points": points}), position)
 
@@ -206,7 +207,6 @@ async def _read(
         rows = await read(statement, list(times[begin : begin + PIECE_POINTS]), *of)
         check_position(one_row(rows)[0], position)
         found |= {row[1]: tuple(row[1:]) for row in rows}
-        await asyncio.sleep(0)
     return [found[time] for time in times]
 
 

@@ -3,7 +3,6 @@
 However many an account has had, only those that were open then are looked at.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 import msgspec
@@ -131,7 +130,6 @@ async def read_holds(
             return None
         events = {position: row for _, _, position, *row in rows}
         told += [_told(hold_id, *events[placed]) for hold_id, placed in page]
-        await asyncio.sleep(0)
     return told
 
 
@@ -152,7 +150,6 @@ async def _open_at(read: ReadRows, account_id: AccountId, at: Position) -> Async
             for fork, key, *_ in found:
                 keys.setdefault(fork, []).append(key)
             asked = {fork: max(some) for fork, some in keys.items() if len(some) == count}
-            await asyncio.sleep(0)
 
 
 def _told(hold_id: HoldId, amount: int, time: str, data: str) -> dict[str, object]:

@@ -48,7 +48,8 @@ ENDS = """
     SELECT range.position, first, last, name, asset, account.position,
         coalesce((SELECT balance FROM history WHERE account_id = $1 AND version = first), 0),
         coalesce((SELECT balance FROM history WHERE account_id = $1 AND version = last), 0),
-        (SELECT history.position FROM history WHERE account_id = $1 AND version = last)
+        (SELECT history.position FROM history WHERE account_id = $1 AND version = last),
+        (SELECT source FROM checkpoint)
     FROM ({}) AS range LEFT JOIN history_accounts AS account ON account.account_id = $1
 """
 READ_RANGE = Read.in_both(
@@ -112,12 +113,13 @@ class Place(NamedTuple):
 
 
 class Ends(NamedTuple):
-    """What the account is, and its balances before and after a range, in cents."""
+    """What the account is, its balances before and after a range, in cents, and the ledger that says so."""
 
     name: str
     asset: Asset
     opening_balance: int
     closing_balance: int
+    source: str
 
 
 async def read_range(
@@ -157,11 +159,12 @@ def _ends(
     opening: int,
     closing: int,
     closed_at: Position | None,
+    source: str,
 ) -> Ends | None:
     """Raises ValueError."""
     if asked.last and (closed_at is None or closed_at > asked.position):
         raise ValueError("the range ends after its position")
-    return None if name is None or created > asked.position else Ends(name, asset, opening, closing)
+    return None if name is None or created > asked.position else Ends(name, asset, opening, closing, source)
 
 
 class Reader:

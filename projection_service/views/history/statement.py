@@ -22,6 +22,7 @@ from projection_service.view import (
     answer_of_gate,
     check_position,
     encode_cursor,
+    in_turns,
     position_header,
     read_cursor,
 )
@@ -123,9 +124,11 @@ class _Waiting(Asked, StatementAsked):
 
 
 class Cursor(Value, frozen=True, array_like=True):
-    """Where a page begins, in a range that was found for the first one; `query` stands for what was asked."""
+    """Where a page begins, in a range that was found for the first one; `query` stands for what was asked, `ledger` for
+    the one that has told it."""
 
     query: str
+    ledger: str
     position: Annotated[Position, Meta(ge=0, le=INT64_MAX)]
     first: Annotated[Version, Meta(ge=0, le=INT64_MAX)]
     last: Annotated[Version, Meta(ge=0, le=INT64_MAX)]
@@ -134,6 +137,7 @@ class Cursor(Value, frozen=True, array_like=True):
 
 def add_statement(queries: APIRouter, store: ViewStore, past: Past) -> None:
     statements = Statements(store.read)
+    pieces = in_turns(store.read)
 
     @route(
         queries,
@@ -150,7 +154,8 @@ def add_statement(queries: APIRouter, store: ViewStore, past: Past) -> None:
         accept: Annotated[str, Header(description="text/csv for all of it as CSV.")] = "",
         wait: WaitSeconds = 5,
     ) -> Response:
-        as_csv = asked.format == "csv" or is_preferred(accept)
+        # The parameter has one line of them.
+        as_csv = asked.format == "csv" or is_preferred(", ".join(request.headers.getlist("accept")))
         if as_csv and (wrong := [name for name in ("limit", "cursor") if getattr(asked, name) is not None]):
             raise InvalidRequest([(name, "is for pages, and CSV has all of it") for name in wrong])
         wanted = _wanted(AccountId(account_id), asked)
@@ -165,12 +170,14 @@ def add_statement(queries: APIRouter, store: ViewStore, past: Past) -> None:
             raise NotFound(f"there is no account {account_id!r} at position {position}.", position_header(position))
         if as_csv:
             return statements.response(request, wanted.account_id, found.place, asked.order, wanted.types)
-        response = answer(await _page(store.read, found, found.ends, asked), position)
+        response = answer(await _page(store.read, pieces, found, found.ends, asked), position)
         response.headers["Vary"] = VARY
         return response
 
 
 def statement_endpoint(store: ViewStore, reach: Reach) -> Endpoint:
+    pieces = in_turns(store.read)
+
     async def statement(request: GateRequest) -> Answer | None:
         if not is_account_id(request.name):
             return None
@@ -187,7 +194,7 @@ def statement_endpoint(store: ViewStore, reach: Reach) -> Endpoint:
         position = found.place.range.position
         if wanted.at is None:
             check_position(position, asked.min_position)
-        body = await _page(store.read, found, found.ends, asked)
+        body = await _page(store.read, pieces, found, found.ends, asked)
         return answer_of_gate(body, position, (b"vary", VARY.encode()))
 
     return Endpoint("GET", statement)
@@ -195,14 +202,14 @@ def statement_endpoint(store: ViewStore, reach: Reach) -> Endpoint:
 
 class _Wanted(NamedTuple):
     """What is asked for: which lines, from where on, None for the first page, and of which position, None for that of
-    the views; `digest` stands for it in cursors."""
+    the views; `query` stands for it in cursors."""
 
     account_id: AccountId
     begin: str
     end: str
     types: frozenset[str]
-    digest: str
-    place: Place | None
+    query: str
+    cursor: Cursor | None
     at: Position | None
 
 
@@ -219,44 +226,51 @@ def _wanted(account_id: AccountId, asked: StatementAsked) -> _Wanted:
     begin, end = read_period(asked.from_, asked.to)
     types = frozenset([asked.type]) if asked.type else TYPES if asked.rejections else ACCEPTED_TYPES
     said = (account_id, begin, end, asked.order, asked.type, asked.rejections, asked.at_position)
-    digest = hashlib.sha256(_encode(said)).hexdigest()[:DIGEST_CHARS]
-    place = None if asked.cursor is None else _place(asked.cursor, digest)
-    at = asked.at_position if place is None else place.range.position
-    return _Wanted(account_id, begin, end, types, digest, place, None if at is None else Position(at))
+    query = _digest(said)
+    cursor = None if asked.cursor is None else _read_cursor(asked.cursor, query)
+    at = asked.at_position if cursor is None else cursor.position
+    return _Wanted(account_id, begin, end, types, query, cursor, None if at is None else Position(at))
 
 
 async def _find(read: ReadRows, wanted: _Wanted, asked: StatementAsked) -> _Found:
     """Raises `InvalidRequest` and `ProjectionBehind`."""
-    place = wanted.place
-    if place is None:
+    cursor = wanted.cursor
+    if cursor is None:
         range_, ends = await read_range(read, wanted.account_id, wanted.begin, wanted.end, wanted.at)
-        place = Place(range_, range_.last if asked.order == "newest" else range_.first)
-    else:
-        try:
-            ends = await read_ends(read, wanted.account_id, place.range)
-        except ValueError:
-            raise InvalidRequest([("cursor", NO_CURSOR)]) from None
-    return _Found(wanted, place, ends)
+        return _Found(wanted, Place(range_, range_.last if asked.order == "newest" else range_.first), ends)
+    range_ = Range(cursor.first, cursor.last, cursor.position)
+    try:
+        ends = await read_ends(read, wanted.account_id, range_)
+    except ValueError:
+        raise InvalidRequest([("cursor", NO_CURSOR)]) from None
+    if ends is not None and cursor.ledger != _digest(ends.source):
+        raise InvalidRequest([("cursor", "is of another ledger: begin with the first page")])
+    return _Found(wanted, Place(range_, cursor.at), ends)
 
 
-def _place(cursor: str, digest: str) -> Place:
+def _digest(said: object) -> str:
+    return hashlib.sha256(_encode(said)).hexdigest()[:DIGEST_CHARS]
+
+
+def _read_cursor(cursor: str, query: str) -> Cursor:
     """Raises `InvalidRequest`."""
     try:
         said = read_cursor(cursor, Cursor)
     except ValueError:
         raise InvalidRequest([("cursor", NO_CURSOR)]) from None
-    if said.query != digest or not said.first <= said.at <= said.last:
+    if said.query != query or not said.first <= said.at <= said.last:
         raise InvalidRequest([("cursor", "is of another statement: all else must be as it was for the page before")])
-    return Place(Range(said.first, said.last, said.position), said.at)
+    return said
 
 
-def _cursor(digest: str, place: Place) -> str:
+def _cursor(wanted: _Wanted, ends: Ends, place: Place) -> str:
     (first, last, position), at = place
-    return encode_cursor(Cursor(digest, position, first, last, at))
+    return encode_cursor(Cursor(wanted.query, _digest(ends.source), position, first, last, at))
 
 
-async def _page(read: ReadRows, found: _Found, ends: Ends, asked: StatementAsked) -> bytes:
-    lines, next_place = await _read_lines(read, found, asked.order, asked.limit or PAGE_LINES)
+async def _page(read: ReadRows, pieces: ReadRows, found: _Found, ends: Ends, asked: StatementAsked) -> bytes:
+    lines_max = asked.limit or PAGE_LINES
+    lines, next_place = await _read_lines(read if lines_max <= PAGE_LINES else pieces, found, asked.order, lines_max)
     told = {
         "account_id": found.wanted.account_id,
         "name": ends.name,
@@ -266,7 +280,7 @@ async def _page(read: ReadRows, found: _Found, ends: Ends, asked: StatementAsked
         "opening_balance": ends.opening_balance,
         "closing_balance": ends.closing_balance,
         "entries": [_entry(line) for line in lines],
-        "next": next_place and _cursor(found.wanted.digest, next_place),
+        "next": next_place and _cursor(found.wanted, ends, next_place),
     }
     return _encode(told)
 
