@@ -60,6 +60,8 @@ def rebuild(
         asked = settings.views_named(views) if views else settings.views
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--views") from None
+    # Whatever a shell starts in its background ignores it, and would ignore SIGTERM with it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with display() as report, asyncio.Runner(loop_factory=loop_factory()) as runner:
         work = rebuild_views(settings, [view.name for view in asked], anew, report)
         runner.get_loop().add_signal_handler(signal.SIGTERM, signal.raise_signal, signal.SIGINT)

@@ -150,13 +150,25 @@ async def test_a_rebuild_that_is_killed_at_any_moment_does_no_harm_and_is_gone_o
         await rebuilt(bank)
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_rebuild_that_is_interrupted_says_how_to_go_on(bank: Bank, signal_number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("signal_number", "of_sigint"),
+    [
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGTERM, signal.default_int_handler),
+        # As a shell starts what is in its background.
+        (signal.SIGTERM, signal.SIG_IGN),
+    ],
+)
+async def test_a_rebuild_that_is_interrupted_says_how_to_go_on(
+    bank: Bank, signal_number: signal.Signals, of_sigint: signal.Handlers
+) -> None:
     await bank.create(ACCOUNTS[0])
     await bank.post("/commands", FILLING)
     await bank.check_views()
     async with locked_views(bank):
+        before = signal.signal(signal.SIGINT, of_sigint)
         rebuild = await begin(bank)
+        signal.signal(signal.SIGINT, before)
         await rebuild.until("waiting: ")
         second = await begin(bank)
         assert await second.end() == 1
