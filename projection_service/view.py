@@ -1,16 +1,15 @@
 """What a view is, and how its queries answer. Each is a room of its own under `views/`."""
 
-import asyncio
 from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Annotated, Any, NamedTuple, Protocol, TypeVar, cast
+from typing import Annotated, NamedTuple, Protocol, TypeVar, cast
 
 import msgspec
 from fastapi import APIRouter, Query, Request, Response
 from msgspec import Struct
 from pydantic import BaseModel
 
-from projection_service.view_store import Change, Read, ReadRows, ViewStore
+from projection_service.view_store import Change, ReadRows, ViewStore
 from shared.errors import NotFound, ProjectionBehind
 from shared.events import INT64_MAX, TIME_CHARS_MAX, TIME_RULE, AccountId, Asset, HoldId, Position, RecordedEvent
 from shared.platform.caching import ASK_AGAIN, etag_of
@@ -117,19 +116,6 @@ Past = Callable[[AskedPast, Peer], Awaitable[Then | None]]
 
 Raises `ProjectionBehind`, `InvalidRequest`, and `NotFound` when the past is not kept.
 """
-
-
-def in_turns(read_rows: ReadRows) -> ReadRows:
-    """For queries that read in pieces: one of them begins at a turn of the event loop, whosever it is. However many
-    such queries there are, others wait for one piece, and not for one of each."""
-    turn = asyncio.Lock()
-
-    async def read_in_turn(read: Read, *parameters: object) -> Sequence[Sequence[Any]]:
-        async with turn:
-            await asyncio.sleep(0)
-        return await read_rows(read, *parameters)
-
-    return read_in_turn
 
 
 def no_past(reach: Reach, views: str) -> Past:

@@ -3,6 +3,7 @@
 A view gives its SQL as `Read` and `Write`, and its tables as numbered migrations beside it (`kept.py`).
 """
 
+import asyncio
 from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -63,6 +64,19 @@ class ReadRows(Protocol):
     def __call__(self, read: Read, *parameters: object) -> Awaitable[Sequence[Sequence[Any]]]: ...
 
 
+def in_turns(read_rows: ReadRows) -> ReadRows:
+    """For queries that read in pieces: one of them begins at a turn of the event loop, whosever it is. However many
+    such queries there are, others wait for one piece, and not for one of each."""
+    turn = asyncio.Lock()
+
+    async def read_in_turn(read: Read, *parameters: object) -> Sequence[Sequence[Any]]:
+        async with turn:
+            await asyncio.sleep(0)
+        return await read_rows(read, *parameters)
+
+    return read_in_turn
+
+
 class CheckpointMoved(LedgerError):
     """The stored checkpoint is not the expected one: another process has moved these views, or somebody put others in
     their place. Read it again and go on from there."""
@@ -86,6 +100,9 @@ class OtherViews(CorruptStore):
 
 class ViewStore(Protocol):
     """Raises `StoreUnavailable` while the tables can't be asked, or are empty since somebody restores them."""
+
+    read_piece: ReadRows
+    """As `read`, for all queries that read in pieces: see `in_turns`."""
 
     async def checkpoint(self) -> Checkpoint:
         """Raises `OtherViews` when a process that was started with others has taken over."""

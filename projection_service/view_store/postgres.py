@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 from msgspec.structs import astuple
 
-from projection_service.view_store import Change, Checkpoint, CheckpointMoved, ImpossibleEvents, Read, Write, one_row
+from projection_service.view_store import (
+    Change,
+    Checkpoint,
+    CheckpointMoved,
+    ImpossibleEvents,
+    Read,
+    Write,
+    in_turns,
+    one_row,
+)
 from projection_service.view_store.kept import READ_KEPT, check, plan
 from shared.platform.postgres import MIGRATION_SECONDS, PostgresPool, migrate
 
@@ -42,6 +51,7 @@ SET_VIEWS = "UPDATE checkpoint SET views = $1"
 
 class PostgresViewStore:
     def __init__(self, pool: PostgresPool, views: str) -> None:
+        self.read_piece = in_turns(self.read)
         self._pool = pool
         self._views = views
 

@@ -10,7 +10,16 @@ from typing import Any, Concatenate, ParamSpec
 import msgspec
 from msgspec.structs import astuple
 
-from projection_service.view_store import Change, Checkpoint, CheckpointMoved, ImpossibleEvents, Read, Write, one_row
+from projection_service.view_store import (
+    Change,
+    Checkpoint,
+    CheckpointMoved,
+    ImpossibleEvents,
+    Read,
+    Write,
+    in_turns,
+    one_row,
+)
 from projection_service.view_store.kept import READ_KEPT, check, plan, view_migrations
 from shared.errors import StoreUnavailable
 from shared.platform.data_files import DataFiles, held_lock, make_file
@@ -47,6 +56,7 @@ class SqliteViewStore:
         self, writer: SqliteThread, reader: SqliteConnection, views: str, files: DataFiles, resources: AsyncExitStack
     ) -> None:
         self.files = files
+        self.read_piece = in_turns(self.read)
         self._writer = writer
         self._reader = reader
         self._views = views

@@ -2,8 +2,7 @@
 
 import asyncio
 
-from projection_service.view import in_turns
-from projection_service.view_store import Read
+from projection_service.view_store import Read, in_turns
 
 READ = Read.in_both("SELECT 1")
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel
 
-from projection_service.view import Past, Then, answer, check_position, in_turns, position_header, then_of
+from projection_service.view import Past, Then, answer, check_position, position_header, then_of
 from projection_service.view_store import Read, ReadRows, ViewStore, one_row
 from projection_service.views.history.periods import BEGINNING, END, From, To, read_period
 from projection_service.views.history.tables import MIDDLE, VERSION_SEARCH, for_each, halved, last_entry, reserve_entry
@@ -111,8 +111,6 @@ READ_RESERVES = for_each(
 
 
 def add_charts(queries: APIRouter, store: ViewStore, past: Past) -> None:
-    pieces = in_turns(store.read)
-
     @route(
         queries,
         "/account/{account_id}/balances",
@@ -134,7 +132,7 @@ def add_charts(queries: APIRouter, store: ViewStore, past: Past) -> None:
         if asset is None:
             raise NotFound(f"there is no account {account_id!r} at position {position}.", position_header(position))
         times = moments(asked, first, last, buckets)
-        rows = await _read(pieces, READ_BALANCES, (account_id, version), times, position)
+        rows = await _read(store.read_piece, READ_BALANCES, (account_id, version), times, position)
         points = [
             {
                 "time": moment,
@@ -166,7 +164,7 @@ def add_charts(queries: APIRouter, store: ViewStore, past: Past) -> None:
         reached, first, last = one_row(await store.read(READ_LEDGER_SPAN, up_to))
         position = _position(then, reached)
         times = moments(asked, first, last, buckets)
-        rows = await _read(pieces, READ_RESERVES, (asset, position), times, position)
+        rows = await _read(store.read_piece, READ_RESERVES, (asset, position), times, position)
         points = [{"time": moment, "position": at or 0, "amount": int(amount or 0)} for moment, at, amount in rows]
         return answer(_encode({"asset": asset, "points": points}), position)
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 
-from projection_service.view import AskedPast, Past, Reach, Then, check_position, in_turns
+from projection_service.view import AskedPast, Past, Reach, Then, check_position
 from projection_service.view_store import Read, ReadRows, ViewStore, one_row
 from projection_service.views.accounts.fold import AccountView
 from projection_service.views.accounts.queries import told as told_account
@@ -85,8 +85,6 @@ READ_ASSETS = Read.in_both("""
 
 
 def past(store: ViewStore, reach: Reach) -> Past:
-    pieces = in_turns(store.read)
-
     async def then(asked: AskedPast, peer: Peer) -> Then | None:
         at, as_of = asked.at_position, asked.as_of
         if at is not None and as_of is not None:
@@ -97,7 +95,7 @@ def past(store: ViewStore, reach: Reach) -> Past:
         if time is not None:
             at, reached = await read_position(store.read, time)
             check_position(reached, min_position)
-        return None if at is None else _At(store.read, pieces, Position(at))
+        return None if at is None else _At(store, Position(at))
 
     return then
 
@@ -142,9 +140,9 @@ async def read_reserve(read: ReadRows, asset: Asset, at: Position) -> ReserveVie
 
 
 class _At:
-    def __init__(self, read: ReadRows, pieces: ReadRows, position: Position) -> None:
-        self._read = read
-        self._pieces = pieces
+    def __init__(self, store: ViewStore, position: Position) -> None:
+        self._read = store.read
+        self._read_piece = store.read_piece
         self.position = position
 
     async def account(self, account_id: AccountId) -> Mapping[str, object] | None:
@@ -152,13 +150,13 @@ class _At:
         return None if view is None else told_account(view)
 
     async def accounts(self, ids: Sequence[AccountId]) -> Mapping[AccountId, Mapping[str, object]]:
-        found = read_accounts(self._pieces, ids, self.position)
+        found = read_accounts(self._read_piece, ids, self.position)
         return {view.id: told_account(view) async for piece in found for view in piece}
 
     async def holds(
         self, account_id: AccountId, after: HoldId, holds_max: int
     ) -> Sequence[Mapping[str, object]] | None:
-        return await read_holds(self._pieces, account_id, self.position, after, holds_max)
+        return await read_holds(self._read_piece, account_id, self.position, after, holds_max)
 
     async def reserve(self, asset: Asset) -> Mapping[str, object]:
         return told_reserve(asset, await read_reserve(self._read, asset, self.position))
@@ -166,7 +164,7 @@ class _At:
     async def reserves(self, after: str, assets_max: int) -> Sequence[Mapping[str, object]]:
         found: list[Mapping[str, object]] = []
         while len(found) < assets_max:
-            page = await self._pieces(READ_ASSETS, after, self.position, USD, PIECE_ASSETS_MAX)
+            page = await self._read_piece(READ_ASSETS, after, self.position, USD, PIECE_ASSETS_MAX)
             there = [asset for asset, was_there in page if was_there][: assets_max - len(found)]
             found += [await self.reserve(asset) for asset in there]
             if len(page) < PIECE_ASSETS_MAX:

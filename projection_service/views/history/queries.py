@@ -8,7 +8,7 @@ import structlog
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
-from projection_service.view import Past, Reach, check_position, in_turns, position_header
+from projection_service.view import Past, Reach, check_position, position_header
 from projection_service.view_store import ViewStore
 from projection_service.views.history.charts import add_charts
 from projection_service.views.history.explain import add_explanation
@@ -35,7 +35,6 @@ def add_queries(queries: APIRouter, store: ViewStore, past: Past) -> None:
     add_statement(queries, store, past)
     add_charts(queries, store, past)
     add_explanation(queries, store)
-    pieces = in_turns(store.read)
 
     @route(
         queries,
@@ -60,7 +59,7 @@ def add_queries(queries: APIRouter, store: ViewStore, past: Past) -> None:
 
         async def read(count: int, events_max: int) -> list[bytes]:
             # Of the same moment as the first piece, whatever has come in between.
-            events, reached = await read_history(pieces, asked, Version(after + count), events_max, position)
+            events, reached = await read_history(store.read_piece, asked, Version(after + count), events_max, position)
             check_position(reached, position)
             return events
 

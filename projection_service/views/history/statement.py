@@ -22,7 +22,6 @@ from projection_service.view import (
     answer_of_gate,
     check_position,
     encode_cursor,
-    in_turns,
     position_header,
     read_cursor,
 )
@@ -137,7 +136,6 @@ class Cursor(Value, frozen=True, array_like=True):
 
 def add_statement(queries: APIRouter, store: ViewStore, past: Past) -> None:
     statements = Statements(store.read)
-    pieces = in_turns(store.read)
 
     @route(
         queries,
@@ -170,14 +168,12 @@ def add_statement(queries: APIRouter, store: ViewStore, past: Past) -> None:
             raise NotFound(f"there is no account {account_id!r} at position {position}.", position_header(position))
         if as_csv:
             return statements.response(request, wanted.account_id, found.place, asked.order, wanted.types)
-        response = answer(await _page(store.read, pieces, found, found.ends, asked), position)
+        response = answer(await _page(store, found, found.ends, asked), position)
         response.headers["Vary"] = VARY
         return response
 
 
 def statement_endpoint(store: ViewStore, reach: Reach) -> Endpoint:
-    pieces = in_turns(store.read)
-
     async def statement(request: GateRequest) -> Answer | None:
         if not is_account_id(request.name):
             return None
@@ -194,7 +190,7 @@ def statement_endpoint(store: ViewStore, reach: Reach) -> Endpoint:
         position = found.place.range.position
         if wanted.at is None:
             check_position(position, asked.min_position)
-        body = await _page(store.read, pieces, found, found.ends, asked)
+        body = await _page(store, found, found.ends, asked)
         return answer_of_gate(body, position, (b"vary", VARY.encode()))
 
     return Endpoint("GET", statement)
@@ -268,9 +264,10 @@ def _cursor(wanted: _Wanted, ends: Ends, place: Place) -> str:
     return encode_cursor(Cursor(wanted.query, _digest(ends.source), position, first, last, at))
 
 
-async def _page(read: ReadRows, pieces: ReadRows, found: _Found, ends: Ends, asked: StatementAsked) -> bytes:
+async def _page(store: ViewStore, found: _Found, ends: Ends, asked: StatementAsked) -> bytes:
     lines_max = asked.limit or PAGE_LINES
-    lines, next_place = await _read_lines(read if lines_max <= PAGE_LINES else pieces, found, asked.order, lines_max)
+    read = store.read if lines_max <= PAGE_LINES else store.read_piece
+    lines, next_place = await _read_lines(read, found, asked.order, lines_max)
     told = {
         "account_id": found.wanted.account_id,
         "name": ends.name,
