@@ -42,7 +42,7 @@ from shared.platform.watermark import Watermark
 COMMANDS_WAITING_MAX = 20_000
 TRANSACTION_COMMANDS_MAX = 10_000
 QUIET_TURNS = 3
-"""One turn of the event loop writes answers, one reads the requests that follow, and one handles them."""
+"""One turn of the event loop writes answers, one reads the requests that follow, and one handles what takes a task."""
 GATHER_SECONDS_MAX = 0.1
 """Nobody waits longer for others that come."""
 FAILURE_PAUSE_SECONDS = 0.1
@@ -127,11 +127,12 @@ class LedgerWriter:
             lambda: head.position
         )
 
-    async def write(self, request: WriteRequest) -> list[Outcome]:
+    def write(self, request: WriteRequest) -> "asyncio.Future[list[Outcome]]":
         """Decide and record the request's commands; one outcome for each that leads to an event, in order.
 
-        Raises `Overloaded` or `StoreUnavailable` when nothing was recorded, `IdempotencyKeyReused` when the
-        key belongs to another request, `OutcomeUnknown` when the commit failed half-way.
+        Raises `Overloaded` when nothing will be recorded. What is waited for raises `StoreUnavailable` when nothing was
+        recorded, `IdempotencyKeyReused` when the key belongs to another request, `OutcomeUnknown` when the commit
+        failed half-way.
         """
         if self._ended:
             raise self._ended
@@ -141,7 +142,7 @@ class LedgerWriter:
         self._waiting.append((request, outcomes))
         self._commands_waiting += request.size
         self._wake.set()
-        return await outcomes
+        return outcomes
 
     def check_ready(self) -> None:
         """Raises `NotReady` with the reason when the last append failed."""

@@ -13,7 +13,7 @@ from projection_service.view_store import Change, ReadRows, ViewStore
 from shared.errors import NotFound, ProjectionBehind
 from shared.events import INT64_MAX, TIME_CHARS_MAX, TIME_RULE, AccountId, Asset, HoldId, Position, RecordedEvent
 from shared.platform.caching import ASK_AGAIN, etag_of
-from shared.platform.gate import Answer, Endpoint
+from shared.platform.gate import Answer, Get
 from shared.platform.watermark import Peer
 
 S = TypeVar("S")
@@ -147,7 +147,7 @@ def then_of(past: Past) -> Callable[..., Awaitable[Then | None]]:
     return then
 
 
-def no_endpoints(store: ViewStore, reach: Reach, past: Past) -> Mapping[str, Endpoint]:
+def no_endpoints(store: ViewStore, reach: Reach, past: Past) -> Mapping[str, Get]:
     """Most queries are not asked often enough to need an endpoint before FastAPI's."""
     return {}
 
@@ -180,7 +180,7 @@ class View(NamedTuple):
     """What a run of events changes in its tables. Raises `ImpossibleEvents` at what no ledger could have recorded."""
     add_queries: Callable[[APIRouter, ViewStore, Past], None]
     """Registers its queries. They take `min_position` and `wait` without doing anything for it."""
-    endpoints: Callable[[ViewStore, Reach, Past], Mapping[str, Endpoint]] = no_endpoints
+    endpoints: Callable[[ViewStore, Reach, Past], Mapping[str, Get]] = no_endpoints
     """Those of its queries that are asked most, for the gate: there they wait, and may be answered, at less cost."""
     past: Callable[[ViewStore, Reach], Past] | None = None
     """Of the one that keeps it."""

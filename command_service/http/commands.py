@@ -1,5 +1,6 @@
 """The one door for commands: how each is asked for, read, recorded and answered."""
 
+import asyncio
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
@@ -25,11 +26,11 @@ from command_service.ledger.commands import (
     Unfreeze,
     Withdraw,
 )
-from command_service.ledger.outcomes import NewAccount, Rejection
+from command_service.ledger.outcomes import NewAccount, Outcome, Rejection
 from command_service.ledger_writer import LedgerWriter, WriteRequest, fingerprint
 from shared.errors import InvalidRequest
 from shared.events import ACCOUNT_ID_RULE, TIME_RULE, Asset, as_written, is_account_id
-from shared.platform.gate import Answer, Endpoint, Headers, Request
+from shared.platform.gate import Answer, Headers, Post, Request
 
 BODY_BYTES_MAX = 64 * 1024
 BATCH_BYTES_MAX = 16 * 1024 * 1024
@@ -72,7 +73,7 @@ _is_key = re.compile(IDEMPOTENCY_KEY_PATTERN.encode()).fullmatch
 _encode = msgspec.json.Encoder().encode
 
 
-def command_endpoints(writer: LedgerWriter, query_url: str, default_asset: Asset) -> dict[str, Endpoint]:
+def command_endpoints(writer: LedgerWriter, query_url: str, default_asset: Asset) -> dict[str, Post]:
     """`query_url` is where accounts are read: the base of `Location`. `default_asset` is that of accounts for which
     none is asked."""
 
@@ -91,11 +92,14 @@ def command_endpoints(writer: LedgerWriter, query_url: str, default_asset: Asset
             atomic,
         )
 
-    async def one(request: Request, read: ReadOne) -> Answer:
+    def one(request: Request, body: bytes, read: ReadOne) -> "asyncio.Future[list[Outcome]]":
         if request.query:
             _read_parameters(request.query, known=())
-        command = read(request.name, await request.body(BODY_BYTES_MAX))
-        (outcome,) = await writer.write(to_write(request.headers, [command], command))
+        command = read(request.name, body)
+        return writer.write(to_write(request.headers, [command], command))
+
+    def tell_one(outcomes: list[Outcome]) -> Answer:
+        (outcome,) = outcomes
         body, position = _encode(outcome), (b"ledger-position", b"%d" % outcome.position)
         if type(outcome) is Rejection:
             return Answer(400, b"application/problem+json", body, (position,))
@@ -104,19 +108,21 @@ def command_endpoints(writer: LedgerWriter, query_url: str, default_asset: Asset
             return Answer(201, b"application/json", body, (position, location))
         return Answer(200, b"application/json", body, (position,))
 
-    async def batch(request: Request) -> Answer:
-        commands = _read_batch(await request.body(BATCH_BYTES_MAX))
+    def batch(request: Request, body: bytes) -> "asyncio.Future[list[Outcome]]":
+        commands = _read_batch(body)
         atomic = _is_atomic(request.query)
         asked = {"atomic": commands} if atomic else commands
-        outcomes = await writer.write(to_write(request.headers, commands, asked, atomic))
+        return writer.write(to_write(request.headers, commands, asked, atomic))
+
+    def tell_batch(outcomes: list[Outcome]) -> Answer:
         return Answer(200, b"application/json", _encode(outcomes))
 
-    def single(read: ReadOne) -> Endpoint:
-        return Endpoint("POST", partial(one, read=read))
+    def single(read: ReadOne) -> Post:
+        return Post(BODY_BYTES_MAX, partial(one, read=read), tell_one)
 
     return {
         "/account": single(_reader(CreateAccount, with_id=True)),
-        "/commands": Endpoint("POST", batch),
+        "/commands": Post(BATCH_BYTES_MAX, batch, tell_batch),
         **{path: single(_reader(command)) for path, command in PATHS.items()},
     }
 

@@ -10,7 +10,7 @@ from command_service.event_log import EventLog
 from shared.events import INT64_MAX, Position, join_events
 from shared.messaging import BATCH_CONTENT_TYPE
 from shared.platform.api import route, waiting
-from shared.platform.gate import Endpoint
+from shared.platform.gate import Get
 from shared.platform.problems import problem_responses
 from shared.platform.watermark import Watermark
 from shared.witness import Signer
@@ -51,7 +51,7 @@ class PageAsked(BaseModel):
 
 def install_feed(
     app: FastAPI, event_log: EventLog, signer: Signer, head: Watermark, published: Callable[[], Position | None]
-) -> Endpoint:
+) -> Get:
     """What it returns waits for events before the application is asked for them."""
 
     @route(

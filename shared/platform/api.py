@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from shared.errors import InvalidRequest
 from shared.events import ACCOUNT_ID_PATTERN, ACCOUNT_ID_RULE
-from shared.platform.gate import Endpoint, Request
+from shared.platform.gate import Get, Request
 from shared.platform.watermark import Peer
 
 E = TypeVar("E", bound=Callable[..., Awaitable[Response]])
@@ -54,10 +54,10 @@ def repeated(said: Sequence[str], known: Iterable[str]) -> list[tuple[str, str]]
     return [(name, "was sent twice; send it once") for name in known if said.count(name) > 1]
 
 
-def waiting(model: type[Q], wait: Callable[[Q, Peer], Awaitable[object]]) -> Endpoint:
+def waiting(model: type[Q], wait: Callable[[Q, Peer], Awaitable[object]]) -> Get:
     """Waits for what a query asks for, before the application is asked to answer it."""
 
     async def handle(request: Request) -> None:
         await wait(read_query(request.query, model), request.peer)
 
-    return Endpoint("GET", handle)
+    return Get(handle)

@@ -9,11 +9,12 @@ import ipaddress
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import lru_cache
-from typing import NamedTuple, NoReturn
+from typing import Any, ClassVar, NoReturn
 from urllib.parse import unquote, urlsplit
 
 from fastapi import FastAPI
 from msgspec import Struct
+from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Message, Receive, Scope, Send
 
@@ -49,14 +50,14 @@ SITES_OF_OURS = {b"same-origin", b"same-site", b"none"}
 _is_json = re.compile(rb"application/(json|[a-z0-9][a-z0-9!#$&^_.+-]{0,121}\+json)").fullmatch
 
 Headers = Mapping[bytes, bytes]
+Write = Callable[[int, bytes, bytes], None]
+"""Status, lines of the head, and body of an answer."""
 
 
 class Request(Struct, frozen=True):
     """`name` is the part of the path that the endpoint has for any, decoded.
 
-    `headers` are those of `ONCE` and `IF_NONE_MATCH`, in lower case, and `sent` are all. `body` reads up to so many
-    bytes; it raises `UnsupportedMediaType` unless they are said to be JSON and nothing else, `BodyTooLarge` and
-    `Overloaded`.
+    `headers` are those of `ONCE` and `IF_NONE_MATCH`, in lower case, and `sent` are all.
     """
 
     name: str
@@ -64,7 +65,6 @@ class Request(Struct, frozen=True):
     headers: Headers
     sent: Iterable[tuple[bytes, bytes]]
     peer: Peer
-    body: Callable[[int], Awaitable[bytes]]
 
 
 class Answer(Struct, frozen=True):
@@ -77,15 +77,28 @@ class Answer(Struct, frozen=True):
     etag: bytes = b""
 
 
-class Endpoint(NamedTuple):
-    """What answers one method at a path; there may be others in the application.
+class Get(Struct, frozen=True):
+    """What answers GET at a path; the application may answer other methods there.
 
     `handle` raises `LedgerError`. None leaves the request to the application: who has read the body must not. What a
     client wants to wait for is waited for here: the application takes many times the memory, and thousands may wait.
     """
 
-    method: str
     handle: Callable[[Request], Awaitable[Answer | None]]
+    method: ClassVar[str] = "GET"
+
+
+class Post(Struct, frozen=True):
+    """What answers POST at a path: `begin` takes a body of JSON, of up to `bytes_max`, and `tell` what comes of it.
+
+    Each raises `LedgerError`, and so does what is waited for between them. That nothing else is waited for lets a
+    request that came whole go without a task (`Gate.answer_whole`).
+    """
+
+    bytes_max: int
+    begin: Callable[[Request, bytes], "asyncio.Future[Any]"]
+    tell: Callable[[Any], Answer]
+    method: ClassVar[str] = "POST"
 
 
 class ClientGone(Exception):
@@ -99,7 +112,7 @@ class Gate:
     `hosts` are the names by which clients may call this service, "*" for any.
     """
 
-    def __init__(self, app: FastAPI, endpoints: Mapping[str, Endpoint], hosts: Iterable[str]) -> None:
+    def __init__(self, app: FastAPI, endpoints: Mapping[str, Get | Post], hosts: Iterable[str]) -> None:
         self._app = app
         self._endpoints = endpoints
         self._bodies = _Bodies()
@@ -114,24 +127,43 @@ class Gate:
             answer = await self._answer(scope, headers, receive)
         except ClientGone:
             return
-        except LedgerError as error:
-            await problem_response(error)(scope, receive, send)
-            return
         except Exception as error:
-            await unexpected_response(scope["method"], scope["path"], error)(scope, receive, send)
+            await _problem(scope["method"], scope["path"], error)(scope, receive, send)
             return
         if answer is None:
             await self._app(scope, receive, send)
             return
-        status, body = answer.status, answer.body
-        head = b"content-length: %d\r\ncontent-type: %b\r\n" % (len(body), answer.media_type)
-        if answer.etag:
-            if IF_NONE_MATCH in headers and is_named(answer.etag, headers[IF_NONE_MATCH]):
-                status, head, body = 304, b"", b""
-            head += b"etag: %b\r\n" % answer.etag
-        for header in answer.headers:
-            head += b"%b: %b\r\n" % header
-        await scope["state"]["answer"](status, head, body)
+        await scope["state"]["answer"](*_lines(answer, headers))
+
+    def answer_whole(
+        self, path: str, query: bytes, sent: Iterable[tuple[bytes, bytes]], body: bytes, peer: Peer, write: Write
+    ) -> bool:
+        """Answer a POST that is here with all of its body: `write` is called later, once. False when that takes a task.
+
+        `path` is as it was sent. What a task, and uvicorn's cycle around it, costs is a sixth of a deposit's time.
+        """
+        endpoint, name = self._find(path)
+        if not isinstance(endpoint, Post):
+            return False
+
+        def tell(outcome: "asyncio.Future[Any]") -> None:
+            try:
+                answer = _lines(endpoint.tell(outcome.result()), headers)
+            except Exception as error:
+                answer = _problem_lines(path, error)
+            write(*answer)
+
+        try:
+            headers = _once(sent)
+            self._admit("POST", headers)
+            _check_body(headers, endpoint.bytes_max)
+            _check_size(len(body), endpoint.bytes_max)
+            outcome = endpoint.begin(Request(name, query, headers, sent, peer), body)
+        except Exception as error:
+            asyncio.get_running_loop().call_soon(write, *_problem_lines(path, error))
+        else:
+            outcome.add_done_callback(tell)
+        return True
 
     def _admit(self, method: str, headers: Headers) -> None:
         """Refuse what a web page of somebody else can make a browser send.
@@ -154,33 +186,62 @@ class Gate:
                 raise Forbidden("Sec-Fetch-Site says another site than this one: pages elsewhere may not post here.")
 
     async def _answer(self, scope: Scope, headers: Headers, receive: Receive) -> Answer | None:
-        path: str = scope["path"].removesuffix("/")
+        endpoint, name = self._find(scope["path"])
+        if endpoint is None:
+            return None
+        if scope["method"] != endpoint.method:
+            if any(route.matches(scope)[0] is Match.FULL for route in self._app.routes):
+                return None
+            raise MethodNotAllowed(f"{scope['path']}: use {endpoint.method}.", {"Allow": endpoint.method})
+        request = Request(name, scope["query_string"], headers, scope["headers"], Peer.of(scope))
+        if isinstance(endpoint, Get):
+            return await endpoint.handle(request)
+        # Before the client is told to send it, if it asked (Expect: 100-continue).
+        _check_body(headers, endpoint.bytes_max)
+        body = await self._bodies.read(receive, endpoint.bytes_max)
+        return endpoint.tell(await endpoint.begin(request, body))
+
+    def _find(self, path: str) -> tuple[Get | Post | None, str]:
+        path = path.removesuffix("/")
         cut = path.rfind("/") + 1
         if cut == len(path):
-            return None
+            return None, ""
         endpoint, name = self._endpoints.get(path), ""
         if endpoint is None:
             endpoint, name = self._endpoints.get(path[:cut]), unquote(path[cut:])
         if endpoint is None:
             above, _, name = path[: cut - 1].rpartition("/")
             endpoint, name = self._endpoints.get(f"{above}/*/{path[cut:]}"), unquote(name)
-            if endpoint is None:
-                return None
+        return endpoint, name
 
-        async def body(bytes_max: int) -> bytes:
-            if headers.get(b"content-type") != b"application/json" or b"content-encoding" in headers:
-                _require_json(headers)
-            # Before the client is told to send it, if it asked (Expect: 100-continue).
-            _check_size(int(headers.get(b"content-length", 0)), bytes_max)
-            return await self._bodies.read(receive, bytes_max)
 
-        if scope["method"] != endpoint.method:
-            if any(route.matches(scope)[0] is Match.FULL for route in self._app.routes):
-                return None
-            raise MethodNotAllowed(f"{scope['path']}: use {endpoint.method}.", {"Allow": endpoint.method})
-        return await endpoint.handle(
-            Request(name, scope["query_string"], headers, scope["headers"], Peer.of(scope), body)
-        )
+def _check_body(headers: Headers, bytes_max: int) -> None:
+    if headers.get(b"content-type") != b"application/json" or b"content-encoding" in headers:
+        _require_json(headers)
+    _check_size(int(headers.get(b"content-length", 0)), bytes_max)
+
+
+def _lines(answer: Answer, headers: Headers) -> tuple[int, bytes, bytes]:
+    """What is to be written, for a client that has sent `headers`."""
+    status, body = answer.status, answer.body
+    head = b"content-length: %d\r\ncontent-type: %b\r\n" % (len(body), answer.media_type)
+    if answer.etag:
+        if IF_NONE_MATCH in headers and is_named(answer.etag, headers[IF_NONE_MATCH]):
+            status, head, body = 304, b"", b""
+        head += b"etag: %b\r\n" % answer.etag
+    for header in answer.headers:
+        head += b"%b: %b\r\n" % header
+    return status, head, body
+
+
+def _problem(method: str, path: str, error: Exception) -> Response:
+    return problem_response(error) if isinstance(error, LedgerError) else unexpected_response(method, path, error)
+
+
+def _problem_lines(path: str, error: Exception) -> tuple[int, bytes, bytes]:
+    response = _problem("POST", path, error)
+    lines = b"".join([b"%b: %b\r\n" % header for header in response.raw_headers])
+    return response.status_code, lines, bytes(response.body)
 
 
 def _once(headers: Iterable[tuple[bytes, bytes]]) -> Headers:

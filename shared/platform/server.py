@@ -12,9 +12,9 @@ import structlog
 import typer
 import uvicorn
 from prometheus_client import CollectorRegistry
-from starlette.types import ASGIApp
 
 from shared.errors import LedgerError
+from shared.platform.gate import Gate
 from shared.platform.http_protocol import Connections, Limits
 from shared.platform.settings import ServiceSettings, describe_settings, read_settings
 from shared.platform.telemetry import configure_logs
@@ -56,7 +56,7 @@ def bind(settings: ServiceSettings) -> socket.socket:
 
 
 async def serve(
-    app: ASGIApp,
+    gate: Gate,
     listener: socket.socket,
     settings: ServiceSettings,
     registry: CollectorRegistry,
@@ -68,9 +68,9 @@ async def serve(
     `on_stop` is called when the signal comes, to release requests that wait. A background task that
     fails takes the process with it: half a service would be worse than one that is restarted.
     """
-    connections = Connections(Limits.of(settings), registry)
+    connections = Connections(gate, Limits.of(settings), registry)
     config = uvicorn.Config(
-        app,
+        gate,
         loop="none",
         http=connections.protocol,  # type: ignore[arg-type]
         ws="none",

@@ -427,11 +427,7 @@ async def test_an_account_without_an_id_of_its_own_has_no_version_yet(ledger: Le
 
 
 async def test_a_full_queue_refuses_more_and_records_nothing_of_it(ledger: Ledger) -> None:
-    full = [
-        asyncio.create_task(ledger.writer.write(WriteRequest([deposit(1)] * 10_000)))
-        for _ in range(COMMANDS_WAITING_MAX // 10_000)
-    ]
-    await asyncio.sleep(0)
+    full = [ledger.writer.write(WriteRequest([deposit(1)] * 10_000)) for _ in range(COMMANDS_WAITING_MAX // 10_000)]
     with pytest.raises(Overloaded) as refused:
         await ledger.writer.write(WriteRequest([deposit(1)]))
     assert int(refused.value.headers["Retry-After"]) > 0
@@ -535,11 +531,11 @@ async def test_those_who_come_without_end_do_not_keep_the_others_waiting(
     """Somebody new in every turn of the event loop, too few and too small to fill a transaction."""
     monkeypatch.setattr(ledger_writer, "TRANSACTION_COMMANDS_MAX", 10**9)
     monkeypatch.setattr(ledger_writer, "COMMANDS_WAITING_MAX", 10**9)
-    first = asyncio.create_task(ledger.writer.write(WriteRequest([CREATE])))
-    others: list[asyncio.Task[object]] = []
+    first = ledger.writer.write(WriteRequest([CREATE]))
+    others: list[asyncio.Future[list[Outcome]]] = []
     async with asyncio.timeout(30):
         while not first.done():
-            others.append(asyncio.create_task(ledger.writer.write(WriteRequest([deposit(1)]))))
+            others.append(ledger.writer.write(WriteRequest([deposit(1)])))
             await asyncio.sleep(0)
     await asyncio.gather(*others)
 
@@ -563,7 +559,7 @@ async def test_nobody_hears_of_an_event_before_it_is_on_disk(ledger: Ledger) -> 
 
 async def test_a_caller_that_gives_up_does_not_stop_the_others(ledger: Ledger) -> None:
     await ledger.writer.write(WriteRequest([CREATE]))
-    asked = [asyncio.create_task(ledger.writer.write(WriteRequest([deposit(1)]))) for _ in range(10)]
+    asked = [ledger.writer.write(WriteRequest([deposit(1)])) for _ in range(10)]
     await asyncio.sleep(0)
     for task in asked[::2]:
         task.cancel()

@@ -501,7 +501,7 @@ async def test_a_commit_whose_answer_is_lost_is_unknown_until_its_key_is_sent_ag
         private_cluster.stop()
         private_cluster.start()
         await within_a_few_tries(store.head)
-        writing = asyncio.create_task(ledger.writer.write(request))
+        writing = ledger.writer.write(request)
         await until(private_url, "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
         end(private_cluster)
         with pytest.raises(OutcomeUnknown, match=r"failed: [^.].*Idempotency-Key"):

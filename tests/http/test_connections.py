@@ -297,6 +297,56 @@ async def test_what_is_pipelined_is_answered_in_order_wherever_it_is_cut(bank: B
     assert (await bank.deposit(account, 1))[1]["balance"] == 101 + 3 * 9 * 7
 
 
+DEPOSIT = b"POST /account/deposit/alike HTTP/1.1\r\n" + HOST
+OF_JSON, OF_14 = b"Content-Type: application/json\r\n", b"Content-Length: 14\r\n\r\n"
+KEPT = OF_JSON + b"Idempotency-Key: alike\r\n" + CLOSE
+ALIKE = {
+    "deposit": (200, DEPOSIT + KEPT + OF_14 + b'{"amount": 70}'),
+    "deposit in chunks": (
+        200,
+        DEPOSIT + KEPT + b'Transfer-Encoding: chunked\r\n\r\n7\r\n{"amoun\r\n7\r\nt": 70}\r\n0\r\n\r\n',
+    ),
+    "of HTTP/1.0": (200, DEPOSIT.replace(b"/1.1", b"/1.0") + KEPT + OF_14 + b'{"amount": 70}'),
+    "another body under its key": (422, DEPOSIT + KEPT + OF_14 + b'{"amount": 71}'),
+    "rejected": (400, DEPOSIT + KEPT.replace(b"alike", b"nobody") + OF_14 + b'{"amount": -7}'),
+    "no JSON": (422, DEPOSIT + OF_JSON + CLOSE + OF_14 + b'{"amount": 70,'),
+    "no such field": (422, DEPOSIT + OF_JSON + CLOSE + OF_14 + b'{"a\\u006": 70}'),
+    "no such parameter": (
+        422,
+        DEPOSIT.replace(b"/alike", b"/alike?now=1") + OF_JSON + CLOSE + OF_14 + b'{"amount": 70}',
+    ),
+    "no such account's id": (422, DEPOSIT.replace(b"/alike", b"/a%7Fb") + OF_JSON + CLOSE + OF_14 + b'{"amount": 70}'),
+    "another type": (415, DEPOSIT + CLOSE + b"Content-Type: text/plain\r\n" + OF_14 + b'{"amount": 70}'),
+    "packed": (415, DEPOSIT + OF_JSON + CLOSE + b"Content-Encoding: gzip\r\n" + OF_14 + b'{"amount": 70}'),
+    "no host": (400, DEPOSIT.replace(HOST, b"") + OF_JSON + CLOSE + OF_14 + b'{"amount": 70}'),
+    "another host": (
+        421,
+        DEPOSIT.replace(HOST, b"Host: evil.example\r\n") + OF_JSON + CLOSE + OF_14 + b'{"amount": 70}',
+    ),
+    "another origin": (403, DEPOSIT + OF_JSON + CLOSE + b"Origin: http://evil.example\r\n" + OF_14 + b'{"amount": 70}'),
+    "two keys": (422, DEPOSIT + KEPT + b"Idempotency-Key: another\r\n" + OF_14 + b'{"amount": 70}'),
+    "a query's path": (405, b"POST /events HTTP/1.1\r\n" + HOST + OF_JSON + CLOSE + OF_14 + b'{"amount": 70}'),
+    "no path": (404, b"POST /missing HTTP/1.1\r\n" + HOST + OF_JSON + CLOSE + OF_14 + b'{"amount": 70}'),
+}
+
+
+@pytest.mark.parametrize(("status", "request_"), ALIKE.values(), ids=ALIKE.keys())
+async def test_a_request_is_answered_alike_whole_and_in_pieces(bank: Bank, status: int, request_: bytes) -> None:
+    """Whole, it is answered in another way: without a task of its own."""
+    await bank.post("/account/alike", {"name": "Alike"})
+    begin, end = request_.split(b"\r\n\r\n", 1)
+    answers = []
+    for pieces in ([request_], [begin + b"\r\n\r\n", end], [begin + b"\r\n\r\n" + end[:1], end[1:-1], end[-1:]]):
+        client = await Client.connect(bank.command)
+        for piece in pieces:
+            client.writer.write(piece)
+            await asyncio.sleep(0.02)
+        first, *lines = (await client.rest()).split(b"\r\n")
+        answers.append([first, *sorted(line for line in lines if not line.startswith(b"date: "))])
+    assert statuses(answers[0][0]) == [status]
+    assert answers[0] == answers[1] == answers[2]
+
+
 FRAMES = {"chunks of one byte": b"1\r\n \r\n", "extensions": b"1;" + b"x" * 1000 + b"\r\n \r\n"}
 
 

@@ -260,6 +260,27 @@ async def test_what_is_under_way_is_answered_before_the_end(tmp_path: Path) -> N
         assert await head(bank) == 1 + acknowledged
 
 
+async def test_a_command_that_came_whole_is_answered_before_the_end_too(tmp_path: Path) -> None:
+    async with open_bank(tmp_path) as bank:
+        await bank.create("alice")
+        reader, writer = await asyncio.open_connection("127.0.0.1", bank.command.port)
+        with locked_by_another_program(tmp_path / "ledger.sqlite3"):
+            writer.write(
+                b"POST /account/deposit/alice HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+                b'Content-Length: 13\r\n\r\n{"amount": 7}'
+            )
+            await asyncio.sleep(0.1)
+            stopping = asyncio.create_task(bank.command.stop())
+            await asyncio.wait([stopping], timeout=0.5)
+            assert not stopping.done()
+        async with asyncio.timeout(20):
+            answer = await reader.read()
+            assert await stopping == 0
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert b"\r\nconnection: close\r\n" in answer
+        writer.close()
+
+
 async def test_a_client_that_goes_away_before_its_answer_has_its_command_recorded_once(
     bank: Bank, account: str
 ) -> None:

@@ -25,7 +25,7 @@ from projection_service.views.accounts.tables import read_account
 from shared.errors import NotFound
 from shared.events import AccountId, Position, Status, is_account_id
 from shared.platform.api import AccountIdPath, read_query, route
-from shared.platform.gate import Answer, Endpoint, Request
+from shared.platform.gate import Answer, Get, Request
 
 _encode = msgspec.json.Encoder().encode
 
@@ -54,7 +54,7 @@ def add_queries(queries: APIRouter, store: ViewStore, past: Past) -> None:
         return answer(_encode(found), position)
 
 
-def endpoints(store: ViewStore, reach: Reach, past: Past) -> Mapping[str, Endpoint]:
+def endpoints(store: ViewStore, reach: Reach, past: Past) -> Mapping[str, Get]:
     async def account(request: Request) -> Answer | None:
         if not is_account_id(request.name):
             return None
@@ -67,7 +67,7 @@ def endpoints(store: ViewStore, reach: Reach, past: Past) -> Mapping[str, Endpoi
             check_position(position, asked.min_position)
         return answer_of_gate(_encode(found), position)
 
-    return {"/account/": Endpoint("GET", account)}
+    return {"/account/": Get(account)}
 
 
 async def _read(

@@ -25,7 +25,7 @@ from projection_service.views.directory.tables import INT64_MIN, Listed, Order, 
 from shared.errors import InvalidRequest
 from shared.events import ASSET_PATTERN, ASSET_RULE, INT64_MAX, NAME_CHARS_MAX, Position, Status, is_account_id
 from shared.platform.api import read_query, route
-from shared.platform.gate import Answer, Endpoint, Request
+from shared.platform.gate import Answer, Get, Request
 
 PAGE_ACCOUNTS_MAX = 250
 PAST_ACCOUNTS_MAX = 100
@@ -88,7 +88,7 @@ def add_queries(queries: APIRouter, store: ViewStore, past: Past) -> None:
         return answer(*await _answer(store, asked, then))
 
 
-def endpoints(store: ViewStore, reach: Reach, past: Past) -> Mapping[str, Endpoint]:
+def endpoints(store: ViewStore, reach: Reach, past: Past) -> Mapping[str, Get]:
     async def accounts(request: Request) -> Answer:
         asked = read_query(request.query, _Waiting)
         then = await past(asked, request.peer)
@@ -97,7 +97,7 @@ def endpoints(store: ViewStore, reach: Reach, past: Past) -> Mapping[str, Endpoi
             check_position(position, asked.min_position)
         return answer_of_gate(body, position)
 
-    return {"/accounts": Endpoint("GET", accounts)}
+    return {"/accounts": Get(accounts)}
 
 
 async def _answer(store: ViewStore, asked: AccountsAsked, then: Then | None) -> tuple[bytes, Position]:

@@ -18,7 +18,7 @@ from shared.errors import LedgerError, NotFound
 from shared.events import INT64_MAX, AccountId, Position, Version
 from shared.messaging import BATCH_CONTENT_TYPE
 from shared.platform.api import AccountIdPath, route
-from shared.platform.gate import Endpoint
+from shared.platform.gate import Get
 
 PAGE_EVENTS_MAX = 10_000
 PAGE_BYTES_MAX = 1024 * 1024
@@ -68,7 +68,7 @@ def add_queries(queries: APIRouter, store: ViewStore, past: Past) -> None:
         )
 
 
-def endpoints(store: ViewStore, reach: Reach, past: Past) -> Mapping[str, Endpoint]:
+def endpoints(store: ViewStore, reach: Reach, past: Past) -> Mapping[str, Get]:
     return {"/account/*/statement": statement_endpoint(store, reach)}
 
 

@@ -46,7 +46,7 @@ from projection_service.views.history.statement_csv import MEDIA_TYPE, VARY, Sta
 from shared.errors import InvalidRequest, NotFound
 from shared.events import EVENT_TYPES, INT64_MAX, AccountId, Position, Rejected, Value, Version, is_account_id
 from shared.platform.api import AccountIdPath, read_query, route
-from shared.platform.gate import Answer, Endpoint
+from shared.platform.gate import Answer, Get
 from shared.platform.gate import Request as GateRequest
 from shared.platform.watermark import Peer
 
@@ -173,7 +173,7 @@ def add_statement(queries: APIRouter, store: ViewStore, past: Past) -> None:
         return response
 
 
-def statement_endpoint(store: ViewStore, reach: Reach) -> Endpoint:
+def statement_endpoint(store: ViewStore, reach: Reach) -> Get:
     async def statement(request: GateRequest) -> Answer | None:
         if not is_account_id(request.name):
             return None
@@ -193,7 +193,7 @@ def statement_endpoint(store: ViewStore, reach: Reach) -> Endpoint:
         body = await _page(store, found, found.ends, asked)
         return answer_of_gate(body, position, (b"vary", VARY.encode()))
 
-    return Endpoint("GET", statement)
+    return Get(statement)
 
 
 class _Wanted(NamedTuple):

@@ -13,7 +13,7 @@ from projection_service.views.reserve.fold import ReserveView
 from projection_service.views.reserve.tables import read_page, read_reserves
 from shared.events import ASSET_PATTERN, ASSET_RULE, USD, Asset
 from shared.platform.api import route, waiting
-from shared.platform.gate import Endpoint
+from shared.platform.gate import Get
 
 PAGE_ASSETS_MAX = 1000
 EMPTY = ReserveView(0, None)
@@ -60,7 +60,7 @@ def add_queries(queries: APIRouter, store: ViewStore, past: Past) -> None:
         return answer(_encode([told(asset, reserve) for asset, reserve in page]), position)
 
 
-def endpoints(store: ViewStore, reach: Reach, past: Past) -> Mapping[str, Endpoint]:
+def endpoints(store: ViewStore, reach: Reach, past: Past) -> Mapping[str, Get]:
     return {"/reserve": waiting(OneAsked, past), "/reserves": waiting(PageAsked, past)}
 
 
