@@ -136,11 +136,12 @@ class LedgerWriter:
         """
         if self._ended:
             raise self._ended
-        if self._commands_waiting and self._commands_waiting + request.size > COMMANDS_WAITING_MAX:
+        size = request.size
+        if self._commands_waiting and self._commands_waiting + size > COMMANDS_WAITING_MAX:
             raise Overloaded(f"{self._commands_waiting} commands are waiting. Try again later.")
         outcomes: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
         self._waiting.append((request, outcomes))
-        self._commands_waiting += request.size
+        self._commands_waiting += size
         self._wake.set()
         return outcomes
 
@@ -204,9 +205,12 @@ class LedgerWriter:
     def _take(self) -> list[Waiting]:
         batch: list[Waiting] = []
         commands = 0
-        while self._waiting and (not batch or commands + self._waiting[0][0].size <= TRANSACTION_COMMANDS_MAX):
+        while self._waiting:
+            size = self._waiting[0][0].size
+            if batch and commands + size > TRANSACTION_COMMANDS_MAX:
+                break
             batch.append(self._waiting.popleft())
-            commands += batch[-1][0].size
+            commands += size
         self._commands_waiting -= commands
         if not self._waiting:
             self._wake.clear()

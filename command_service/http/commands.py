@@ -149,16 +149,17 @@ def _reader(command: type[Command], with_id: bool = False) -> ReadOne:
     decode = msgspec.json.Decoder(body_of(command, with_id)).decode
     make: Callable[..., Command] = command
     id_at = command.__struct_fields__.index("account_id")
+    ids = [name for name in ("account_id", "to", "hold_id") if name in command.__struct_fields__]
 
     def read(name: str, body: bytes) -> Command:
         *fields, if_version, metadata = msgspec.structs.astuple(_read(decode, body))
         if not with_id:
             fields.insert(id_at, name)
         asked = make(*fields, if_version=if_version, metadata=metadata)
-        named = ("id" if with_id else "account_id", asked.account_id), ("to", asked.to), ("hold_id", asked.hold_id)
-        for field, named_id in named:
-            if named_id is not None and not is_account_id(named_id):
-                raise InvalidRequest([(field, f"must be {ACCOUNT_ID_RULE}")])
+        for field in ids:
+            named = getattr(asked, field)
+            if named is not None and not is_account_id(named):
+                raise InvalidRequest([("id" if with_id else field, f"must be {ACCOUNT_ID_RULE}")])
         return _with_written_expiry(asked, "expires_at") if isinstance(asked, PlaceHold) else asked
 
     return read
