@@ -389,7 +389,7 @@ class _Decided:
         last_version, account = self._streams[account_id]
         account = evolve(account, event, change, change_of_held)
         assert account is not None
-        version = Version(last_version + 1)
+        version: Version = last_version + 1  # type: ignore[assignment]
         self._streams[account_id] = version, account
         self._changed.add(account_id)
         return Counterpart(account_id, account.balance, version), account_id, version

@@ -362,10 +362,10 @@ def entries(account_id: AccountId, event: Event) -> tuple[Entry, ...]:
     match event:
         case AmountDeposited():
             return ((account_id, event.amount, 0),)
-        case AmountWithdrawn():
-            return ((account_id, -event.amount, 0),)
         case MoneyTransferred():
             return (account_id, -event.amount, 0), (event.to, event.amount, 0)
+        case AmountWithdrawn():
+            return ((account_id, -event.amount, 0),)
         case HoldPlaced():
             return ((account_id, 0, event.amount),)
         case HoldCaptured():

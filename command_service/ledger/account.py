@@ -97,19 +97,20 @@ def decide(
     if (if_version := command.if_version) is not UNSET and if_version != version:
         return rejected(command, "version-mismatch")
     metadata = command.metadata or UNSET
+    # The frequent ones first: to rule out a class takes msgspec's 80 ns.
     match command:
         case Deposit():
             if reason := _deposit_refusal(account, command.amount):
                 return rejected(command, reason)
             return AmountDeposited(command.amount, command.description, metadata=metadata)
-        case Withdraw():
-            if reason := _withdrawal_refusal(account, command.amount):
-                return rejected(command, reason)
-            return AmountWithdrawn(command.amount, command.description, metadata=metadata)
         case Transfer():
             if reason := _transfer_refusal(account, command, counterpart):
                 return rejected(command, reason)
             return MoneyTransferred(command.to, command.amount, command.description, metadata=metadata)
+        case Withdraw():
+            if reason := _withdrawal_refusal(account, command.amount):
+                return rejected(command, reason)
+            return AmountWithdrawn(command.amount, command.description, metadata=metadata)
         case PlaceHold():
             assert command.hold_id is not None
             if reason := _hold_refusal(account, command, time, hold):
