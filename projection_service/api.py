@@ -29,7 +29,7 @@ from projection_service.view_store import ViewStore
 from projection_service.views import history
 from shared.errors import InvalidRequest, NotFound
 from shared.events import Position
-from shared.platform.api import repeated
+from shared.platform.api import faults
 from shared.platform.caching import ASK_AGAIN, is_named
 from shared.platform.docs import install_docs
 from shared.platform.problems import install_problem_handlers, problem_responses
@@ -54,15 +54,13 @@ class _QueryRoute(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
-        taken = get_flat_params(self.dependant)
-        known = {one.alias for one in taken if not isinstance(one.field_info, params.Path | params.Header)}
+        self.known = {
+            one.alias: one.field_info.annotation
+            for one in get_flat_params(self.dependant)
+            if not isinstance(one.field_info, params.Path | params.Header)
+        }
 
         async def checked(request: Request) -> Response:
-            said = [name for name, _ in request.query_params.multi_items()]
-            wrong = repeated(said, sorted(known))
-            wrong += [(name, why) for name, why in NO_PAST.items() if name in said and name not in known]
-            if wrong:
-                raise InvalidRequest(wrong)
             try:
                 response = await handle(request)
             except NotFound as error:
@@ -118,7 +116,7 @@ def create_api(
         queries = APIRouter(
             tags=["queries"],
             route_class=_QueryRoute,
-            dependencies=[*kept, Depends(wait_for)],
+            dependencies=[*kept, Depends(_check_names), Depends(wait_for)],
             responses={304: NOT_MODIFIED, **problem_responses(404, 422, 503)},
         )
         view.add_queries(queries, store, past)
@@ -146,6 +144,12 @@ def create_api(
     install_docs(app)
     install_dashboard(app)
     return app
+
+
+def _check_names(request: Request) -> None:
+    """Raises `InvalidRequest`."""
+    if wrong := faults(request.query_params.multi_items(), request.scope["route"].known, NO_PAST):
+        raise InvalidRequest(wrong)
 
 
 def _refuse(view: View, kept: Sequence[View]) -> Callable[[], None]:

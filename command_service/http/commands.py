@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 from typing import Annotated, Any, TypeVar
@@ -30,6 +30,7 @@ from command_service.ledger.outcomes import NewAccount, Outcome, Rejection
 from command_service.ledger_writer import LedgerWriter, WriteRequest, fingerprint
 from shared.errors import InvalidRequest
 from shared.events import ACCOUNT_ID_RULE, TIME_RULE, Asset, as_written, is_account_id
+from shared.platform.api import faults
 from shared.platform.gate import Answer, Headers, Post, Request
 
 BODY_BYTES_MAX = 64 * 1024
@@ -94,7 +95,7 @@ def command_endpoints(writer: LedgerWriter, query_url: str, default_asset: Asset
 
     def one(request: Request, body: bytes, read: ReadOne) -> "asyncio.Future[list[Outcome]]":
         if request.query:
-            _read_parameters(request.query, known=())
+            _parameters(request.query, {})
         command = read(request.name, body)
         return writer.write(to_write(request.headers, [command], command))
 
@@ -186,19 +187,17 @@ def _read_batch(body: bytes) -> list[Command]:
 
 def _is_atomic(query: bytes) -> bool:
     """Raises `InvalidRequest`."""
-    asked = [value for _, value in _read_parameters(query, known=("atomic",))]
+    asked = [value for _, value in _parameters(query, {"atomic": str})]
     if asked not in ([], ["true"], ["false"]):
-        raise InvalidRequest([("atomic", "must be true or false, and there once")])
+        raise InvalidRequest([("atomic", "must be true or false")])
     return asked == ["true"]
 
 
-def _read_parameters(query: bytes, known: Collection[str]) -> list[tuple[str, str]]:
-    """Raises `InvalidRequest` at another than those `known`."""
+def _parameters(query: bytes, known: Mapping[str, object]) -> list[tuple[str, str]]:
+    """Raises `InvalidRequest`."""
     said = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
-    # Who has misspelt one, or sent it to another path, believes that nothing is recorded but as it says.
-    here = " and ".join(known) or "nothing"
-    if unknown := [(name[:FAULT_CHARS_MAX], f"is not known here: {here} is") for name, _ in said if name not in known]:
-        raise InvalidRequest(unknown)
+    if wrong := faults(said, known):
+        raise InvalidRequest(wrong)
     return said
 
 

@@ -1,7 +1,10 @@
 """What the two HTTP faces have in common."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any, TypeVar
+import re
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import cache
+from typing import Annotated, Any, TypeVar, get_args
 from urllib.parse import parse_qsl, unquote
 
 from fastapi import APIRouter, FastAPI, Path, Response
@@ -11,6 +14,14 @@ from shared.errors import InvalidRequest
 from shared.events import ACCOUNT_ID_PATTERN, ACCOUNT_ID_RULE
 from shared.platform.gate import Get, Request
 from shared.platform.watermark import Peer
+
+NAME_CHARS_MAX = 200
+FAULTS_MAX = 10
+"""What a client is told of its parameters: it may send thousands."""
+NUMBERS = {int, float}
+NOTHING: Mapping[str, str] = {}
+
+_is_plain_number = re.compile(r"-?[0-9]+(\.[0-9]+)?").fullmatch
 
 E = TypeVar("E", bound=Callable[..., Awaitable[Response]])
 Q = TypeVar("Q", bound=BaseModel)
@@ -30,28 +41,42 @@ def route(app: FastAPI | APIRouter, path: str, method: str, **options: Any) -> C
     return register
 
 
-def read_query(query: bytes, model: type[Q], refused: Mapping[str, str] | None = None) -> Q:
-    """As the application would read it. `refused` has what must not be passed over, and why not.
-
-    Raises `InvalidRequest`, also when it says twice what it may say once.
-    """
+def read_query(query: bytes, model: type[Q], refused: Mapping[str, str] = NOTHING) -> Q:
+    """As the application would read it. Raises `InvalidRequest`, also at what `faults` finds."""
     said = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
-    asked = dict(said)
-    if refused and (wrong := [(name, why) for name, why in refused.items() if name in asked]):
+    if wrong := faults(said, _types(model), refused):
         raise InvalidRequest(wrong)
-    if len(asked) < len(said):
-        known = [field.alias or name for name, field in model.model_fields.items()]
-        if wrong := repeated([name for name, _ in said], known):
-            raise InvalidRequest(wrong)
     try:
-        return model.model_validate(asked)
+        return model.model_validate(dict(said))
     except ValidationError as error:
         raise InvalidRequest([(".".join(map(str, e["loc"])), e["msg"]) for e in error.errors()]) from None
 
 
-def repeated(said: Sequence[str], known: Iterable[str]) -> list[tuple[str, str]]:
-    """What is wrong where a parameter that is known comes twice: two readers might each believe another one."""
-    return [(name, "was sent twice; send it once") for name in known if said.count(name) > 1]
+@cache
+def _types(model: type[BaseModel]) -> Mapping[str, object]:
+    return {field.alias or name: field.annotation for name, field in model.model_fields.items()}
+
+
+def faults(
+    said: Sequence[tuple[str, str]], known: Mapping[str, object], refused: Mapping[str, str] = NOTHING
+) -> list[tuple[str, str]]:
+    """What must not be passed over in a query, with its reason. `known` has the type of each parameter, `refused` what
+    is wrong with some others.
+
+    Of one that comes twice two readers might each believe another; who has misspelt one would take the answer for
+    another than it is; and of a number pydantic reads more than people write: `1_0` is 10 for it.
+    """
+    wrong: list[tuple[str, str]] = []
+    for name, count in Counter(name for name, _ in said).items():
+        if name not in known:
+            here = ", ".join(sorted(known)) or "nothing"
+            wrong.append((name[:NAME_CHARS_MAX], refused.get(name, f"is not known here; known: {here}")))
+        elif count > 1:
+            wrong.append((name, "was sent twice; send it once"))
+    for name, value in said:
+        if NUMBERS & {known.get(name), *get_args(known.get(name))} and not _is_plain_number(value):
+            wrong.append((name, "must be a number, in digits"))
+    return wrong[:FAULTS_MAX]
 
 
 def waiting(model: type[Q], wait: Callable[[Q, Peer], Awaitable[object]]) -> Get:

@@ -201,10 +201,11 @@ async def test_a_program_in_javascript_follows_and_verifies_with_nothing_of_ours
 
 async def test_a_program_in_javascript_ends_at_a_feed_that_was_changed(bank: Bank) -> None:
     page = await signed(bank, limit=3)
+    body = page.body.replace(b'"time":"20', b'"time":"19')
+    assert body != page.body
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        body = page.body.replace(b"Alice", b"Mally")
         writer.write(
             f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n"
             f"Ledger-Source: {page.source}\r\nLedger-Key: {page.key}\r\n"

@@ -519,18 +519,61 @@ async def begin_a_large_batch(
 async def test_a_parameter_that_comes_twice_is_refused_wherever_it_may_come_once(bank: Bank, service: str) -> None:
     """Of each query that the service documents: no reader of it should believe the first one, and another the last."""
     url = getattr(bank, service).url
-    async with bank.http.get(f"{url}/openapi.json") as response:
-        paths = (await response.json())["paths"]
     asked = []
-    for path, operations in paths.items():
-        for parameter in operations.get("get", {}).get("parameters", []):
-            if parameter["in"] == "query":
-                name, place = parameter["name"], path.format(account_id="alice", position=1)
-                asked.append(f"{place} {name}")
-                for values in ("{0}=1&{0}=1", "{0}=&{0}=2", "{0}=1&x=1&{0}=1&{0}=1"):
-                    async with bank.http.get(f"{url}{place}?{values.format(name)}") as response:
-                        problem = await response.json(content_type="application/problem+json")
-                    assert_names((response.status, problem), name)
-                    assert "sent twice" in problem["detail"]
+    for place, parameters in await documented(bank, url):
+        for parameter in parameters:
+            name = parameter["name"]
+            asked.append(f"{place} {name}")
+            for values in ("{0}=1&{0}=1", "{0}=&{0}=2", "{0}=1&{0}=1&x=1&{0}=1"):
+                async with bank.http.get(f"{url}{place}?{values.format(name)}") as response:
+                    problem = await response.json(content_type="application/problem+json")
+                assert_names((response.status, problem), name)
+                assert "sent twice" in problem["detail"]
     assert {"command": "/events limit", "projection": "/stream after"}[service] in asked
     assert len(asked) > 2
+
+
+@pytest.mark.parametrize("service", ["command", "projection"])
+async def test_a_parameter_that_a_query_does_not_know_is_named(bank: Bank, service: str) -> None:
+    """Who has misspelt `at_position` would take the present for the past."""
+    url = getattr(bank, service).url
+    refused = 0
+    for place, _ in await documented(bank, url):
+        async with bank.http.get(f"{url}{place}?at_positions=1") as response:
+            problem = await response.json(content_type="application/problem+json")
+        assert_names((response.status, problem), "at_positions")
+        refused += 1
+    assert refused > {"command": 0, "projection": 8}[service]
+    many = "&".join(f"{number:x}" for number in range(10_000))
+    async with bank.http.get(f"{url}/{'events' if service == 'command' else 'accounts'}?{many}") as response:
+        assert (response.status, len((await response.json(content_type=None))["errors"])) == (422, 10)
+
+
+@pytest.mark.parametrize("service", ["command", "projection"])
+@pytest.mark.parametrize("value", ["1_0", "%2B1", "+1", "1+", "%D9%A3", "1e1", "0x1", "NaN", ""])
+async def test_a_number_in_a_query_is_written_in_digits(bank: Bank, service: str, value: str) -> None:
+    """pydantic reads `1_0` as 10, as Python does."""
+    url = getattr(bank, service).url
+    numbers = [
+        (place, parameter["name"])
+        for place, parameters in await documented(bank, url)
+        for parameter in parameters
+        if {"integer", "number"} & {one.get("type") for one in parameter["schema"].get("anyOf", [parameter["schema"]])}
+    ]
+    for place, name in numbers:
+        async with bank.http.get(f"{url}{place}?{name}={value}") as response:
+            problem = await response.json(content_type="application/problem+json")
+        assert_names((response.status, problem), name)
+    assert len(numbers) > {"command": 2, "projection": 20}[service]
+
+
+async def documented(bank: Bank, url: str) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Each query that a service documents parameters of, with them."""
+    async with bank.http.get(f"{url}/openapi.json") as response:
+        paths = (await response.json())["paths"]
+    queries = []
+    for path, operations in paths.items():
+        parameters = [one for one in operations.get("get", {}).get("parameters", []) if one["in"] == "query"]
+        if parameters:
+            queries.append((path.format(account_id="alice", position=1), parameters))
+    return queries
