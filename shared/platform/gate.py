@@ -80,8 +80,8 @@ class Answer(Struct, frozen=True):
 class Get(Struct, frozen=True):
     """What answers GET at a path; the application may answer other methods there.
 
-    `handle` raises `LedgerError`. None leaves the request to the application: who has read the body must not. What a
-    client wants to wait for is waited for here: the application takes many times the memory, and thousands may wait.
+    `handle` raises `LedgerError`. None leaves the request to the application. What a client wants to wait for is waited
+    for here: the application takes many times the memory, and thousands may wait.
     """
 
     handle: Callable[[Request], Awaitable[Answer | None]]
