@@ -15,7 +15,7 @@ from projection_service.views.history.queries import fitting
 from projection_service.views.history.tables import read_stream
 from shared.errors import LedgerError, Overloaded
 from shared.events import ACCOUNT_ID_PATTERN, ACCOUNT_ID_RULE, INT64_MAX, AccountId, Position, RecordedEvent
-from shared.platform.api import route
+from shared.platform.api import IN_DIGITS, route
 from shared.platform.watermark import Peer, Watermark
 
 STREAMS_MAX = 2_000
@@ -159,6 +159,7 @@ def add_stream(queries: APIRouter, store: ViewStore, streams: Watermark, tail: T
         ] = None,
         last_event_id: Annotated[
             int | None,
+            IN_DIGITS,
             Header(ge=0, le=INT64_MAX, description="As `after`, and before it: browsers send it when they come back."),
         ] = None,
     ) -> StreamingResponse:

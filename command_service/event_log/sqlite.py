@@ -46,12 +46,14 @@ READ_RUNS_AROUND = """
     SELECT position, chain, events FROM runs
     WHERE position >= (SELECT coalesce(max(position), 0) FROM runs WHERE position <= ?) ORDER BY position
 """
+# Of whatever type a damaged row says they are: that one answer is not as it was given, and the log is.
 READ_ANSWERS = """
-    SELECT idempotency_key, fingerprint, digest FROM answers
+    SELECT idempotency_key, coalesce(CAST(fingerprint AS BLOB), x''), coalesce(CAST(digest AS BLOB), x'') FROM answers
     WHERE idempotency_key IN (SELECT value FROM json_each(?))
 """
 READ_OUTCOMES = """
-    SELECT idempotency_key, outcomes FROM answers WHERE idempotency_key IN (SELECT value FROM json_each(?))
+    SELECT idempotency_key, coalesce(CAST(outcomes AS BLOB), x'') FROM answers
+    WHERE idempotency_key IN (SELECT value FROM json_each(?))
 """
 READ_HOLDS = """
     SELECT account_id, hold_id, amount, coalesce(expires_at, '') FROM json_each(?)

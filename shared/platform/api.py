@@ -18,10 +18,11 @@ from shared.platform.watermark import Peer
 NAME_CHARS_MAX = 200
 FAULTS_MAX = 10
 """What a client is told of its parameters: it may send thousands."""
-NUMBERS = {int, float}
 NOTHING: Mapping[str, str] = {}
 
-_is_plain_number = re.compile(r"-?[0-9]+(\.[0-9]+)?").fullmatch
+_is_integer = re.compile(r"0|-?[1-9][0-9]*").fullmatch
+_is_number = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?").fullmatch
+NO_NUMBER = "must be a number, in digits"
 
 E = TypeVar("E", bound=Callable[..., Awaitable[Response]])
 Q = TypeVar("Q", bound=BaseModel)
@@ -74,9 +75,20 @@ def faults(
         elif count > 1:
             wrong.append((name, "was sent twice; send it once"))
     for name, value in said:
-        if NUMBERS & {known.get(name), *get_args(known.get(name))} and not _is_plain_number(value):
-            wrong.append((name, "must be a number, in digits"))
+        types = {known.get(name), *get_args(known.get(name))}
+        if (int in types and not _is_integer(value)) or (float in types and not _is_number(value)):
+            wrong.append((name, NO_NUMBER))
     return wrong[:FAULTS_MAX]
+
+
+def _in_digits(value: object) -> object:
+    if isinstance(value, str) and not _is_integer(value):
+        raise ValueError(NO_NUMBER)
+    return value
+
+
+IN_DIGITS = BeforeValidator(_in_digits)
+"""Of an integer in a path or a header: as `faults` wants those of a query."""
 
 
 def waiting(model: type[Q], wait: Callable[[Q, Peer], Awaitable[object]]) -> Get:

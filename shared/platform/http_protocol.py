@@ -357,12 +357,13 @@ class Protocol(HttpToolsProtocol):
             raise BadRequest("A body that comes with Upgrade cannot be read. Send the request without Upgrade.")
         # A trailer is counted and dropped: nothing may slip in behind what has been looked at.
         self._head, self.headers = self.headers, []
-        waits = self._unanswered or self.flow.write_paused or self.expect_100_continue
+        self._expects = self.expect_100_continue
+        self._is_1_1 = version == "1.1"
+        waits = self._unanswered or self.flow.write_paused or self._expects
         if has_body and not waits and self.parser.get_method() == b"POST":
             target = httptools.parse_url(self.url)
             self._path, self._query = target.path.decode("ascii"), target.query or b""
             self._whole = b""
-            self._keep_alive = version == "1.1" and self.parser.should_keep_alive()
         else:
             self._begin_cycle()
         self._unanswered += 1
@@ -373,9 +374,9 @@ class Protocol(HttpToolsProtocol):
 
     def _begin_cycle(self) -> None:
         """Go uvicorn's way from here on: a scope, a cycle and a task, which is a sixth of a deposit's time."""
-        url, expects, trailers = self.url, self.expect_100_continue, self.headers
+        url, trailers = self.url, self.headers
         HttpToolsProtocol.on_message_begin(self)
-        self.url, self.expect_100_continue = url, expects
+        self.url, self.expect_100_continue = url, self._expects
         self.headers += self._head
         HttpToolsProtocol.on_headers_complete(self)
         self._head, self.headers = [], trailers
@@ -400,10 +401,15 @@ class Protocol(HttpToolsProtocol):
             if self._is_answered_whole(self._whole):
                 return
             self._begin_cycle()
+        if not self.parser.should_keep_alive():
+            # A trailer may say so, too: whatever it was asked for, the parser reads nothing behind it.
+            self.cycle.keep_alive = False
+            if self.cycle.response_complete:
+                self.transport.close()
         HttpToolsProtocol.on_message_complete(self)
 
     def _is_answered_whole(self, body: bytes) -> bool:
-        whole = _Whole(self._keep_alive)
+        whole = _Whole(self._is_1_1 and self.parser.should_keep_alive())
         write = partial(self._write_answer, whole)
         if not self._all.gate.answer_whole(self._path, self._query, self._head, body, self._peer, write):
             return False
@@ -456,7 +462,8 @@ class Protocol(HttpToolsProtocol):
         elif self._stage == _DEAF:
             self._hang_up()
         if self._rest:
-            self._read_on()
+            # Not at once: an error that is being answered would be taken for the next request's.
+            self.loop.call_soon(self._read_on)
 
     def resume_writing(self) -> None:
         self._progress += 1

@@ -62,7 +62,7 @@ class Transport:
         self._stays = stays
         self._loop = asyncio.get_running_loop()
         self._pending: list[bytes] = []
-        self._paused = self._held = False
+        self._paused = self._held = self._ended = False
         self.is_closing = transport.is_closing
 
     def pause_reading(self) -> None:
@@ -85,6 +85,8 @@ class Transport:
                 self._transport.resume_reading()
 
     def write(self, data: bytes) -> None:
+        if self._ended:
+            return
         if not self._pending:
             self._loop.call_soon(self._flush)
         self._pending.append(data)
@@ -92,11 +94,13 @@ class Transport:
     def write_now(self, data: bytes) -> None:
         if self._pending:
             self._pending.append(data)
-        elif not self._transport.is_closing():
+        elif not (self._ended or self._transport.is_closing()):
             self._transport.write(data)
 
     def write_eof(self) -> None:
+        """What is written after it is dropped: a task that has yet to hear of the end may tell its client to go on."""
         self._flush()
+        self._ended = True
         try:
             self._transport.write_eof()
         except OSError:  # asyncio's own loop has not noticed yet that the client is gone

@@ -691,6 +691,39 @@ async def test_nobody_is_told_a_damaged_answer_and_nothing_is_recorded_again(
         assert await damaged_log.head() == EVENTS + 2
 
 
+@pytest.mark.parametrize("damage", ["NULL", "7", "'text'", "CAST(x'ff' AS TEXT)", "CAST({} AS TEXT)"])
+@pytest.mark.parametrize("column", ["fingerprint", "outcomes", "digest"])
+async def test_an_answer_whose_damage_is_its_type_is_nobody_elses_matter(
+    tmp_path: Path, column: str, damage: str
+) -> None:
+    """One bit of a row's header says of which type a value is: https://www.sqlite.org/fileformat.html#record_format"""
+    path = tmp_path / "ledger.sqlite3"
+    retried, another = (WriteRequest([deposit(1, ALICE)], key, b"asked") for key in ("retried", "another"))
+    async with closed_at_the_end(SqliteEventLog.open(path)) as log, running(log) as ledger:
+        await ledger.writer.write(WriteRequest([CreateAccount("Alice", ALICE)]))
+        first, told = await ledger.writer.write(retried), await ledger.writer.write(another)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        (schema,) = connection.execute("SELECT sql FROM sqlite_schema WHERE name = 'answers'").fetchone()
+        any_type = schema.replace("STRICT, ", "").replace("BLOB NOT NULL", "BLOB")
+        for form, change in (
+            (any_type, f"UPDATE answers SET {column} = {damage.format(column)} WHERE idempotency_key = 'retried'"),
+            (schema, ""),
+        ):
+            connection.execute("PRAGMA writable_schema = ON")
+            connection.execute("UPDATE sqlite_schema SET sql = ? WHERE name = 'answers'", (form,))
+            connection.execute("PRAGMA writable_schema = RESET")
+            connection.execute(change)
+    async with closed_at_the_end(SqliteEventLog.open(path)) as log, running(log) as ledger:
+        if "{}" in damage:
+            assert await ledger.writer.write(retried) == first  # the bytes are the same
+        else:
+            with pytest.raises(CorruptStore, match="'retried'"):
+                await ledger.writer.write(retried)
+        assert await ledger.writer.write(another) == told
+        await ledger.writer.write(WriteRequest([deposit(1, ALICE)]))
+        assert await log.head() == 4
+
+
 @pytest.mark.parametrize("column", ["fingerprint", "outcomes", "digest", "idempotency_key"])
 async def test_an_answer_that_is_not_the_one_that_was_given_is_found(damaged_log: EventLog, column: str) -> None:
     of_another = f"(SELECT {column} FROM answers AS a WHERE a.idempotency_key = 'long')"

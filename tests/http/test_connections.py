@@ -347,6 +347,45 @@ async def test_a_request_is_answered_alike_whole_and_in_pieces(bank: Bank, statu
     assert answers[0] == answers[1] == answers[2]
 
 
+@pytest.mark.parametrize("behind", [b'Content-Length: 12\r\n\r\n{"amount":1}', b"Content-Length: 0\r\n\r\n"])
+async def test_what_is_wrong_with_a_request_is_not_told_of_the_next(bank: Bank, behind: bytes) -> None:
+    """The first has no Host; behind it is garbage."""
+    request = b"POST /account/deposit/alike HTTP/1.1\r\n" + OF_JSON + behind
+    for cut in (len(request), len(request) + 10):
+        client = await Client.connect(bank.command)
+        for piece in ((request + b"\0GARBAGE\r\n\r\n")[:cut], (request + b"\0GARBAGE\r\n\r\n")[cut:]):
+            client.writer.write(piece)
+            await asyncio.sleep(0.02)
+        first, second = (await client.rest()).split(b"HTTP/1.1 400 ")[1:]
+        assert b"Host" in first
+        assert b"Invalid method" in second
+        assert b"Host" not in second
+
+
+@pytest.mark.parametrize("trailer", [b"Connection: close\r\n", b"Expect: 100-continue\r\n"])
+@pytest.mark.parametrize("path", [b"account/deposit/alike", b"missing"])
+async def test_a_trailer_means_the_same_wherever_it_is_cut(bank: Bank, path: bytes, trailer: bytes) -> None:
+    """It may end the connection: the parser reads nothing behind it. There is nothing to go on with."""
+    chunked = b'Transfer-Encoding: chunked\r\n\r\nc\r\n{"amount":1}\r\n0\r\n' + trailer + b"X: y\r\n\r\n"
+    request = b"POST /%b HTTP/1.1\r\n" % path + JSON + chunked
+    for cut in (len(request), len(request) - 2, len(request) - 8):
+        client = await Client.connect(bank.command)
+        for piece in (request[:cut], request[cut:] + LIVEZ + CLOSE + b"\r\n"):
+            client.writer.write(piece)
+            await asyncio.sleep(0.02)
+        told = statuses(await client.rest())
+        assert len(told) == (1 if b"close" in trailer else 2)
+        assert 100 not in told
+
+
+async def test_who_is_refused_before_being_told_to_go_on_leaves_no_error_in_the_log(bank: Bank) -> None:
+    start = b"POST /account/deposit/alike HTTP/1.1\r\n" + JSON + b"Expect: 100-continue\r\n"
+    request = start + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n"
+    assert statuses(await exchange(bank.command, request)) == [400]
+    await exchange(bank.command, LIVEZ + CLOSE + b"\r\n")
+    assert not any(entry["level"] == "error" for entry in entries(bank.command, ""))
+
+
 FRAMES = {"chunks of one byte": b"1\r\n \r\n", "extensions": b"1;" + b"x" * 1000 + b"\r\n \r\n"}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from yarl import URL
 
 from tests.bank import Bank
 from tests.http.test_commands import head
@@ -550,7 +551,7 @@ async def test_a_parameter_that_a_query_does_not_know_is_named(bank: Bank, servi
 
 
 @pytest.mark.parametrize("service", ["command", "projection"])
-@pytest.mark.parametrize("value", ["1_0", "%2B1", "+1", "1+", "%D9%A3", "1e1", "0x1", "NaN", ""])
+@pytest.mark.parametrize("value", ["1_0", "%2B1", "+1", "1+", "%D9%A3", "1e1", "0x1", "NaN", "01", "1.", ""])
 async def test_a_number_in_a_query_is_written_in_digits(bank: Bank, service: str, value: str) -> None:
     """pydantic reads `1_0` as 10, as Python does."""
     url = getattr(bank, service).url
@@ -565,6 +566,15 @@ async def test_a_number_in_a_query_is_written_in_digits(bank: Bank, service: str
             problem = await response.json(content_type="application/problem+json")
         assert_names((response.status, problem), name)
     assert len(numbers) > {"command": 2, "projection": 20}[service]
+
+
+@pytest.mark.parametrize("value", ["1_0", "+5", "05", "5.0", "-0"])
+async def test_a_position_in_a_path_or_a_header_is_written_in_digits_too(bank: Bank, value: str) -> None:
+    url = bank.projection.url
+    async with bank.http.get(URL(f"{url}/events/{value}", encoded=True)) as response:
+        assert_names((response.status, await response.json(content_type=None)), "position")
+    async with bank.http.get(f"{url}/stream", headers={"Last-Event-ID": value}) as response:
+        assert_names((response.status, await response.json(content_type=None)), "last-event-id")
 
 
 async def documented(bank: Bank, url: str) -> list[tuple[str, list[dict[str, Any]]]]:

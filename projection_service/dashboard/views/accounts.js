@@ -13,6 +13,8 @@ const ASSETS_MAX = 1_000;
 const REFRESH_MILLISECONDS = 1_000;
 const TYPING_MILLISECONDS = 250;
 const STATUSES = ["open", "frozen", "closed"];
+/** What of a link's parameters is for the query: it refuses others. */
+const ASKED = ["prefix", "asset", "status", "sort", "order"];
 const SORTS = [
   ["name", "Name"],
   ["id", "Id"],
@@ -79,7 +81,7 @@ export function accounts(ledger) {
       for (let pages = 0; !page.accounts.length && (pages === 0 || page.next) && pages < EMPTY_PAGES_MAX; pages++) {
         page = await ledger.get(
           "accounts",
-          { ...ledger.route.parameters, limit: PAGE_ACCOUNTS, cursor: page.next },
+          { ...Object.fromEntries(ASKED.map((name) => [name, ledger.route.parameters[name]])), limit: PAGE_ACCOUNTS, cursor: page.next },
           signal,
         );
       }

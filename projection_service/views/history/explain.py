@@ -17,7 +17,7 @@ from projection_service.views.history.tables import EVENT, last_entry, read_stre
 from shared.chain import CHAIN_START, extend
 from shared.errors import NotFound
 from shared.events import INT64_MAX, AccountId, Position
-from shared.platform.api import route
+from shared.platform.api import IN_DIGITS, route
 
 PIECE_EVENTS_MAX = 100
 """Gone through together on the way to a chain; then others have their turn."""
@@ -62,7 +62,9 @@ def add_explanation(queries: APIRouter, store: ViewStore) -> None:
         summary="One event, and its accounts before and after it",
         response_model=EventAnswer,
     )
-    async def event(position: Annotated[int, Path(ge=1, le=INT64_MAX, description="In the log.")]) -> Response:
+    async def event(
+        position: Annotated[int, IN_DIGITS, Path(ge=1, le=INT64_MAX, description="In the log.")],
+    ) -> Response:
         at = Position(position)
         rows = await store.read(READ_EVENT, last_entry(at) - 1, last_entry(at))
         reached, source, *row = one_row(rows)
