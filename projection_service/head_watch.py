@@ -102,6 +102,12 @@ class HeadWatch:
         """Of the log; None while it is out of sight."""
         return max(self._head, self._projection.position) if self.is_in_sight else None
 
+    @property
+    def is_fresh(self) -> bool:
+        """In sight, and seen within `PUBLISHED_SECONDS_MAX`: to be asked by who has just had it looked at."""
+        seen = max(-math.inf if self._seen is None else self._seen, self._published_at)
+        return self.is_in_sight and time.monotonic() - seen <= PUBLISHED_SECONDS_MAX
+
     def age_seconds(self) -> float:
         return time.monotonic() - (self._started if self._seen is None else self._seen)
 
@@ -111,6 +117,10 @@ class HeadWatch:
     def lag_seconds(self) -> float:
         if self.is_in_sight and self._projection.position >= self._head:
             return 0
+        return self.lag_seconds_max()
+
+    def lag_seconds_max(self) -> float:
+        """That of views that lack anything at all."""
         # What is missing came after the last event that is there, and after all was there.
         ages = [time.monotonic() - self._level] if self._level is not None else []
         if self._projection.last_event_time is not None and (age := _age_seconds(self._projection.last_event_time)):

@@ -69,13 +69,13 @@ class Pipeline:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._looked.wait(), LOOK_SECONDS)
         followed, head = self._subscription, self._subscription.head
-        lag = head.lag_events()
+        is_fresh = head.is_fresh
         return PipelineAnswer(
-            head=head.head,
+            head=head.head if is_fresh else None,
             published=head.published,
             applied=self._projection.position,
-            lag_events=None if math.isnan(lag) else int(lag),
-            lag_seconds=round(head.lag_seconds(), 3),
+            lag_events=int(head.lag_events()) if is_fresh else None,
+            lag_seconds=round(head.lag_seconds() if is_fresh else head.lag_seconds_max(), 3),
             queue_messages=followed.queue_messages,
             broker=followed.broker,
             problem=self._projection.trouble or followed.problem,

@@ -1,5 +1,6 @@
 """`/pipeline` without a broker; tests/integration has the rest of it."""
 
+import signal
 from pathlib import Path
 
 from projection_service.views import VIEWS
@@ -61,3 +62,18 @@ async def test_it_answers_while_the_ledger_is_away_and_says_so(tmp_path: Path) -
         assert (told["head"], told["lag_events"], told["applied"], told["time_of_last_event"]) == (None, None, 1, None)
         await bank.command.start()
         await until(bank, head=1, applied=1, problem=None, lag_events=0, lag_seconds=0)
+
+
+async def test_how_far_a_frozen_ledger_is_nobody_can_tell(tmp_path: Path) -> None:
+    """Long before whoever follows it gives up waiting, and has words for it."""
+    async with open_bank(tmp_path) as bank:
+        await bank.create("alice")
+        await until(bank, head=1, applied=1, lag_events=0)
+        assert bank.command.process is not None
+        bank.command.process.send_signal(signal.SIGSTOP)
+        try:
+            told = await until(bank, head=None, lag_events=None, problem=None)
+            assert told["lag_seconds"] != 0
+        finally:
+            bank.command.process.send_signal(signal.SIGCONT)
+        await until(bank, head=1, applied=1, lag_events=0, lag_seconds=0)
