@@ -395,11 +395,12 @@ class Protocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if self.headers and sum(len(n) + len(v) + FIELD_BYTES for n, v in self.headers) > self._header_bytes_max:
             raise self._head_too_large()  # the trailers came together with the last of the body
-        self._stage = _IDLE
         self._unparsed_bytes = 0
+        is_answered = self._whole is not None and self._is_answered_whole(self._whole)
+        self._stage = _IDLE
+        if is_answered:
+            return
         if self._whole is not None:
-            if self._is_answered_whole(self._whole):
-                return
             self._begin_cycle()
         if not self.parser.should_keep_alive():
             # A trailer may say so, too: whatever it was asked for, the parser reads nothing behind it.

@@ -18,6 +18,7 @@ FAILING = '''
 import asyncio, logging
 from fastapi import FastAPI, Request
 from prometheus_client import CollectorRegistry
+from shared.platform.gate import Gate
 from shared.platform.problems import install_problem_handlers
 from shared.platform.server import bind, run_service, serve
 from shared.platform.settings import ServiceSettings
@@ -59,16 +60,15 @@ async def run(settings):
             open("/does/not/exist")
         raise ValueError(body, headers)
 
-    outer = app
+    class Bare(Gate):
+        async def __call__(self, scope, receive, send):
+            """Beyond all handlers: uvicorn logs this one."""
+            if scope["path"] == "/bare":
+                message = await receive()
+                raise ValueError(message["body"], scope["headers"])
+            await super().__call__(scope, receive, send)
 
-    async def bare(scope, receive, send):
-        """Beyond all handlers: uvicorn logs this one."""
-        if scope["path"] == "/bare":
-            message = await receive()
-            raise ValueError(message["body"], scope["headers"])
-        await outer(scope, receive, send)
-
-    await serve(bare, bind(settings), settings, registry, [], lambda: None)
+    await serve(Bare(app, {}, ["127.0.0.1"]), bind(settings), settings, registry, [], lambda: None)
 
 run_service("failing", "Fails.", ServiceSettings, run)
 '''
