@@ -27,9 +27,9 @@ from projection_service.view import (
 )
 from projection_service.view_store import ViewStore
 from projection_service.views import history
-from shared.errors import InvalidRequest, NotFound
+from shared.errors import NotFound
 from shared.events import Position
-from shared.platform.api import faults
+from shared.platform.api import check_parameters
 from shared.platform.caching import ASK_AGAIN, is_named
 from shared.platform.docs import install_docs
 from shared.platform.problems import install_problem_handlers, problem_responses
@@ -116,7 +116,7 @@ def create_api(
         queries = APIRouter(
             tags=["queries"],
             route_class=_QueryRoute,
-            dependencies=[*kept, Depends(_check_names), Depends(wait_for)],
+            dependencies=[*kept, Depends(_check_parameters), Depends(wait_for)],
             responses={304: NOT_MODIFIED, **problem_responses(404, 422, 503)},
         )
         view.add_queries(queries, store, past)
@@ -146,10 +146,9 @@ def create_api(
     return app
 
 
-def _check_names(request: Request) -> None:
+def _check_parameters(request: Request) -> None:
     """Raises `InvalidRequest`."""
-    if wrong := faults(request.query_params.multi_items(), request.scope["route"].known, NO_PAST):
-        raise InvalidRequest(wrong)
+    check_parameters(request.query_params.multi_items(), request.scope["route"].known, NO_PAST)
 
 
 def _refuse(view: View, kept: Sequence[View]) -> Callable[[], None]:

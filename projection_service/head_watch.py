@@ -12,7 +12,7 @@ from shared.events import Position
 IN_SIGHT_SECONDS_MAX = 30
 """Longer than a long poll of the feed, and than several looks at it beside the queue."""
 PUBLISHED_SECONDS_MAX = 5
-"""For so long what the ledger has said of the broker's confirmations is told on."""
+"""For so long what was seen of the ledger, and of the broker's confirmations, is told on."""
 
 
 class HeadWatch:

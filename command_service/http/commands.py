@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 from typing import Annotated, Any, TypeVar
-from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import UNSET, Meta, Struct
@@ -30,7 +29,7 @@ from command_service.ledger.outcomes import NewAccount, Outcome, Rejection
 from command_service.ledger_writer import LedgerWriter, WriteRequest, fingerprint
 from shared.errors import InvalidRequest
 from shared.events import ACCOUNT_ID_RULE, TIME_RULE, Asset, as_written, is_account_id
-from shared.platform.api import faults
+from shared.platform.api import parameters
 from shared.platform.gate import Answer, Headers, Post, Request
 
 BODY_BYTES_MAX = 64 * 1024
@@ -95,7 +94,7 @@ def command_endpoints(writer: LedgerWriter, query_url: str, default_asset: Asset
 
     def one(request: Request, body: bytes, read: ReadOne) -> "asyncio.Future[list[Outcome]]":
         if request.query:
-            _parameters(request.query, {})
+            parameters(request.query, {})
         command = read(request.name, body)
         return writer.write(to_write(request.headers, [command], command))
 
@@ -187,18 +186,10 @@ def _read_batch(body: bytes) -> list[Command]:
 
 def _is_atomic(query: bytes) -> bool:
     """Raises `InvalidRequest`."""
-    asked = [value for _, value in _parameters(query, {"atomic": str})]
+    asked = [value for _, value in parameters(query, {"atomic": str})]
     if asked not in ([], ["true"], ["false"]):
         raise InvalidRequest([("atomic", "must be true or false")])
     return asked == ["true"]
-
-
-def _parameters(query: bytes, known: Mapping[str, object]) -> list[tuple[str, str]]:
-    """Raises `InvalidRequest`."""
-    said = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
-    if wrong := faults(said, known):
-        raise InvalidRequest(wrong)
-    return said
 
 
 def _with_written_expiry(command: PlaceHold, field: str) -> PlaceHold:

@@ -2,8 +2,9 @@
 
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import cache
+from itertools import islice
 from typing import Annotated, Any, TypeVar, get_args
 from urllib.parse import parse_qsl, unquote
 
@@ -43,12 +44,9 @@ def route(app: FastAPI | APIRouter, path: str, method: str, **options: Any) -> C
 
 
 def read_query(query: bytes, model: type[Q], refused: Mapping[str, str] = NOTHING) -> Q:
-    """As the application would read it. Raises `InvalidRequest`, also at what `faults` finds."""
-    said = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
-    if wrong := faults(said, _types(model), refused):
-        raise InvalidRequest(wrong)
+    """As the application would read it. Raises `InvalidRequest`."""
     try:
-        return model.model_validate(dict(said))
+        return model.model_validate(dict(parameters(query, _types(model), refused)))
     except ValidationError as error:
         raise InvalidRequest([(".".join(map(str, e["loc"])), e["msg"]) for e in error.errors()]) from None
 
@@ -58,27 +56,41 @@ def _types(model: type[BaseModel]) -> Mapping[str, object]:
     return {field.alias or name: field.annotation for name, field in model.model_fields.items()}
 
 
-def faults(
+def parameters(
+    query: bytes, known: Mapping[str, object], refused: Mapping[str, str] = NOTHING
+) -> Sequence[tuple[str, str]]:
+    """What a query says. Raises `InvalidRequest` as `check_parameters` does."""
+    said = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    check_parameters(said, known, refused)
+    return said
+
+
+def check_parameters(
     said: Sequence[tuple[str, str]], known: Mapping[str, object], refused: Mapping[str, str] = NOTHING
-) -> list[tuple[str, str]]:
-    """What must not be passed over in a query, with its reason. `known` has the type of each parameter, `refused` what
+) -> None:
+    """Raises `InvalidRequest` at what must not be passed over. `known` has the type of each parameter, `refused` what
     is wrong with some others.
 
     Of one that comes twice two readers might each believe another; who has misspelt one would take the answer for
     another than it is; and of a number pydantic reads more than people write: `1_0` is 10 for it.
     """
-    wrong: list[tuple[str, str]] = []
+    if wrong := list(islice(_faults(said, known, refused), FAULTS_MAX)):
+        raise InvalidRequest(wrong)
+
+
+def _faults(
+    said: Sequence[tuple[str, str]], known: Mapping[str, object], refused: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
     for name, count in Counter(name for name, _ in said).items():
         if name not in known:
             here = ", ".join(sorted(known)) or "nothing"
-            wrong.append((name[:NAME_CHARS_MAX], refused.get(name, f"is not known here; known: {here}")))
+            yield name[:NAME_CHARS_MAX], refused.get(name, f"is not known here; known: {here}")
         elif count > 1:
-            wrong.append((name, "was sent twice; send it once"))
+            yield name, "was sent twice; send it once"
     for name, value in said:
         types = {known.get(name), *get_args(known.get(name))}
         if (int in types and not _is_integer(value)) or (float in types and not _is_number(value)):
-            wrong.append((name, NO_NUMBER))
-    return wrong[:FAULTS_MAX]
+            yield name, NO_NUMBER
 
 
 def _in_digits(value: object) -> object:
@@ -88,7 +100,7 @@ def _in_digits(value: object) -> object:
 
 
 IN_DIGITS = BeforeValidator(_in_digits)
-"""Of an integer in a path or a header: as `faults` wants those of a query."""
+"""Of an integer in a path or a header: as `check_parameters` wants those of a query."""
 
 
 def waiting(model: type[Q], wait: Callable[[Q, Peer], Awaitable[object]]) -> Get:

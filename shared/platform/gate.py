@@ -30,7 +30,7 @@ from shared.errors import (
     UnsupportedMediaType,
 )
 from shared.platform.caching import is_named
-from shared.platform.problems import problem_response, unexpected_response
+from shared.platform.problems import in_lines, problem_response, unexpected_response
 from shared.platform.watermark import Peer
 
 HOST_BYTES_MAX = 261
@@ -150,7 +150,7 @@ class Gate:
             try:
                 answer = _lines(endpoint.tell(outcome.result()), headers)
             except Exception as error:
-                answer = _problem_lines(path, error)
+                answer = in_lines(_problem("POST", path, error))
             write(*answer)
 
         try:
@@ -160,7 +160,7 @@ class Gate:
             _check_size(len(body), endpoint.bytes_max)
             outcome = endpoint.begin(Request(name, query, headers, sent, peer), body)
         except Exception as error:
-            asyncio.get_running_loop().call_soon(write, *_problem_lines(path, error))
+            asyncio.get_running_loop().call_soon(write, *in_lines(_problem("POST", path, error)))
         else:
             outcome.add_done_callback(tell)
         return True
@@ -236,12 +236,6 @@ def _lines(answer: Answer, headers: Headers) -> tuple[int, bytes, bytes]:
 
 def _problem(method: str, path: str, error: Exception) -> Response:
     return problem_response(error) if isinstance(error, LedgerError) else unexpected_response(method, path, error)
-
-
-def _problem_lines(path: str, error: Exception) -> tuple[int, bytes, bytes]:
-    response = _problem("POST", path, error)
-    lines = b"".join([b"%b: %b\r\n" % header for header in response.raw_headers])
-    return response.status_code, lines, bytes(response.body)
 
 
 def _once(headers: Iterable[tuple[bytes, bytes]]) -> Headers:

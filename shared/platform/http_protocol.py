@@ -17,7 +17,7 @@ from uvicorn.server import ServerState
 from shared.errors import BadRequest, HeadTooLarge, LedgerError, Overloaded, RequestTimeout
 from shared.platform.gate import Gate
 from shared.platform.http_transport import READ_BYTES, SmallReads, Transport
-from shared.platform.problems import problem_response
+from shared.platform.problems import in_lines, problem_response
 from shared.platform.settings import ServiceSettings
 from shared.platform.watermark import Peer
 
@@ -545,10 +545,10 @@ class Protocol(HttpToolsProtocol):
         self._stage = _DEAF
         self._progress += 1
         if self._refusal is not None:
-            answer = problem_response(self._refusal)
-            headers = [*self.server_state.default_headers, *answer.raw_headers, (b"connection", b"close")]
-            lines = [name + b": " + value + b"\r\n" for name, value in headers]
-            self.transport.write(b"".join([STATUS_LINE[answer.status_code], *lines, b"\r\n", bytes(answer.body)]))
+            status, head, body = in_lines(problem_response(self._refusal))
+            default = self._all.default_lines(self.server_state.default_headers)
+            lines = STATUS_LINE[status], default, head, b"connection: close\r\n\r\n", body
+            self.transport.write(b"".join(lines))
         if self._peer.gone:
             self.transport.close()
         else:

@@ -87,6 +87,12 @@ def unexpected_response(method: str, path: str, error: Exception) -> Response:
     return problem_response(LedgerError("An unexpected error; the service's log has it."))
 
 
+def in_lines(response: Response) -> tuple[int, bytes, bytes]:
+    """Its status, the lines of its head, and its body."""
+    lines = b"".join([b"%b: %b\r\n" % header for header in response.raw_headers])
+    return response.status_code, lines, bytes(response.body)
+
+
 def install_problem_handlers(app: FastAPI) -> None:
     """Answer every error of `app` with a problem document."""
 

@@ -307,7 +307,7 @@ ALIKE = {
         DEPOSIT + KEPT + b'Transfer-Encoding: chunked\r\n\r\n7\r\n{"amoun\r\n7\r\nt": 70}\r\n0\r\n\r\n',
     ),
     "of HTTP/1.0": (200, DEPOSIT.replace(b"/1.1", b"/1.0") + KEPT + OF_14 + b'{"amount": 70}'),
-    "another body under its key": (422, DEPOSIT + KEPT + OF_14 + b'{"amount": 71}'),
+    "another body under its key": (422, DEPOSIT + KEPT.replace(b"alike", b"taken") + OF_14 + b'{"amount": 71}'),
     "rejected": (400, DEPOSIT + KEPT.replace(b"alike", b"nobody") + OF_14 + b'{"amount": -7}'),
     "no JSON": (422, DEPOSIT + OF_JSON + CLOSE + OF_14 + b'{"amount": 70,'),
     "no such field": (422, DEPOSIT + OF_JSON + CLOSE + OF_14 + b'{"a\\u006": 70}'),
@@ -334,6 +334,7 @@ ALIKE = {
 async def test_a_request_is_answered_alike_whole_and_in_pieces(bank: Bank, status: int, request_: bytes) -> None:
     """Whole, it is answered in another way: without a task of its own."""
     await bank.post("/account/alike", {"name": "Alike"})
+    await bank.deposit("alike", 70, key="taken")
     begin, end = request_.split(b"\r\n\r\n", 1)
     answers = []
     for pieces in ([request_], [begin + b"\r\n\r\n", end], [begin + b"\r\n\r\n" + end[:1], end[1:-1], end[-1:]]):

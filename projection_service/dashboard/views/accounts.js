@@ -76,14 +76,11 @@ export function accounts(ledger) {
   const panel = new Panel(null, {
     every: REFRESH_MILLISECONDS,
     load: async (signal) => {
+      const asked = Object.fromEntries(ASKED.map((name) => [name, ledger.route.parameters[name]]));
       let page = { accounts: [], next: pager.cursor };
       // A page may be empty though there are more: the service looks at so many accounts at a time.
       for (let pages = 0; !page.accounts.length && (pages === 0 || page.next) && pages < EMPTY_PAGES_MAX; pages++) {
-        page = await ledger.get(
-          "accounts",
-          { ...Object.fromEntries(ASKED.map((name) => [name, ledger.route.parameters[name]])), limit: PAGE_ACCOUNTS, cursor: page.next },
-          signal,
-        );
+        page = await ledger.get("accounts", { ...asked, limit: PAGE_ACCOUNTS, cursor: page.next }, signal);
       }
       return page;
     },
