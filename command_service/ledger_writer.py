@@ -293,7 +293,7 @@ class _Decided:
         self._time = time
         self._new_id = new_id
         self._streams = {account_id: stream_of(state) for account_id, state in states.items()}
-        self._changed: set[AccountId] = set()
+        self._changed: dict[AccountId, Stream] = {}
         self._open_holds = holds
         self.holds: dict[HoldKey, Hold | None] = {}
         """Those that an event has changed; None for one that has ended."""
@@ -302,10 +302,9 @@ class _Decided:
 
     def states(self) -> dict[AccountId, State]:
         """Of the accounts that an event went to."""
-        streams = self._streams
         return {
-            account_id: State(streams[account_id][0], encode_account(streams[account_id][1]))
-            for account_id in self._changed
+            account_id: State(version, encode_account(account))
+            for account_id, (version, account) in self._changed.items()
         }
 
     def add(self, request: WriteRequest) -> list[Outcome]:
@@ -320,7 +319,7 @@ class _Decided:
             rejections = rejected_together(commands, self._time, self._stream, self._hold)
         # The one loop that every command goes through: no calls in it that can be done without, and no attributes.
         source, time, new_id, streams = self._source, self._time, self._new_id, self._streams
-        changed, add_event, add_type = self._changed.add, self.events.append, self.types.append
+        changed, add_event, add_type = self._changed, self.events.append, self.types.append
         add_outcome, traceparent, position = outcomes.append, request.traceparent, self._position
         for number, command in enumerate(commands):
             account_id = AccountId(new_id()) if command.account_id is None else command.account_id
@@ -346,8 +345,7 @@ class _Decided:
             version: Version = last_version + 1  # type: ignore[assignment]
             position += 1  # type: ignore[assignment]
             event_type, event_id = event.type, new_id()
-            streams[account_id] = version, account
-            changed(account_id)
+            streams[account_id] = changed[account_id] = version, account
             counterpart, named, numbered = self._move(event, moved[1]) if len(moved) > 1 else NO_COUNTERPART
             add_event(
                 encode_event(
@@ -390,8 +388,7 @@ class _Decided:
         account = evolve(account, event, change, change_of_held)
         assert account is not None
         version: Version = last_version + 1  # type: ignore[assignment]
-        self._streams[account_id] = version, account
-        self._changed.add(account_id)
+        self._streams[account_id] = self._changed[account_id] = version, account
         return Counterpart(account_id, account.balance, version), account_id, version
 
 

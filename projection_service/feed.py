@@ -14,18 +14,27 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import HttpProcessingError, RawResponseMessage
 from aiohttp.streams import StreamReader
+from msgspec.structs import replace
 
 from projection_service.batch import Batch
 from shared.chain import ChainAt
 from shared.errors import LedgerError
 from shared.events import Position, UnreadableEvent, Value, decode_events
 from shared.platform.settings import shown_url
+from shared.zstd import zstd
 
-PAGE_EVENTS_MAX = 5_000
+PAGE_EVENTS_MAX = 10_000
+READ_BYTES = 1024 * 1024
+"""Pages are read on until they have so much together: what is read at once is folded in one transaction, in which each
+account that it moves is read and written once, and a page of the views' tables, too."""
 ANSWER_SECONDS = 10
-BODY_BYTES_MAX = 4 * 1024 * 1024
+BODY_BYTES_MAX = 8 * 1024 * 1024
 """Four times what a command service puts in a page."""
 CHUNK_BYTES = 64 * 1024
+COMPRESSED_TEXTS_MAX = 2 * PAGE_EVENTS_MAX + 1
+"""One for each event, and what stands between them."""
+DECOMPRESSION: Mapping[int, int] = {zstd.DecompressionParameter.window_log_max: 23}
+"""8 MiB, as RFC 9659 has it: a few bytes could ask for 128."""
 HEADER_BYTES_MAX = 8 * 1024
 INTERIM_ANSWERS_MAX = 8
 FRAMING_BYTES_MAX = 64 * 1024
@@ -97,7 +106,7 @@ async def open_feed(ledger_url: str) -> AsyncIterator["Feed"]:
     async with aiohttp.ClientSession(
         connector=_Connector(),
         auto_decompress=False,  # a few bytes could become gigabytes
-        headers={"Accept-Encoding": "identity"},
+        headers={"Accept-Encoding": "zstd"},
         cookie_jar=aiohttp.DummyCookieJar(),
         max_line_size=HEADER_BYTES_MAX,
         max_field_size=HEADER_BYTES_MAX,
@@ -113,10 +122,25 @@ class Feed:
         """For people and logs: without what may be secret in the address."""
 
     async def read(self, after: Position, wait_seconds: float = 0, events_max: int = PAGE_EVENTS_MAX) -> Page:
-        """The page after position `after`; waits on the server for up to `wait_seconds` when there is none.
+        """What comes after position `after`; waits on the server for up to `wait_seconds` when there is nothing.
 
-        Raises `FeedUnavailable`.
+        Of an answer that stops short of the head, those after it are read on to, and all are one page: the ledger's
+        word for where it ends stands for all before it. Raises `FeedUnavailable`.
         """
+        page, size = await self._read_page(after, wait_seconds, events_max)
+        while page.batch.end.position < page.head and 0 < len(page.batch.events) < events_max and size < READ_BYTES:
+            try:
+                more, more_bytes = await self._read_page(page.batch.end.position, 0, events_max)
+            except FeedUnavailable:
+                break  # whoever asks for it first is told why
+            if not more.batch.events or (more.source, more.key) != (page.source, page.key):
+                break
+            size += more_bytes
+            page = replace(more, batch=Batch(page.batch.events + more.batch.events, more.batch.end))
+        return page
+
+    async def _read_page(self, after: Position, wait_seconds: float, events_max: int) -> tuple[Page, int]:
+        """One answer, and how many bytes it has."""
         query = {"after": str(after), "limit": str(events_max), "wait": f"{wait_seconds:g}"}
         headers, body = await self._get(query, wait_seconds + ANSWER_SECONDS)
         try:
@@ -136,7 +160,8 @@ class Feed:
         end = ChainAt(events[-1].position if events else min(after, head), chain)
         published = Position(int(headers[PUBLISHED])) if PUBLISHED in headers else None
         # The header alone is not signed.
-        return Page(Batch(events, end), max(head, end.position), headers["Ledger-Source"], key, signature, published)
+        page = Page(Batch(events, end), max(head, end.position), headers["Ledger-Source"], key, signature, published)
+        return page, len(body)
 
     async def _get(self, query: Mapping[str, str], seconds_max: float) -> tuple[Mapping[str, str], bytes]:
         url = self._url._replace(path=self._url.path.rstrip("/") + "/events", fragment="").geturl()
@@ -156,7 +181,8 @@ class Feed:
         for name, is_right in wanted.items():
             if not is_right(response.headers.get(name, "")):
                 raise FeedUnavailable(f"{self.name} is no feed: its answer has no {name} that can be right.")
-        return response.headers, bytes(body)
+        is_packed = response.headers.get("Content-Encoding") == "zstd"
+        return response.headers, self._decompressed(bytes(body)) if is_packed else bytes(body)
 
     def _check(self, response: aiohttp.ClientResponse) -> None:
         if 300 <= response.status < 400:
@@ -166,8 +192,26 @@ class Feed:
             )
         if response.status != HTTPStatus.OK:
             raise FeedUnavailable(f"{self.name} answered {response.status}.")
-        if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise FeedUnavailable(f"{self.name} sends a compressed answer, which nobody asked for.")
+        if response.headers.get("Content-Encoding", "identity") not in ("identity", "zstd"):
+            raise FeedUnavailable(f"{self.name} sends an answer in an encoding that nobody asked for.")
+
+    def _decompressed(self, body: bytes) -> bytes:
+        """Of texts that were compressed one by one, what they are together. Raises `FeedUnavailable`."""
+        texts: list[bytes] = []
+        rest, size = memoryview(body), 0
+        try:
+            while rest:
+                # What it says of itself is looked at first: more than that is never made of it.
+                said = zstd.get_frame_info(rest).decompressed_size
+                size += BODY_BYTES_MAX + 1 if said is None else said
+                if size > BODY_BYTES_MAX or len(texts) == COMPRESSED_TEXTS_MAX:
+                    raise FeedUnavailable(f"{self.name} is no feed: its answer is too large when decompressed.")
+                end = zstd.get_frame_size(rest)
+                texts.append(zstd.decompress(rest[:end], options=DECOMPRESSION))
+                rest = rest[end:]
+        except zstd.ZstdError as error:
+            raise FeedUnavailable(f"{self.name} is no feed: its answer can't be decompressed.") from error
+        return b"".join(texts)
 
 
 def _reason(error: Exception, seconds_max: float) -> str:

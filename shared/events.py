@@ -452,7 +452,7 @@ class Envelope(Value, frozen=True):
     id: str
     commandid: str
     data: Raw
-    traceparent: str | None = None
+    traceparent: Annotated[str, Meta(min_length=1)] | None = None
 
 
 class UnreadableEvent(ValueError):
@@ -577,7 +577,7 @@ def read_envelope(recorded: RecordedEvent) -> Envelope:
         envelope = _decode_envelope(recorded.encoded)
     except (ValueError, RecursionError) as error:
         raise _unreadable(error) from error
-    if "\0" in f"{envelope.id}{envelope.commandid}{envelope.traceparent}":
+    if "\0" in envelope.commandid or "\0" in envelope.id or "\0" in (envelope.traceparent or ""):
         raise UnreadableEvent(HAS_NUL)
     return envelope
 

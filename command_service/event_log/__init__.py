@@ -5,13 +5,15 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from command_service.event_log.runs import Page, Run
+from command_service.event_log.runs import PackedPage, Page, Run
 from command_service.ledger.account import Hold
 from command_service.ledger.states import HoldKey, State
 from shared.chain import ChainAt
 from shared.errors import LedgerError
 from shared.events import AccountId, HoldId, Position, Value
 
+PACKED_BYTES_MAX = 4 * 1024 * 1024
+"""Of a page's events before they were compressed."""
 LEASE_SECONDS = 5
 CLERK_LEASE_SECONDS = 1
 """It only saves work that would come to nothing; and who takes over at once is never late."""
@@ -112,6 +114,13 @@ class EventLog(Protocol):
         """Events from position `after` + 1 on, without a hole, up to a page's limits.
 
         At least one where there is one and `events_max` allows it, however large. Raises `CorruptStore`.
+        """
+
+    async def read_packed(self, after: Position, events_max: int, bytes_max: int) -> PackedPage | None:
+        """The same, compressed as they lie in the log: `bytes_max` is what is sent, and decompressed it is
+        `PACKED_BYTES_MAX`. None where they do not lie so, or are at hand otherwise.
+
+        Raises `CorruptStore`; but what is damaged within the compressed events, only their reader finds.
         """
 
     async def published(self) -> Position:

@@ -19,7 +19,7 @@ from command_service.event_log import (
     Lease,
     LeaseLost,
 )
-from command_service.event_log.runs import Page, Run, cut, page
+from command_service.event_log.runs import PackedPage, Page, Run, cut, page
 from command_service.ledger.account import Hold
 from command_service.ledger.states import HoldKey, State
 from shared.chain import START, ChainAt
@@ -196,6 +196,10 @@ class PostgresEventLog:
                 _, found, head = await _read_runs(connection, runs[-1].position, rows_max := 2 * rows_max)
                 runs += found
         return Page(*page(begin, runs, after, events_max, bytes_max), head)
+
+    async def read_packed(self, after: Position, events_max: int, bytes_max: int) -> PackedPage | None:  # noqa: ARG002
+        """None, always: the server keeps them compressed, and gives them as text."""
+        return None
 
     async def first_expiry(self) -> str | None:
         async with self._reader.connection() as connection:

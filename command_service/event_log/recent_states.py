@@ -1,17 +1,18 @@
 """The states that the SQLite event log does not have in its table yet."""
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from operator import itemgetter
 from pathlib import Path
 
 import msgspec
 
-from command_service.event_log.rows import sound
+from command_service.event_log.rows import all_sound
 from command_service.event_log.runs import Run
 from command_service.ledger.states import NO_STATE, State, states_after
 from shared.errors import CorruptStore
 from shared.events import AccountId, Position, UnreadableEvent, decode_events, join_events
-from shared.platform.sqlite import GOOD_COPY
+from shared.platform.sqlite import GOOD_COPY, blob
 
 SWEEP_EVENTS = 25_000
 """Each time that so many more events are in the log, the states that they moved begin to be written.
@@ -44,27 +45,27 @@ class RecentStates:
         """Every event up to here is in `states` or in the table."""
         self.states_position = states_position
         """Every event up to here is in the table."""
-        self.states: dict[AccountId, State] = {}
-        self._sweep: list[AccountId] = []
-        self._swept = 0
-        """So many of the sweep are written."""
+        self._changed: dict[AccountId, State] = {}
+        """Since the sweep began."""
+        self._swept: dict[AccountId, State] = {}
+        """What the sweep writes, as it was when it began."""
+        self._sweep: list[tuple[AccountId, State]] = []
+        """What of it is yet to be written, the next one last."""
         self._sweep_head = states_position
         """Every event up to here is in the table when the sweep is done."""
 
     def read(self, connection: sqlite3.Connection, account_ids: Iterable[AccountId]) -> dict[AccountId, State]:
         """The states of those that have one."""
-        states: dict[AccountId, State] = {}
-        others: list[AccountId] = []
-        for account_id in account_ids:
-            if state := self.states.get(account_id):
-                states[account_id] = state
-            else:
-                others.append(account_id)
-        if others:
-            others.sort()
+        asked = set(account_ids)
+        states = {
+            account_id: states[account_id]
+            for states in (self._swept, self._changed)
+            for account_id in asked & states.keys()
+        }
+        if others := sorted(asked.difference(states)):
             parameter = msgspec.json.encode(others).decode()
             rows = connection.execute(READ_STATES, (parameter,))
-            for account_id, version, state in sound(self.path, (str, int, bytes), rows):
+            for account_id, version, state in all_sound(self.path, (str, int, bytes), rows):
                 states[account_id] = State(version, state)
         return states
 
@@ -93,29 +94,35 @@ class RecentStates:
                         )
                     if version > last:  # else a sweep that came to no end has written it
                         states[account_id] = after[account_id]
-            self.states.update(states)
+            self._changed.update(states)
             self.head = run.position
 
-    def next_to_write(self, states_max: int) -> list[AccountId]:
-        """The next ids of a sweep, which begins when it is time."""
-        if self._swept == len(self._sweep) and self.head - self._sweep_head >= SWEEP_EVENTS:
-            self._sweep, self._swept, self._sweep_head = sorted(self.states), 0, self.head
-        return self._sweep[self._swept : self._swept + states_max]
+    def next_to_write(self, states_max: int) -> list[tuple[AccountId, State]]:
+        """The next ones of a sweep, which begins when it is time."""
+        if not self._sweep and self.head - self._sweep_head >= SWEEP_EVENTS:
+            self._swept, self._changed, self._sweep_head = self._changed, {}, self.head
+            self._sweep = sorted(self._swept.items(), key=itemgetter(0), reverse=True)
+        return self._sweep[-states_max:] if states_max else []
 
-    def position_after(self, account_ids: Sequence[AccountId]) -> Position:
-        """What `states_position` will be when the states of `next_to_write` are there."""
-        is_last = self._swept + len(account_ids) == len(self._sweep)
-        return self._sweep_head if is_last else self.states_position
+    def position_after(self, written: int) -> Position:
+        """What `states_position` will be when so many more of the sweep are in the table."""
+        return self._sweep_head if written == len(self._sweep) else self.states_position
 
-    def committed(self, head: Position, changed: Mapping[AccountId, State], account_ids: Sequence[AccountId]) -> None:
-        """Events up to `head` led to the states `changed`, and those of `account_ids` are in the table."""
-        self.head, self.states_position = head, self.position_after(account_ids)
-        self._swept += len(account_ids)
-        self.states.update(changed)
-        for account_id in account_ids:
-            del self.states[account_id]
+    def committed(self, head: Position, changed: Mapping[AccountId, State], written: int) -> None:
+        """Events up to `head` led to the states `changed`, and so many more of the sweep are in the table."""
+        self.head, self.states_position = head, self.position_after(written)
+        del self._sweep[len(self._sweep) - written :]
+        if not self._sweep:
+            self._swept = {}
+        self._changed.update(changed)
+
+    def all(self) -> dict[AccountId, State]:
+        """Those that may not be in the table."""
+        return self._swept | self._changed
 
 
 def put(connection: sqlite3.Connection, states: Iterable[tuple[AccountId, State]]) -> None:
     """Write them to the table."""
-    connection.executemany(PUT_STATE, [(account_id, state.version, state.account) for account_id, state in states])
+    connection.executemany(
+        PUT_STATE, [(account_id, state.version, blob(state.account)) for account_id, state in states]
+    )

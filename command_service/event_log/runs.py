@@ -31,6 +31,14 @@ class Page(Value, frozen=True):
     head: Position
 
 
+class PackedPage(Value, frozen=True):
+    """As `Page`, with the events as a batch in the CloudEvents JSON batch format, compressed with zstd."""
+
+    body: bytes
+    end: ChainAt
+    head: Position
+
+
 def cut(head: ChainAt, events: Sequence[bytes]) -> list[Run]:
     """The runs of `events`, which follow `head`: full ones, and a last one with what is left."""
     runs: list[Run] = []

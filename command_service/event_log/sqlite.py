@@ -2,7 +2,6 @@
 
 import asyncio
 import sqlite3
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from itertools import chain
@@ -12,26 +11,32 @@ from typing import Any, NamedTuple
 import msgspec
 import uuid_utils
 
-from command_service.event_log import NO_HOLDS, Answer, Append, DueHold, KeptAnswer, Lease
+from command_service.event_log import NO_HOLDS, PACKED_BYTES_MAX, Answer, Append, DueHold, KeptAnswer, Lease
 from command_service.event_log.recent_states import RecentStates, put
-from command_service.event_log.rows import sound
-from command_service.event_log.runs import Page, Run, cut, page
+from command_service.event_log.rows import all_sound, sound
+from command_service.event_log.runs import PackedPage, Page, Run, cut, page
 from command_service.ledger.account import Hold
 from command_service.ledger.states import HoldKey, State
-from shared.chain import START, ChainAt
+from shared.chain import START, ChainAt, extend
 from shared.errors import CorruptStore, LedgerError, OutcomeUnknown
 from shared.events import AccountId, HoldId, Position, Version
 from shared.platform.data_files import DataFiles, held_lock, make_file
-from shared.platform.sqlite import GOOD_COPY, SqliteThread, migrate, never_wait, primary_code, roll_back_leftover
+from shared.platform.sqlite import GOOD_COPY, SqliteThread, blob, migrate, never_wait, primary_code, roll_back_leftover
 from shared.witness import new_key
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
+from shared.zstd import zstd
 
 COMPRESSION_LEVEL = 1
 """Of 22: the next ones take longer and make nothing smaller (docs/performance.md)."""
+EVENT_SEPARATOR = b",\n"
+"""No event has a line break in it."""
+
+
+def _compress(text: bytes) -> bytes:
+    return zstd.compress(text, COMPRESSION_LEVEL)
+
+
+OPENING, SEPARATING, CLOSING = map(_compress, (b"[", EVENT_SEPARATOR, b"]"))
+"""With runs between them a JSON array, since compressed texts that follow each other are one (RFC 8878, section 3)."""
 LONG_OUTCOMES_BYTES = 1024
 READER_CACHE_KIBIBYTES = 4 * 1024
 """Who reads the log goes past each page once."""
@@ -220,9 +225,7 @@ class SqliteEventLog:
         holds: Mapping[HoldKey, Hold | None],
     ) -> None:
         runs = cut(head, events)
-        written = self._writer.connection.run(
-            _write, self._recent, self._compressor, head, runs, time, states, answers, holds
-        )
+        written = self._writer.connection.run(_write, self._recent, self._compressor, head, runs, time, answers, holds)
         await self._writer.run(_commit)
         self.files.check()
         self._recent.committed(Position(head.position + len(events)), states, written)
@@ -239,6 +242,11 @@ class SqliteEventLog:
         if self._tail.has(after + 1):
             return Page(*page(*self._tail, after, events_max, bytes_max), self._tail.runs[-1].position)
         return await self._reader.run(_read, self._path, after, events_max, bytes_max)
+
+    async def read_packed(self, after: Position, events_max: int, bytes_max: int) -> PackedPage | None:
+        if self._tail.has(after + 1) or events_max == 0:
+            return None
+        return await self._reader.run(_read_packed, self._path, after, events_max, bytes_max)
 
     async def published(self) -> Position:
         return (await self._ledger()).published
@@ -381,37 +389,40 @@ def _write(
     head: ChainAt,
     runs: Sequence[Run],
     time: str,
-    states: Mapping[AccountId, State],
     answers: Mapping[str, Answer],
     holds: Mapping[HoldKey, Hold | None],
-) -> list[AccountId]:
-    """The ids of the states that were written to the table."""
+) -> int:
+    """How many states of the sweep were written to the table."""
     end = runs[-1] if runs else head
     due = recent.next_to_write(4 * (end.position - head.position))
     if not runs:  # a row that stays as it is would not be written, and the commit wait for no disk
         connection.execute(MOVE_HEAD, (head.position + 1, head.chain, time, recent.states_position))
-    connection.execute(MOVE_HEAD, (end.position, end.chain, time, recent.position_after(due)))
+    connection.execute(MOVE_HEAD, (end.position, end.chain, time, recent.position_after(len(due))))
     try:
         connection.executemany(
             ADD_RUN,
             [
-                (run.position, run.chain, compressor.compress(b"\n".join(run.events), compressor.FLUSH_FRAME))
+                (
+                    run.position,
+                    blob(run.chain),
+                    blob(compressor.compress(EVENT_SEPARATOR.join(run.events), compressor.FLUSH_FRAME)),
+                )
                 for run in runs
             ],
         )
-        put(connection, [(account_id, states.get(account_id) or recent.states[account_id]) for account_id in due])
+        put(connection, due)
         if holds:
             _put_holds(connection, holds)
         connection.executemany(
             ADD_ANSWER,
             [
-                (key, answer.fingerprint, _packed(answer.outcomes), answer.digest(key))
+                (key, blob(answer.fingerprint), blob(_packed(answer.outcomes)), blob(answer.digest(key)))
                 for key, answer in answers.items()
             ],
         )
     except sqlite3.IntegrityError as error:
         raise ValueError(str(error)) from error
-    return due
+    return len(due)
 
 
 def _put_holds(connection: sqlite3.Connection, holds: Mapping[HoldKey, Hold | None]) -> None:
@@ -438,9 +449,9 @@ def _commit(connection: sqlite3.Connection) -> None:
 def _write_recent(connection: sqlite3.Connection, recent: RecentStates) -> None:
     """In the transaction that has begun, which this ends."""
     try:
-        if recent.states:
-            _catch_up(connection, recent)
-            put(connection, sorted(recent.states.items()))
+        _catch_up(connection, recent)
+        if states := recent.all():
+            put(connection, sorted(states.items()))
             connection.execute(MOVE_STATES, (recent.head,))
             connection.execute("COMMIT")
     finally:
@@ -481,6 +492,33 @@ def _read(connection: sqlite3.Connection, path: Path, after: Position, events_ma
     return Page(*found, _read_ledger(connection, path).position)
 
 
+def _read_packed(
+    connection: sqlite3.Connection, path: Path, after: Position, events_max: int, bytes_max: int
+) -> PackedPage | None:
+    end, last = START, Position(after + events_max)
+    parts: list[bytes] = []
+    bytes_left = PACKED_BYTES_MAX
+    for position, chain_after, events in sound(path, RUN_TYPES, connection.execute(READ_RUNS_AROUND, (after,))):
+        if position > after:
+            bytes_left -= _decompressed_bytes(path, events)
+            bytes_max -= len(events)
+            if parts and min(bytes_left, bytes_max) < 0:
+                break
+            if end.position < after or last < position:
+                all_of_it = _decompress(path, events).split(EVENT_SEPARATOR)
+                known, until = max(0, after - end.position), last - end.position
+                events = _compress(EVENT_SEPARATOR.join(all_of_it[known:until]))
+                if last < position:
+                    position, chain_after = last, extend(end.chain, all_of_it[:until])
+            parts += [SEPARATING if parts else OPENING, events]
+        end = ChainAt(Position(position), chain_after)
+        if position >= last:
+            break
+    if not parts:
+        return None
+    return PackedPage(b"".join([*parts, CLOSING]), end, _read_ledger(connection, path).position)
+
+
 def _read_runs(connection: sqlite3.Connection, path: Path, after: Position) -> list[Run]:
     rows = _rows(connection, path, RUN_TYPES, f"{READ_RUNS} LIMIT {REPLAY_RUNS}", after)
     return list(_unpacked_runs(path, rows))
@@ -498,15 +536,24 @@ def _read_holds(
 
 def _unpacked_runs(path: Path, rows: Iterable[tuple[int, bytes, bytes]]) -> Iterator[Run]:
     for position, chain_after, events in rows:
-        yield Run(Position(position), chain_after, _decompress(path, events).split(b"\n"))
+        yield Run(Position(position), chain_after, _decompress(path, events).split(EVENT_SEPARATOR))
 
 
 def _packed(outcomes: bytes) -> bytes:
-    return zstd.compress(outcomes, COMPRESSION_LEVEL) if len(outcomes) > LONG_OUTCOMES_BYTES else outcomes
+    return _compress(outcomes) if len(outcomes) > LONG_OUTCOMES_BYTES else outcomes
 
 
 def _unpacked(path: Path, outcomes: bytes) -> bytes:
     return outcomes if outcomes.startswith(b"[") else _decompress(path, outcomes)
+
+
+def _decompressed_bytes(path: Path, compressed: bytes) -> int:
+    """As the text itself says."""
+    try:
+        size = zstd.get_frame_info(compressed).decompressed_size
+    except zstd.ZstdError as error:
+        raise CorruptStore(f"{path}: {error}. {GOOD_COPY}") from error
+    return PACKED_BYTES_MAX + 1 if size is None else size
 
 
 def _decompress(path: Path, compressed: bytes) -> bytes:
@@ -519,7 +566,7 @@ def _decompress(path: Path, compressed: bytes) -> bytes:
 def _rows(
     connection: sqlite3.Connection, path: Path, types: tuple[type, ...], statement: str, *parameters: object
 ) -> list[Any]:
-    return list(sound(path, types, connection.execute(statement, parameters)))
+    return all_sound(path, types, connection.execute(statement, parameters))
 
 
 def _json(values: Collection[str] | Collection[HoldKey]) -> str:

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from typing import Annotated
 
-from fastapi import FastAPI, Query, Response
+from fastapi import FastAPI, Header, Query, Response
 from pydantic import BaseModel
 
 from command_service.event_log import EventLog
+from command_service.event_log.runs import PackedPage
 from shared.events import INT64_MAX, Position, join_events
 from shared.messaging import BATCH_CONTENT_TYPE
-from shared.platform.api import route, waiting
+from shared.platform.api import route, waiting, weights
 from shared.platform.gate import Get
 from shared.platform.problems import problem_responses
 from shared.platform.watermark import Watermark
@@ -18,6 +19,8 @@ from shared.witness import Signer
 PAGE_EVENTS_MAX = 10_000
 PAGE_BYTES_MAX = 512 * 1024
 WAIT_SECONDS_MAX = 60
+ZSTD = "zstd"
+"""https://www.rfc-editor.org/rfc/rfc8878, section 7.2"""
 
 PAGE = {
     "description": "CloudEvents, oldest first.",
@@ -62,12 +65,22 @@ def install_feed(
         tags=["events"],
         responses={200: PAGE, **problem_responses(422, 503)},
     )
-    async def events(asked: Annotated[PageAsked, Query()]) -> Response:
-        page = await event_log.read(Position(asked.after), asked.limit, PAGE_BYTES_MAX)
+    async def events(
+        asked: Annotated[PageAsked, Query()],
+        accept_encoding: Annotated[
+            str, Header(description="zstd for pages as they lie in the log, where they do.")
+        ] = "",
+    ) -> Response:
+        after, packed = Position(asked.after), None
+        if weights(accept_encoding).get(ZSTD):
+            packed = await event_log.read_packed(after, asked.limit, PAGE_BYTES_MAX)
+        page = packed or await event_log.read(after, asked.limit, PAGE_BYTES_MAX)
         confirmed = published()
         return Response(
-            join_events(page.events),
+            page.body if isinstance(page, PackedPage) else join_events(page.events),
             headers={
+                "Vary": "Accept-Encoding",
+                **({"Content-Encoding": ZSTD} if packed else {}),
                 "Ledger-Position": str(page.head),
                 **({} if confirmed is None else {"Ledger-Published": str(confirmed)}),
                 "Ledger-Source": event_log.source,

@@ -49,16 +49,19 @@ from shared.events import (
 BALANCE_MAX = INT64_MAX
 
 
-class Account(Value, frozen=True, array_like=True, tag=1):
-    """`tag` is the number of its format, of which the log keeps states: another form of it gets another number."""
+FORMAT = 2
+"""Of an account's state, as the log keeps it: another form of it gets another number."""
 
-    name: str
+
+class Account(Value, frozen=True, array_like=True, tag=FORMAT):
+    """What decisions depend on."""
+
     balance: int = 0
     """In cents, never below `-overdraft_limit`, never over `BALANCE_MAX`."""
     overdraft_limit: int = 0
     status: Status = "open"
     asset: Asset | None = None
-    """None is USD/2: most states are smaller by its name."""
+    """None is USD/2."""
     held: int = 0
     """The sum of its open holds, in cents; never over `BALANCE_MAX`."""
     holds: int = 0
@@ -286,7 +289,7 @@ def evolve(account: Account | None, event: Event, change: int, change_of_held: i
         return replace(account, balance=account.balance + change)
     match event:
         case AccountCreated():
-            return Account(event.name, asset=None if event.asset == USD else event.asset)
+            return Account(asset=None if event.asset == USD else event.asset)
         case OverdraftLimitSet() if account is not None:
             return replace(account, overdraft_limit=event.limit)
         case AccountFrozen() | AccountUnfrozen() | AccountClosed() if account is not None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from command_service.ledger.account import Account, evolve
+from command_service.ledger.account import FORMAT, Account, evolve
 from command_service.ledger.commands import Command, ExpireHold
 from shared.errors import CorruptStore
 from shared.events import AccountId, HoldId, RecordedEvent, Value, Version, entries
@@ -38,7 +38,11 @@ def hold_key_of(command: Command | ExpireHold) -> HoldKey:
 
 
 def encode_account(account: Account | None) -> bytes:
-    return b"" if account is None else _encode(account)
+    """What follows the balance is left out where it is what most have: of a million accounts that is half of what is
+    read and written."""
+    if account is None:
+        return b""
+    return _encode((FORMAT, account.balance) if account == Account(account.balance) else account)
 
 
 def decode_account(encoded: bytes) -> Account | None:

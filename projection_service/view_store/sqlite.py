@@ -182,8 +182,11 @@ def _commit(
 
 @lru_cache
 def _statement(write: Write) -> str:
-    names = [column.split()[0] for column in write.columns.split(",")]
-    row = f"VALUES ({', '.join('?' * len(names))})"
+    columns = write.described()
+    names = [name for name, _, _ in columns]
+    nothing = {True: "nullif(?, 0)", False: "nullif(?, '')"}
+    values = [nothing[type_ == "bigint"] if has_null else "?" for _, type_, has_null in columns]
+    row = f"VALUES ({', '.join(values)})"
     if ALL_CHANGED in write.sql:
         # SQLite takes a row from here in three quarters of the time.
         return write.sql.replace(ALL_CHANGED, row)

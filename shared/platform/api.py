@@ -103,6 +103,21 @@ IN_DIGITS = BeforeValidator(_in_digits)
 """Of an integer in a path or a header: as `check_parameters` wants those of a query."""
 
 
+def weights(accepted: str) -> Mapping[str, float]:
+    """How much a client wants each media type or coding of an `Accept` header: 0 is not at all (RFC 9110, section
+    12.4.2)."""
+    return dict([_weight(one) for one in accepted.split(",")])
+
+
+def _weight(said: str) -> tuple[str, float]:
+    wanted, *parameters = said.lower().replace(" ", "").split(";")
+    weights = [one.removeprefix("q=") for one in parameters if one.startswith("q=")]
+    try:
+        return wanted, float(weights[0]) if weights else 1.0
+    except ValueError:
+        return wanted, 0.0
+
+
 def waiting(model: type[Q], wait: Callable[[Q, Peer], Awaitable[object]]) -> Get:
     """Waits for what a query asks for, before the application is asked to answer it."""
 

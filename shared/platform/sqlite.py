@@ -173,6 +173,12 @@ def _try_to_begin(connection: sqlite3.Connection) -> bool:
     return True
 
 
+def blob(value: bytes) -> bytearray:
+    """As it is best given to a statement: for `bytes`, Python's sqlite3 first looks whether somebody has registered an
+    adapter, which takes ten times as long."""
+    return bytearray(value)
+
+
 def never_wait(connection: sqlite3.Connection) -> None:
     """For other programs' locks, on a connection that the event loop uses: `SqliteThread.begin` waits for them."""
     connection.execute("PRAGMA busy_timeout = 0")

@@ -123,7 +123,7 @@ async def test_states_are_written_as_often_as_they_must_be_and_what_waits_stays_
                     lambda connection: connection.execute("SELECT states_position FROM ledger").fetchone()
                 )
                 assert ledger.head.position - position <= 2 * sweep + batch
-                assert len(store._recent.states) <= 2 * sweep + batch
+                assert len(store._recent.all()) <= 2 * sweep + batch
             return written
 
         # Each account once a sweep, however many events it has; never more rows than events.

@@ -116,10 +116,13 @@ async def test_a_person_can_ask_it_in_sql(view_store: ViewStore) -> None:
         WHERE type = 'amount-deposited' GROUP BY account_id ORDER BY account_id
     """)
     transfers = Read.in_both("""
-        SELECT account_id, other_account_id, other_is_subject, amount FROM history
+        SELECT account_id, other_account_id, entry % 2, amount, status, held FROM history
         WHERE type = 'money-transferred' ORDER BY account_id
     """)
-    assert await view_store.read(transfers) == [("alice", "bob", False, 30), ("bob", "alice", True, 30)]
+    assert await view_store.read(transfers) == [
+        ("alice", "bob", 0, 30, None, 120),
+        ("bob", "alice", 1, 30, None, None),
+    ]
     assert await view_store.read(deposits) == [("alice", 1100, at(3), "salary"), ("bob", 100, at(LAST), "salary")]
 
 

@@ -171,14 +171,14 @@ async def record_after(trouble: Awaitable[object], store: PostgresEventLog, even
 async def append_run(store: PostgresEventLog, account_id: AccountId, number: int, pause: float = 0) -> list[bytes]:
     """Deposits of 1 that go on from what the append finds."""
     async with store.append({account_id}, set()) as append:
-        before = append.states.get(account_id) or state(0, Account("Alice", 0))
+        before = append.states.get(account_id) or state(0, Account(0))
         version, account = before.version, decode_account(before.account)
         # Whoever reads a state as it was before the lock was had reads another balance than version.
         assert account is not None
         assert account.balance == version
         await asyncio.sleep(pause)
         run = [logged(append.head.position + n, DEPOSITED, account_id, version + n) for n in range(1, number + 1)]
-        last = state(version + number, Account("Alice", version + number))
+        last = state(version + number, Account(version + number))
         await append.commit(run, TIME, {account_id: last}, {})
     return run
 

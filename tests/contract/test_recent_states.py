@@ -120,9 +120,9 @@ async def crash_after_each(lives: list[list[list[Command]]], folder: Path) -> No
 
 @asynccontextmanager
 async def many_in_memory(path: Path) -> AsyncIterator[SqliteEventLog]:
-    """A log with 100 events, in the middle of a sweep."""
+    """A log with 101 events, in the middle of a sweep."""
     async with closed_at_the_end(SqliteEventLog.open(path)) as log, running(log) as ledger:
-        for number in range(100):
+        for number in range(101):
             await ledger.writer.write(WriteRequest([CreateAccount("Alice", IDS[number % 8])]))
         assert log._recent._sweep
         yield log
@@ -138,7 +138,7 @@ async def test_a_commit_that_is_reported_as_failed_counts_if_it_was_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_done: bool
 ) -> None:
     """As when an fsync fails, after or before the commit record is on disk."""
-    monkeypatch.setattr(recent_states, "SWEEP_EVENTS", 3)
+    monkeypatch.setattr(recent_states, "SWEEP_EVENTS", 10)
     commit = sqlite._commit
 
     def fail(connection: sqlite3.Connection) -> None:
@@ -155,13 +155,13 @@ async def test_a_commit_that_is_reported_as_failed_counts_if_it_was_done(
             await check(log)
             await next_deposit(log)
             await check(log)
-        assert await log.head() == 100 + 20 + 20 * is_done
+        assert await log.head() == 101 + 20 + 20 * is_done
 
 
 async def test_an_append_that_is_cancelled_at_any_moment_leaves_states_that_its_log_explains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recent_states, "SWEEP_EVENTS", 3)
+    monkeypatch.setattr(recent_states, "SWEEP_EVENTS", 10)
     async with many_in_memory(tmp_path / "ledger.sqlite3") as log:
         for moment in range(30):
             appending = asyncio.create_task(next_deposit(log))
@@ -177,11 +177,11 @@ async def test_a_start_leaves_nothing_to_be_written_or_read_again(tmp_path: Path
     path = tmp_path / "ledger.sqlite3"
     async with closed_at_the_end(SqliteEventLog.open(path)) as log:
         await record(log, LOG, STATES)
-        assert (log._recent.states_position, len(log._recent.states)) == (0, 2)
+        assert (log._recent.states_position, len(log._recent.all())) == (0, 2)
         crashed = left_by_a_crash(path, tmp_path / "crashed")
     for file in (path, crashed):
         async with closed_at_the_end(SqliteEventLog.open(file)) as log:
-            assert (log._recent.states_position, log._recent.states) == (5, {})
+            assert (log._recent.states_position, log._recent.all()) == (5, {})
             async with log.append({ALICE, BOB}, set()) as append:
                 assert append.states == STATES
 
@@ -203,7 +203,7 @@ async def test_what_waits_stays_small_however_many_accounts_appends_and_crashes_
                     {id_: state(1) for id_ in ids},
                 )
                 position += size
-                assert len(log._recent.states) <= sweep + 2 * append_max
+                assert len(log._recent.all()) <= sweep + 2 * append_max
                 assert position - log._recent.states_position <= 2 * sweep + 3 * append_max
             path = left_by_a_crash(path, tmp_path / f"{crash}")
 

@@ -108,7 +108,7 @@ def check_log(log: Sequence[CloudEvent]) -> Iterator[str]:
                 yield f"{where}: {event['type']} {event['data']} for {account}, and not {right}"
             settle(accounts, holds, event)
             for account_id, change in moved.items():
-                after = accounts.get(account_id, Account("", change))
+                after = accounts.get(account_id, Account(change))
                 if after.balance < min(0, -after.overdraft_limit):
                     yield f"{where}: the balance of {account_id} is {after.balance}"
             if change_of_held(event) and account is not None:
@@ -121,7 +121,7 @@ def settle(accounts: MutableMapping[str, Account], holds: MutableMapping[HoldKey
     """Bring `accounts`, and the open `holds`, to where `event` leaves them."""
     account, data = accounts.get(event["subject"]), event["data"]
     if event["type"] == "account-created" and account is None:
-        accounts[event["subject"]] = Account(data["name"], 0, asset=data.get("asset"))
+        accounts[event["subject"]] = Account(asset=data.get("asset"))
     elif event["type"] == "overdraft-limit-set" and account is not None:
         accounts[event["subject"]] = replace(account, overdraft_limit=data["limit"])
     elif event["type"] in STATUSES and account is not None:

@@ -529,7 +529,7 @@ def all_or_nothing() -> Case:
 
 
 def accepted(command: Command) -> Event:
-    account = Account("any", 10**6)
+    account = Account(10**6)
     is_new = isinstance(command, CreateAccount)
     version = Version(command.if_version or 0)
     event = decide(None if is_new else account, version, command, "", account)

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from shared.zstd import zstd
 from tests.bank import Bank, open_bank
 from tests.http.test_commands import head
 from tests.integration.broker import encoded
@@ -37,9 +39,11 @@ EVENT = {
 async def read(bank: Bank, **parameters: object) -> tuple[list[dict[str, Any]], int]:
     """The page's events and its Ledger-Position."""
     query = {name: str(value) for name, value in parameters.items()}
-    async with bank.http.get(f"{bank.command.url}/events", params=query) as response:
+    headers = {"Accept-Encoding": "identity"}
+    async with bank.http.get(f"{bank.command.url}/events", params=query, headers=headers) as response:
         assert response.status == 200
         assert response.content_type == "application/cloudevents-batch+json"
+        assert response.headers["Vary"] == "Accept-Encoding"
         return await response.json(content_type=None), int(response.headers["Ledger-Position"])
 
 
@@ -67,6 +71,43 @@ async def test_the_feed_is_read_page_by_page_without_a_hole(bank: Bank, account:
         pages.append(len(page))
         after += len(page)
     assert pages == [10, 10, 7]
+
+
+async def test_a_page_is_the_same_compressed(bank: Bank, account: str) -> None:
+    """It ends where it is asked to, wherever that is in what lies compressed together."""
+    for events in (1, 300, 2, 25, 1):
+        await bank.post("/commands", [{"type": "deposit", "account_id": account, "amount": 1}] * events)
+    last, encodings = await head(bank), Counter[str | None]()
+    for after in range(last - 330, last + 1, 7):
+        for limit in (0, 1, 2, 127, 129, 200, 10_000):
+            plain, packed = [await answered(bank, after, limit, accepted) for accepted in ("identity", "gzip, zstd")]
+            assert json.loads(packed.body) == json.loads(plain.body)
+            assert packed.headers == plain.headers
+            encodings[packed.encoding] += 1
+            assert plain.encoding is None
+    assert encodings["zstd"] > encodings[None] > 0
+
+
+@pytest.mark.parametrize("accepted", ["", "identity", "gzip, br", "zstd;q=0", "zstd;q=0.0, *", "zstd;q=x", "xzstd"])
+async def test_who_does_not_ask_for_compression_is_sent_none(bank: Bank, account: str, accepted: str) -> None:
+    assert (await answered(bank, 0, 1000, accepted)).encoding is None
+
+
+@dataclass(frozen=True)
+class Answered:
+    body: bytes
+    encoding: str | None
+    headers: dict[str, str]
+
+
+async def answered(bank: Bank, after: int, limit: int, accepted: str) -> Answered:
+    """With what is signed, and the body as it was before it was compressed."""
+    url = f"{bank.command.url}/events?after={after}&limit={limit}"
+    async with bank.http.get(url, headers={"Accept-Encoding": accepted}, auto_decompress=False) as response:
+        assert response.status == 200
+        body, encoding = await response.read(), response.headers.get("Content-Encoding")
+        told = {name: value for name, value in response.headers.items() if name.startswith("Ledger-")}
+        return Answered(zstd.decompress(body) if encoding == "zstd" else body, encoding, told)
 
 
 async def test_a_page_is_limited_in_bytes_but_never_empty(bank: Bank, account: str) -> None:

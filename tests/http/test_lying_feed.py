@@ -5,7 +5,7 @@ import resource
 import sys
 import time
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from projection_service.feed import (
 )
 from shared.chain import CHAIN_START, START, ChainAt, extend
 from shared.events import Position
+from shared.zstd import zstd
 from tests.bank import Service
 from tests.examples import DEPOSITED, SIGNER, SOURCE, logged
 from tests.integration.broker import eventually
@@ -111,6 +112,26 @@ async def bomb(writer: asyncio.StreamWriter) -> None:
     await page(body, f"{HEADERS}Content-Encoding: gzip\r\n")(writer)
 
 
+def packed(parts: Iterable[bytes]) -> Answer:
+    """A page that says that it is compressed with zstd."""
+    return page(b"".join(parts), f"{HEADERS}Content-Encoding: zstd\r\n")
+
+
+def half_a_gigabyte(is_told: bool) -> Answer:
+    """Of spaces, as fifty kilobytes that say how many they are, or don't."""
+
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        compressor = zstd.ZstdCompressor()
+        if is_told:
+            compressor.set_pledged_input_size(2**29)
+        await packed([*(compressor.compress(b" " * 2**20) for _ in range(512)), compressor.flush()])(writer)
+
+    return answer
+
+
+GOOD = zstd.compress(b"[" + EVENT + b"]")
+SKIPPED = 0x184D2A50.to_bytes(4, "little")
+"""How a part begins that is passed over; its size follows. https://www.rfc-editor.org/rfc/rfc8878, section 3.1.2"""
 UNAVAILABLE = {
     "a position in words": page(headers=headers(Position=SECRET)),
     "a negative position": page(headers=headers(Position=-1)),
@@ -132,6 +153,17 @@ UNAVAILABLE = {
     "an endless body": endless("Transfer-Encoding: chunked\r\n\r\n", b"10000\r\n" + b" " * 0x10000 + b"\r\n"),
     "endless headers": endless("", b"X: x\r\n" * 1000),
     "a gzip bomb": bomb,
+    "a zstd bomb": half_a_gigabyte(is_told=True),
+    "a zstd bomb that does not say how large it is": half_a_gigabyte(is_told=False),
+    "zstd in parts that are too large together": packed([zstd.compress(b" " * (BODY_BYTES_MAX // 4))] * 5),
+    "zstd in 400,000 parts": packed([zstd.compress(b"")] * 400_000),
+    "zstd in 400,000 parts that are passed over": packed([SKIPPED + bytes(4)] * 400_000),
+    "zstd that is cut off": packed([GOOD[:-5]]),
+    "zstd that is cut off in what is passed over": packed([GOOD, SKIPPED + (2**32 - 1).to_bytes(4, "little")]),
+    "zstd with a bit flipped": packed([GOOD[:20], bytes([GOOD[20] ^ 64]), GOOD[21:]]),
+    "zstd, and then something else": packed([GOOD, b"[]"]),
+    "no zstd": packed([b"[" + EVENT + b"]"]),
+    "no zstd, empty": packed([]),
     "no HTTP": endless(f"{SECRET}\r\n\r\n", b"\0" * 1000),
     "half an answer": hang_up,
 }
@@ -167,11 +199,14 @@ async def test_a_page_that_is_no_run_of_the_ledgers_events_is_a_feed_that_is_awa
             await feed.read(Position(0))
 
 
-async def test_a_good_page_is_read_and_asked_for_without_compression() -> None:
-    async with lying(page(b"[" + EVENT + b"]")) as liar, open_feed(liar.url) as feed:
-        (event,) = (await feed.read(Position(0))).batch.following(START)
+@pytest.mark.parametrize("body", [[b"[" + EVENT + b"]"], [b"[", EVENT, b"", b"\n]"]], ids=["whole", "in parts"])
+@pytest.mark.parametrize("is_packed", [False, True])
+async def test_a_good_page_is_read_as_it_is_or_compressed(body: list[bytes], is_packed: bool) -> None:
+    async with lying(packed(map(zstd.compress, body)) if is_packed else page(b"".join(body))) as liar:
+        async with open_feed(liar.url) as feed:
+            (event,) = (await feed.read(Position(0))).batch.following(START)
         assert bytes(event.encoded) == EVENT
-        assert b"Accept-Encoding: identity" in liar.requests[0]
+        assert b"Accept-Encoding: zstd\r\n" in liar.requests[0]
 
 
 async def test_large_pages_are_read_one_after_the_other() -> None:

@@ -15,7 +15,7 @@ from tests.examples import ALICE, BOB, EVENTS, INT64_MAX, MORE_EVENTS
 def test_what_is_stored_of_an_outcome_is_told_again_byte_for_byte(
     event: Event, counterpart: Counterpart | None
 ) -> None:
-    account = Account("Alice", -INT64_MAX, overdraft_limit=INT64_MAX)
+    account = Account(-INT64_MAX, overdraft_limit=INT64_MAX)
     outcome = outcome_of(event, "id", ALICE, Position(INT64_MAX), Version(7), account, counterpart)
     assert isinstance(outcome, Rejection) == isinstance(event, Rejected)
     assert isinstance(outcome, NewAccount) == isinstance(event, AccountCreated)

@@ -7,7 +7,7 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from projection_service.views.accounts.fold import AccountView, project_account
-from projection_service.views.history.fold import created, encode_row, project_history
+from projection_service.views.history.fold import created, encode_row, history_rows
 from projection_service.views.holds.fold import HoldView, project_hold
 from projection_service.views.reserve.fold import ReserveView, other_assets, project_reserves, reserves_after
 from shared.events import (
@@ -213,28 +213,29 @@ def test_an_event_comes_out_of_the_history_byte_for_byte(event: Event, tracepare
     (recorded,) = decode_events(join_events([encoded]))
     before = {ALICE: alice(100, 2, 2), BOB: replace(alice(5, 6, 2), id=BOB, held=7)}
     states = [project_account(before[name], recorded, name, version) for name, version in recorded.streams()]
-    rows = project_history(recorded, iter(states), 2**64)
+    rows = list(history_rows([recorded], iter(states), {recorded.position: 2**64}))
     assert [encode_row(row, SOURCE) for row in rows] == [encoded] * len(rows)
     assert [row[:3] for row in rows] == [(14, ALICE, 3), (15, BOB, 7)][: len(rows)]
     assert len(rows) == (2 if event in IN_TWO_STREAMS else 1)
     assert {row[3:5] for row in rows} == {(7, event.type)}
     assert {row[9] for row in rows} == {getattr(event, "amount", None)}
-    assert [row[14:19] for row in rows] == [kept(state, recorded.time) for state in states]
-    assert [row[19] for row in rows] == [str(2**64), None][: len(rows)]
+    assert [row[13:18] for row in rows] == [kept(state, recorded.time) for state in states]
+    assert [row[18] for row in rows] == [str(2**64), ""][: len(rows)]
 
 
 def kept(account: AccountView | None, time: str) -> tuple[object, ...]:
-    """NULL stands for what most accounts have most of the time."""
+    """What stands for NULL stands for what most accounts have most of the time."""
     if account is None:
-        return None, None, None, None, None
-    usual = {"held": 0, "overdraft_limit": 0, "status": "open", "last_updated": time}
+        return None, 0, 0, "", ""
+    usual = {"status": "open", "last_updated": time}
     found = {name: getattr(account, name) for name in usual}
-    return account.balance, *(None if found[name] == usual[name] else found[name] for name in usual)
+    told = ("" if found[name] == usual[name] else found[name] for name in usual)
+    return account.balance, account.held, account.overdraft_limit, *told
 
 
 def test_an_event_of_no_account_has_no_account_after_it() -> None:
-    (row,) = project_history(recorded(1, NOT_FOUND), iter([None]), None)
-    assert row[14:] == (None,) * 6
+    (row,) = history_rows([recorded(1, NOT_FOUND)], iter([None]), {})
+    assert row[13:] == (None, 0, 0, "", "", "")
     assert list(created([recorded(1, NOT_FOUND)])) == []
 
 
@@ -251,7 +252,7 @@ def test_what_another_encoder_wrote_into_the_data_stays_as_it_is() -> None:
     (first, last) = logged(1, DEPOSITED).split(b'{"amount":100,"description":"salary"}')
     encoded = first + written + last
     (recorded,) = decode_events(join_events([encoded]))
-    (row,) = project_history(recorded, iter([None]), None)
+    (row,) = history_rows([recorded], iter([None]), {})
     assert encode_row(row, SOURCE) == encoded
 
 
@@ -261,6 +262,7 @@ def test_what_another_encoder_wrote_into_the_data_stays_as_it_is() -> None:
         (b'"id":"event-1",', b""),
         (b'"id":"event-1"', b'"id":"\\u0000"'),
         (b'"commandid":"command-1"', b'"commandid":1'),
+        (b'"commandid":"command-1"', b'"commandid":"command-1","traceparent":""'),
         (b'"salary"', b'"salary","more":"\xff"'),
     ],
 )
@@ -269,4 +271,4 @@ def test_an_event_that_cannot_be_kept_whole_is_refused(good: bytes, bad: bytes) 
     assert good in encoded
     (recorded,) = decode_events(join_events([encoded.replace(good, bad)]))
     with pytest.raises(ValueError, match=r"."):
-        project_history(recorded, iter([None]), None)
+        list(history_rows([recorded], iter([None]), {}))

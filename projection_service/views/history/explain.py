@@ -70,7 +70,7 @@ def add_explanation(queries: APIRouter, store: ViewStore) -> None:
         reached, source, *row = one_row(rows)
         if row[0] is None:
             raise NotFound(f"there is no event {at} at position {reached}.", position_header(reached))
-        encoded = encode_row(tuple(row[: len(EVENT)]), source)
+        encoded = encode_row(row[: len(EVENT)], source)
         explained = {
             "event": Raw(encoded),
             "chain": (await read_chain(store.read, at)).hex(),

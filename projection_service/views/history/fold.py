@@ -1,7 +1,7 @@
 """What is kept of each event, and how it becomes the same bytes again. Pure."""
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 from msgspec import UNSET, Raw
 
@@ -21,61 +21,59 @@ from shared.events import (
     read_envelope,
 )
 
-KeptState = tuple[int | None, int | None, int | None, Status | None, str | None, str | None]
-"""An account after an event: balance, held, overdraft limit, status, and when it was last updated. All are None where
-there is no account; and each of the last four where it is what most have: 0, 0, open, the event's time. Then the
-reserve of its asset, where the event has changed it."""
-HistoryRow = tuple[
-    int, str, int, int, str, str, str, str, str | None, int | None, str, str | None, int | None, bool | None, *KeptState
-]
+KeptState = tuple[int | None, int, int, Status | Literal[""], str, str]
+"""An account after an event: balance, held, overdraft limit, status, and when it was last updated. Each of the last
+four is 0 or empty where it is what most have: 0, 0, open, the event's time; and the balance is None where there is no
+account. Then the reserve of its asset, where the event has changed it."""
+HistoryRow = tuple[int, str, int, int, str, str, str, str, str, int | None, str, str, int, *KeptState]
 """An event of one account: entry, account_id, version, position, type, time, event_id, command_id, traceparent; its
 amount in cents, None when its data has none; its data, which is JSON as it was written. In the streams of two accounts,
-the other one and its version, and whether the other one is the subject. Last, the account after
-it. `entry` is its place among all: twice the position, and one more for the account that is not the subject."""
+the other one and its version. Last, the account after it. `entry` is its place among all: twice the position, and one
+more for the account that is not the subject. What is not there is 0 or empty: see `Write`."""
 HoldRow = tuple[AccountId, HoldId, Position, Position | None, int]
 """A hold of an account: where it was placed, where it ended, None while it is open, and its `fork`."""
-NO_ACCOUNT: KeptState = (None, None, None, None, None, None)
+NO_ACCOUNT: KeptState = (None, 0, 0, "", "", "")
 
 
-def project_history(
-    recorded: RecordedEvent, states: Iterator[AccountView | None], reserve: int | None
-) -> list[HistoryRow]:
-    """One for each account in whose stream it is; `states` has them after it, and `reserve` is what it makes of that.
+def history_rows(
+    events: Iterable[RecordedEvent], states: Iterator[AccountView | None], reserves: Mapping[Position, int]
+) -> Iterator[HistoryRow]:
+    """One for each account in whose stream an event is; `states` has them after it, and `reserves`, by the position,
+    what it makes of that of their asset.
 
-    Raises ValueError when it can't be read on.
+    Raises ValueError when one can't be read on.
     """
-    envelope = read_envelope(recorded)
-    of_both = (
-        recorded.position,
-        envelope.type,
-        recorded.time,
-        envelope.id,
-        envelope.commandid,
-        envelope.traceparent,
-        getattr(recorded.event, "amount", None),
-        str(envelope.data, "utf-8"),
-    )
-    entry = 2 * recorded.position
-    first, *second = recorded.streams()
-    state = _kept(next(states), recorded.time, None if reserve is None else str(reserve))
-    if not second:
-        return [(entry, *first, *of_both, None, None, None, *state)]
-    of_second = _kept(next(states), recorded.time, None)
-    return [
-        (entry, *first, *of_both, *second[0], False, *state),
-        (entry + 1, *second[0], *of_both, *first, True, *of_second),
-    ]
+    for recorded in events:
+        envelope = read_envelope(recorded)
+        position, time, account = recorded.position, recorded.time, next(states)
+        of_both = (
+            position,
+            envelope.type,
+            time,
+            envelope.id,
+            envelope.commandid,
+            envelope.traceparent or "",
+            getattr(recorded.event, "amount", None),
+            str(envelope.data, "utf-8"),
+        )
+        state = _kept(account, time, str(reserves[position]) if position in reserves else "")
+        if recorded.counterpart is None:
+            yield (2 * position, recorded.account_id, recorded.version, *of_both, "", 0, *state)
+        else:
+            first, second = recorded.streams()
+            yield (2 * position, *first, *of_both, *second, *state)
+            yield (2 * position + 1, *second, *of_both, *first, *_kept(next(states), time, ""))
 
 
-def _kept(account: AccountView | None, time: str, reserve: str | None) -> KeptState:
+def _kept(account: AccountView | None, time: str, reserve: str) -> KeptState:
     if account is None:
         return NO_ACCOUNT
     return (
         account.balance,
-        account.held or None,
-        account.overdraft_limit or None,
-        None if account.status == "open" else account.status,
-        None if account.last_updated == time else account.last_updated,
+        account.held,
+        account.overdraft_limit,
+        "" if account.status == "open" else account.status,
+        "" if account.last_updated == time else account.last_updated,
         reserve,
     )
 
@@ -131,16 +129,14 @@ def created(events: Iterable[RecordedEvent]) -> Iterator[tuple[AccountId, str, A
             yield recorded.account_id, event.name, event.asset, recorded.position
 
 
-def encode_row(row: HistoryRow, source: str) -> bytes:
-    """The event of the ledger `source` as it lies in the log, byte for byte."""
-    _, account_id, version, position, type_, time, event_id, command_id, traceparent, _, data, *other = row[:14]
+def encode_row(row: Sequence[Any], source: str) -> bytes:
+    """The event of the ledger `source` as it lies in the log, byte for byte. `row` is a `HistoryRow`, or what the table
+    makes of it."""
+    entry, account_id, version, position, type_, time, event_id, command_id, traceparent, _, data, *other = row[:13]
     subject: tuple[Any, Any] = account_id, version
-    counterpart: tuple[Any, Any] = UNSET, UNSET
-    match other:
-        case other_id, other_version, True | 1:
-            subject, counterpart = (other_id, other_version), subject
-        case str() as other_id, other_version, _:
-            counterpart = other_id, other_version
+    counterpart: tuple[Any, Any] = tuple(other) if other[0] else (UNSET, UNSET)
+    if entry % 2:
+        subject, counterpart = counterpart, subject
     event = CloudEvent(
         id=event_id,
         source=source,
@@ -152,7 +148,7 @@ def encode_row(row: HistoryRow, source: str) -> bytes:
         counterpart=counterpart[0],
         counterpartversion=counterpart[1],
         commandid=command_id,
-        traceparent=UNSET if traceparent is None else traceparent,
+        traceparent=traceparent or UNSET,
         data=Raw(data.encode()),
     )
     return encode_event(event)

@@ -25,6 +25,7 @@ from projection_service.views.history.lines import (
 )
 from shared.errors import LedgerError
 from shared.events import AccountId
+from shared.platform.api import weights
 
 MEDIA_TYPE = "text/csv"
 VARY = "Accept"
@@ -42,21 +43,12 @@ log = structlog.get_logger()
 
 def is_preferred(accept: str) -> bool:
     """Does `accept` (RFC 9110, section 12.5.1) want CSV more than JSON?"""
-    weights = dict([_range(one) for one in accept.split(",")])
+    weighed = weights(accept)
     csv, json = (
-        next((weights[one] for one in (media_type, f"{media_type.partition('/')[0]}/*", "*/*") if one in weights), 0)
+        next((weighed[one] for one in (media_type, f"{media_type.partition('/')[0]}/*", "*/*") if one in weighed), 0)
         for media_type in (MEDIA_TYPE, "application/json")
     )
     return csv > json
-
-
-def _range(said: str) -> tuple[str, float]:
-    media_range, *parameters = said.lower().replace(" ", "").split(";")
-    weights = [one.removeprefix("q=") for one in parameters if one.startswith("q=")]
-    try:
-        return media_range, float(weights[0]) if weights else 1.0
-    except ValueError:
-        return media_range, 0.0
 
 
 class Statements:

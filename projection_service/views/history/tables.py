@@ -6,7 +6,7 @@ from typing import Any
 from projection_service.view import Run
 from projection_service.view_store import Change, ImpossibleEvents, Read, ReadRows, Write, one_row
 from projection_service.views.accounts.tables import StatesAfter
-from projection_service.views.history.fold import HistoryRow, created, encode_row, project_history, reserve_runs
+from projection_service.views.history.fold import HistoryRow, created, encode_row, history_rows, reserve_runs
 from projection_service.views.history.holds import hold_changes
 from projection_service.views.reserve.fold import ReservesAfter
 from shared.events import INT64_MAX, AccountId, Position, Version
@@ -15,7 +15,7 @@ CHAIN_EVENTS = 256
 """The chain is kept at least once in so many events, and one run more."""
 EVENT = (
     *("entry", "account_id", "version", "position", "type", "time", "event_id", "command_id", "traceparent"),
-    *("amount", "data", "other_account_id", "other_version", "other_is_subject"),
+    *("amount", "data", "other_account_id", "other_version"),
 )
 ROW = ", ".join([*EVENT, "balance, held, overdraft_limit, status, last_updated, reserve"])
 # Limited before it is joined: an account may have millions.
@@ -63,9 +63,9 @@ VERSION_SEARCH = f"""
 READ_VERSION = Read.in_both(f"WITH RECURSIVE {VERSION_SEARCH} SELECT max(low) FROM search")
 ADD_HISTORY = Write(
     "entry bigint, account_id text, version bigint, position bigint, type text, time text, event_id text, "
-    "command_id text, traceparent text, amount bigint, data json, other_account_id text, other_version bigint, "
-    "other_is_subject boolean, balance bigint, held bigint, overdraft_limit bigint, status text, last_updated text, "
-    "reserve numeric",
+    "command_id text, traceparent text NULL, amount bigint, data json, other_account_id text NULL, "
+    "other_version bigint NULL, balance bigint, held bigint NULL, overdraft_limit bigint NULL, status text NULL, "
+    "last_updated text NULL, reserve numeric NULL",
     f"INSERT INTO history ({ROW}) SELECT * FROM changed WHERE true",
 )
 ADD_ACCOUNTS = Write(
@@ -142,7 +142,7 @@ def _page(rows: Sequence[Sequence[Any]]) -> tuple[list[tuple[Position, bytes]], 
     position, source, first, *_ = one_row(rows)
     if first is None:
         return [], Position(position)
-    return [(Position(row[5]), encode_row(tuple(row[2:]), source)) for row in rows], Position(position)
+    return [(Position(row[5]), encode_row(row[2:], source)) for row in rows], Position(position)
 
 
 async def changes(run: Run) -> list[Change]:
@@ -158,10 +158,8 @@ async def changes(run: Run) -> list[Change]:
 
 def _rows(run: Run) -> Iterator[HistoryRow]:
     """One by one, as they are written: a page of events makes some megabytes of them."""
-    states = iter(run.shared(StatesAfter))
     reserves = {position: amount for _, position, amount, _ in run.shared(ReservesAfter)}
     try:
-        for event in run.events:
-            yield from project_history(event, states, reserves.get(event.position))
+        yield from history_rows(run.events, iter(run.shared(StatesAfter)), reserves)
     except ValueError as error:
         raise ImpossibleEvents(f"it can't be kept: {error}") from error

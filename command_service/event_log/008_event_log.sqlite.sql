@@ -1,4 +1,4 @@
--- Numbers 1 to 6 were states of this program before its first release, which are refused.
+-- Numbers 1 to 7 were states of this program before its first release, which are refused.
 
 CREATE TABLE ledger (
     -- One row: the head of the log, which every append moves first, so that the order of positions is the order of
@@ -16,7 +16,8 @@ CREATE TABLE ledger (
 
 CREATE TABLE runs (
     -- The log: runs of consecutive events, found by the position of their last one. `events` has a line for each, the
-    -- CloudEvent as it is published, byte for byte; compressed with zstd. `chain` is the ledger's after the last one.
+    -- CloudEvent as it is published, byte for byte, and a comma after all but the last, so that runs can be sent as they
+    -- are; compressed with zstd. `chain` is the ledger's after the last one.
     position INTEGER PRIMARY KEY,
     chain BLOB NOT NULL CHECK (length(chain) = 32),
     events BLOB NOT NULL

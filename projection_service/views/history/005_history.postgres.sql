@@ -1,4 +1,4 @@
--- Numbers 1 to 3 were states of this program before its first release, which are refused.
+-- Numbers 1 to 4 were states of this program before its first release, which are refused.
 
 CREATE TABLE history (
     entry bigint PRIMARY KEY,
@@ -14,7 +14,6 @@ CREATE TABLE history (
     data json NOT NULL, -- and not jsonb, which would not keep its bytes
     other_account_id text COLLATE "C",
     other_version bigint,
-    other_is_subject boolean,
     balance bigint,
     held bigint,
     overdraft_limit bigint,
@@ -37,7 +36,6 @@ COMMENT ON COLUMN history.amount IS 'In cents, where data has one; of a rejectio
 COMMENT ON COLUMN history.data IS 'As it was written: see it with data ->> ''description''.';
 COMMENT ON COLUMN history.other_account_id IS 'The other account in whose history the event is, where there is one.';
 COMMENT ON COLUMN history.other_version IS 'Its place among that account''s events.';
-COMMENT ON COLUMN history.other_is_subject IS 'Is it the other one that the money comes from?';
 COMMENT ON COLUMN history.balance IS 'In cents: of the account after the event. NULL where there is no account, as all that follow.';
 COMMENT ON COLUMN history.held IS 'In cents, after the event; NULL is 0.';
 COMMENT ON COLUMN history.overdraft_limit IS 'In cents, after the event; NULL is 0.';

@@ -1,4 +1,4 @@
--- Numbers 1 to 3 were states of this program before its first release, which are refused.
+-- Numbers 1 to 4 were states of this program before its first release, which are refused.
 
 CREATE TABLE ledger (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),

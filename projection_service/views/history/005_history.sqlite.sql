@@ -1,4 +1,4 @@
--- Numbers 1 to 3 were states of this program before its first release, which are refused.
+-- Numbers 1 to 4 were states of this program before its first release, which are refused.
 
 CREATE TABLE history (
     -- Every event of each account, rejections included, in the order of the log: what was once written stays.
@@ -16,7 +16,6 @@ CREATE TABLE history (
     data TEXT NOT NULL, -- JSON, as it was written: see it with data ->> '$.description'
     other_account_id TEXT, -- the other account in whose history the event is, where there is one
     other_version INTEGER, -- its place among that account's events
-    other_is_subject INTEGER, -- 1 or 0: is it the other one that the money comes from?
     -- The account after the event. All are NULL where there is none.
     balance INTEGER, -- in cents
     held INTEGER, -- in cents; NULL is 0
