@@ -3,7 +3,9 @@
 What answers there may be anybody, or broken: each answer is bounded in size and time, and none of its text is repeated.
 """
 
+import asyncio
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -17,16 +19,20 @@ from aiohttp.streams import StreamReader
 from msgspec.structs import replace
 
 from projection_service.batch import Batch
-from shared.chain import ChainAt
+from shared.chain import ChainAt, extend
 from shared.errors import LedgerError
-from shared.events import Position, UnreadableEvent, Value, decode_events
+from shared.events import EVENT_SEPARATOR, Position, RecordedEvent, UnreadableEvent, Value, decode_events
 from shared.platform.settings import shown_url
+from shared.witness import is_signed
 from shared.zstd import zstd
 
 PAGE_EVENTS_MAX = 10_000
 READ_BYTES = 1024 * 1024
 """Pages are read on until they have so much together: what is read at once is folded in one transaction, in which each
 account that it moves is read and written once, and a page of the views' tables, too."""
+READ_ON_SECONDS = 1
+"""After that, what was read is not held back any longer for what follows it."""
+PIECE_BYTES = 256 * 1024
 ANSWER_SECONDS = 10
 BODY_BYTES_MAX = 8 * 1024 * 1024
 """Four times what a command service puts in a page."""
@@ -127,24 +133,28 @@ class Feed:
         Of an answer that stops short of the head, those after it are read on to, and all are one page: the ledger's
         word for where it ends stands for all before it. Raises `FeedUnavailable`.
         """
-        page, size = await self._read_page(after, wait_seconds, events_max)
+        page, size = await self._read_page(after, wait_seconds, events_max, wait_seconds + ANSWER_SECONDS)
+        deadline = time.monotonic() + READ_ON_SECONDS
         while page.batch.end.position < page.head and 0 < len(page.batch.events) < events_max and size < READ_BYTES:
             try:
-                more, more_bytes = await self._read_page(page.batch.end.position, 0, events_max)
+                seconds_left = deadline - time.monotonic()
+                more, more_bytes = await self._read_page(page.batch.end.position, 0, events_max, seconds_left)
             except FeedUnavailable:
                 break  # whoever asks for it first is told why
-            if not more.batch.events or (more.source, more.key) != (page.source, page.key):
+            if not _goes_on(page, more):
                 break
             size += more_bytes
             page = replace(more, batch=Batch(page.batch.events + more.batch.events, more.batch.end))
         return page
 
-    async def _read_page(self, after: Position, wait_seconds: float, events_max: int) -> tuple[Page, int]:
+    async def _read_page(
+        self, after: Position, wait_seconds: float, events_max: int, seconds_max: float
+    ) -> tuple[Page, int]:
         """One answer, and how many bytes it has."""
         query = {"after": str(after), "limit": str(events_max), "wait": f"{wait_seconds:g}"}
-        headers, body = await self._get(query, wait_seconds + ANSWER_SECONDS)
+        headers, body = await self._get(query, seconds_max)
         try:
-            events = decode_events(body)
+            events = await _decoded(body)
         except UnreadableEvent as error:
             raise FeedUnavailable(
                 f"{self.name} can't be read after position {after}: {error}. If that lasts, it is of a later program: "
@@ -212,6 +222,28 @@ class Feed:
         except zstd.ZstdError as error:
             raise FeedUnavailable(f"{self.name} is no feed: its answer can't be decompressed.") from error
         return b"".join(texts)
+
+
+def _goes_on(page: Page, more: Page) -> bool:
+    """Is it the same ledger's word, and for what follows? What is not must not spoil what was read before."""
+    batch = more.batch
+    return (
+        bool(batch.events)
+        and (more.source, more.key) == (page.source, page.key)
+        and extend(page.batch.end.chain, [event.encoded for event in batch.events]) == batch.end.chain
+        and is_signed(more.signature, more.key, more.source, batch.end)
+    )
+
+
+async def _decoded(body: bytes) -> list[RecordedEvent]:
+    """Piece by piece, with others' turns in between: of a large page a tenth of a second. Raises `UnreadableEvent`."""
+    events: list[RecordedEvent] = []
+    begin = 1
+    while (end := body.find(EVENT_SEPARATOR, begin + PIECE_BYTES)) != -1:
+        events += decode_events(b"[%b]" % body[begin:end])
+        begin = end + len(EVENT_SEPARATOR)
+        await asyncio.sleep(0)
+    return events + decode_events(body[:1] + body[begin:])
 
 
 def _reason(error: Exception, seconds_max: float) -> str:

@@ -182,6 +182,7 @@ class Projection:
         try:
             changes: list[Change] = []
             for view in self.views:
+                await asyncio.sleep(0)  # to fold a large page into one of them takes long enough
                 changes += await view.changes(run)
             await self._store.commit(checkpoint, moved, changes)
         except ImpossibleEvents as reason:

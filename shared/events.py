@@ -534,9 +534,13 @@ _decode_envelope = msgspec.json.Decoder(Envelope).decode
 _split_batch = msgspec.json.Decoder(list[Raw]).decode
 
 
+EVENT_SEPARATOR = b",\n"
+"""In a batch: it has a line for each event, and no event has a line break in it."""
+
+
 def join_events(encoded: Sequence[bytes]) -> bytes:
     """A batch in the CloudEvents JSON batch format, from events that are encoded already."""
-    return b"[" + b",".join(encoded) + b"]"
+    return b"[" + EVENT_SEPARATOR.join(encoded) + b"]"
 
 
 def decode_events(batch: bytes) -> list[RecordedEvent]:

@@ -11,7 +11,7 @@ from command_service.event_log.rows import all_sound
 from command_service.event_log.runs import Run
 from command_service.ledger.states import NO_STATE, State, states_after
 from shared.errors import CorruptStore
-from shared.events import AccountId, Position, UnreadableEvent, decode_events, join_events
+from shared.events import INT64_MAX, AccountId, Position, UnreadableEvent, decode_events, join_events
 from shared.platform.sqlite import GOOD_COPY, blob
 
 SWEEP_EVENTS = 25_000
@@ -64,9 +64,11 @@ class RecentStates:
         }
         if others := sorted(asked.difference(states)):
             parameter = msgspec.json.encode(others).decode()
-            rows = connection.execute(READ_STATES, (parameter,))
-            for account_id, version, state in all_sound(self.path, (str, int, bytes), rows):
+            rows = all_sound(self.path, (str, int, bytes), connection.execute(READ_STATES, (parameter,)))
+            for account_id, version, state in rows:
                 states[account_id] = State(version, state)
+            if rows and not 0 < min(map(itemgetter(1), rows)) <= max(map(itemgetter(1), rows)) < INT64_MAX:
+                raise CorruptStore(f"{self.path}: a state's version that no account can have. {GOOD_COPY}")
         return states
 
     def take_in(self, connection: sqlite3.Connection, runs: Iterable[Run]) -> None:
@@ -84,16 +86,20 @@ class RecentStates:
             for position, event in enumerate(events, self.head + 1):
                 if event.position != position:
                     raise CorruptStore(f"{self.path}: position {event.position} after {position - 1}. {GOOD_COPY}")
-                after = states_after(states, event)
+                # A sweep that came to no end has written states that are further on: what they would be after this
+                # event may be what no account can have.
+                behind: dict[AccountId, State] = {}
                 for account_id, version in event.streams():
-                    last = states.get(account_id, NO_STATE).version
-                    if version > last + 1:
+                    last = states.get(account_id, NO_STATE)
+                    if version > last.version + 1:
                         raise CorruptStore(
                             f"{self.path}: position {position} is version {version} of {account_id!r}, after version "
-                            f"{last}. {GOOD_COPY}"
+                            f"{last.version}. {GOOD_COPY}"
                         )
-                    if version > last:  # else a sweep that came to no end has written it
-                        states[account_id] = after[account_id]
+                    if version > last.version:
+                        behind[account_id] = last
+                after = states_after(behind, event)
+                states.update({account_id: after[account_id] for account_id in behind})
             self._changed.update(states)
             self.head = run.position
 

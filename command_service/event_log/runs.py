@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 from shared.chain import ChainAt, extend
+from shared.errors import CorruptStore
 from shared.events import Position, Value
 
 RUN_EVENTS_MAX = 128
@@ -68,6 +69,7 @@ def page(
     """Events from position `after` + 1 on, up to a page's limits, out of `runs`, which follow `before`.
 
     Of those that `bytes_max` cuts short it ends where a run does, if it can: only there the chain is at hand.
+    Raises `CorruptStore`.
     """
     events: list[bytes] = []
     end = before
@@ -77,13 +79,32 @@ def page(
         taken = known + len(fresh)
         if taken < len(run.events):
             if not events or len(fresh) == events_max:
+                try:
+                    end = within(end, run, taken)
+                except CorruptStore:
+                    if events:
+                        break  # whoever asks for it first is told
+                    raise
                 events += fresh
-                end = ChainAt(Position(end.position + taken), extend(end.chain, run.events[:taken]))
             break
         events += fresh
         events_max, bytes_max = events_max - len(fresh), bytes_max - sum(map(len, fresh))
         end = ChainAt(run.position, run.chain)
     return events, end
+
+
+def within(before: ChainAt, run: Run, events: int) -> ChainAt:
+    """After so many events of `run`, which follows `before`.
+
+    Raises `CorruptStore` unless all of them lead to its chain: nothing is signed that was changed in the store.
+    """
+    chain = extend(before.chain, run.events[:events])
+    if extend(chain, run.events[events:]) != run.chain:
+        raise CorruptStore(
+            f"the events up to position {run.position} are not those that the log's chain stands for. "
+            "Put a good copy of the log in its place."
+        )
+    return ChainAt(Position(before.position + events), chain)
 
 
 def _fitting(events: Sequence[bytes], bytes_max: int, at_least: int) -> Sequence[bytes]:

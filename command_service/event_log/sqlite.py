@@ -14,12 +14,12 @@ import uuid_utils
 from command_service.event_log import NO_HOLDS, PACKED_BYTES_MAX, Answer, Append, DueHold, KeptAnswer, Lease
 from command_service.event_log.recent_states import RecentStates, put
 from command_service.event_log.rows import all_sound, sound
-from command_service.event_log.runs import PackedPage, Page, Run, cut, page
+from command_service.event_log.runs import PackedPage, Page, Run, cut, page, within
 from command_service.ledger.account import Hold
 from command_service.ledger.states import HoldKey, State
-from shared.chain import START, ChainAt, extend
+from shared.chain import START, ChainAt
 from shared.errors import CorruptStore, LedgerError, OutcomeUnknown
-from shared.events import AccountId, HoldId, Position, Version
+from shared.events import EVENT_SEPARATOR, AccountId, HoldId, Position, Version
 from shared.platform.data_files import DataFiles, held_lock, make_file
 from shared.platform.sqlite import GOOD_COPY, SqliteThread, blob, migrate, never_wait, primary_code, roll_back_leftover
 from shared.witness import new_key
@@ -27,8 +27,6 @@ from shared.zstd import zstd
 
 COMPRESSION_LEVEL = 1
 """Of 22: the next ones take longer and make nothing smaller (docs/performance.md)."""
-EVENT_SEPARATOR = b",\n"
-"""No event has a line break in it."""
 
 
 def _compress(text: bytes) -> bytes:
@@ -499,20 +497,24 @@ def _read_packed(
     parts: list[bytes] = []
     bytes_left = PACKED_BYTES_MAX
     for position, chain_after, events in sound(path, RUN_TYPES, connection.execute(READ_RUNS_AROUND, (after,))):
+        run_end = ChainAt(Position(position), chain_after)
         if position > after:
-            bytes_left -= _decompressed_bytes(path, events)
-            bytes_max -= len(events)
-            if parts and min(bytes_left, bytes_max) < 0:
-                break
-            if end.position < after or last < position:
-                all_of_it = _decompress(path, events).split(EVENT_SEPARATOR)
-                known, until = max(0, after - end.position), last - end.position
-                events = _compress(EVENT_SEPARATOR.join(all_of_it[known:until]))
-                if last < position:
-                    position, chain_after = last, extend(end.chain, all_of_it[:until])
+            try:
+                bytes_left -= _decompressed_bytes(path, events)
+                bytes_max -= len(events)
+                if parts and min(bytes_left, bytes_max) < 0:
+                    break
+                if end.position < after or last < position:
+                    (run,) = _unpacked_runs(path, [(position, chain_after, events)])
+                    known, until = max(0, after - end.position), min(last, position) - end.position
+                    events, run_end = _compress(EVENT_SEPARATOR.join(run.events[known:until])), within(end, run, until)
+            except CorruptStore:
+                if parts:
+                    break  # whoever asks for it first is told
+                raise
             parts += [SEPARATING if parts else OPENING, events]
-        end = ChainAt(Position(position), chain_after)
-        if position >= last:
+        end = run_end
+        if end.position >= last:
             break
     if not parts:
         return None

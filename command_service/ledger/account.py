@@ -1,8 +1,8 @@
 """The account aggregate: what each command does, and what an event changes. Pure."""
 
-from typing import assert_never
+from typing import Annotated, assert_never
 
-from msgspec import UNSET
+from msgspec import UNSET, Meta
 from msgspec.structs import replace
 
 from command_service.ledger.commands import (
@@ -47,6 +47,7 @@ from shared.events import (
 )
 
 BALANCE_MAX = INT64_MAX
+NotNegative = Annotated[int, Meta(ge=0, le=BALANCE_MAX)]
 
 
 FORMAT = 2
@@ -56,15 +57,15 @@ FORMAT = 2
 class Account(Value, frozen=True, array_like=True, tag=FORMAT):
     """What decisions depend on."""
 
-    balance: int = 0
+    balance: Annotated[int, Meta(ge=-BALANCE_MAX, le=BALANCE_MAX)] = 0
     """In cents, never below `-overdraft_limit`, never over `BALANCE_MAX`."""
-    overdraft_limit: int = 0
+    overdraft_limit: NotNegative = 0
     status: Status = "open"
     asset: Asset | None = None
     """None is USD/2."""
-    held: int = 0
+    held: NotNegative = 0
     """The sum of its open holds, in cents; never over `BALANCE_MAX`."""
-    holds: int = 0
+    holds: NotNegative = 0
     """How many there are."""
 
     @property

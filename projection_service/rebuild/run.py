@@ -24,7 +24,7 @@ from shared.events import Position, RecordedEvent
 PATIENCE_SECONDS = 60
 """So long a database or a feed that is away is waited for, and queries that keep the tables."""
 RETRY_SECONDS = 0.5
-AHEAD_PAGES_MAX = 20
+AHEAD_PAGES_MAX = 5
 """What is read ahead of the views in use, before they are held, at most."""
 
 T = TypeVar("T")

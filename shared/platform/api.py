@@ -22,6 +22,8 @@ FAULTS_MAX = 10
 NOTHING: Mapping[str, str] = {}
 
 _is_integer = re.compile(r"0|-?[1-9][0-9]*").fullmatch
+_is_weight = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?").fullmatch
+NO_SPACE = str.maketrans("", "", " \t")
 _is_number = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?").fullmatch
 NO_NUMBER = "must be a number, in digits"
 
@@ -110,12 +112,9 @@ def weights(accepted: str) -> Mapping[str, float]:
 
 
 def _weight(said: str) -> tuple[str, float]:
-    wanted, *parameters = said.lower().replace(" ", "").split(";")
-    weights = [one.removeprefix("q=") for one in parameters if one.startswith("q=")]
-    try:
-        return wanted, float(weights[0]) if weights else 1.0
-    except ValueError:
-        return wanted, 0.0
+    wanted, *parameters = said.lower().translate(NO_SPACE).split(";")
+    weights = [one.removeprefix("q=") for one in parameters if one.startswith("q=")] or ["1"]
+    return wanted, float(weights[0]) if _is_weight(weights[0]) else 0.0
 
 
 def waiting(model: type[Q], wait: Callable[[Q, Peer], Awaitable[object]]) -> Get:

@@ -273,7 +273,7 @@ async def test_replicas_that_open_an_empty_database_at_the_same_moment_make_its_
         assert len({log.source for log in logs}) == 1
         assert {(await store.checkpoint()).position for store in views} == {0}
         assert await sql(database_url, "SELECT source FROM ledger.ledger") == [(logs[0].source,)]
-        for table, number in (("ledger.migrations", 4), ("projection_test.migrations", 3)):
+        for table, number in (("ledger.migrations", 5), ("projection_test.migrations", 3)):
             assert await sql(database_url, f"SELECT number FROM {table}") == [(number,)]
 
 

@@ -30,7 +30,7 @@ from command_service.ledger.states import HoldKey, State, states_after
 from command_service.ledger_writer import WriteRequest
 from command_service.verify import verify
 from shared.errors import CorruptStore, OutcomeUnknown
-from shared.events import AccountId, HoldId, RecordedEvent, decode_events, join_events
+from shared.events import INT64_MAX, AccountId, HoldId, RecordedEvent, decode_events, join_events
 from tests.contract.conftest import closed_at_the_end
 from tests.contract.test_event_log import LOG, STATES, listed, record, state, stored
 from tests.contract.test_ledger import running
@@ -171,6 +171,22 @@ async def test_an_append_that_is_cancelled_at_any_moment_leaves_states_that_its_
             with suppress(asyncio.CancelledError):
                 await appending
             await check(log)
+
+
+async def test_a_start_does_not_apply_events_to_states_that_have_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep that a crash ended has written one of a transfer's accounts: sent twice, it would not fit in 64 bits."""
+    monkeypatch.setattr(recent_states, "SWEEP_EVENTS", 10)
+    path, payer, payee, most = tmp_path / "ledger.sqlite3", IDS[0], IDS[-1], INT64_MAX - 1
+    async with closed_at_the_end(SqliteEventLog.open(path)) as log, running(log) as ledger:
+        await ledger.writer.write(WriteRequest([CreateAccount("Alice", account_id) for account_id in IDS]))
+        await ledger.writer.write(WriteRequest([SetOverdraftLimit(payer, most), transfer(most, payee, payer)]))
+        await next_deposit(log)
+        assert log._recent.states_position == 0
+        crashed = left_by_a_crash(path, tmp_path / "crashed")
+    async with closed_at_the_end(SqliteEventLog.open(crashed)) as log:
+        await check(log)
 
 
 async def test_a_start_leaves_nothing_to_be_written_or_read_again(tmp_path: Path) -> None:

@@ -6,18 +6,22 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from command_service.event_log.sqlite import SqliteEventLog
+from command_service.ledger.states import decode_account
 from projection_service.view_store import OtherViews
 from projection_service.view_store.kept import parts
 from projection_service.view_store.sqlite import SqliteViewStore
 from projection_service.views.accounts.tables import read_account
 from projection_service.views.reserve.tables import read_page
 from shared.errors import CorruptStore, LedgerError, StoreUnavailable
-from shared.events import AccountId
+from shared.events import AccountId, Position
 from shared.platform.sqlite import SqliteConnection
+from shared.zstd import zstd
 from tests.contract.conftest import ALL_VIEWS, closed_at_the_end
+from tests.contract.test_event_log import LOG, STATES, record
 from tests.contract.test_sqlite_files import STORES, Store, Views, make_log
 from tests.contract.test_view_store import BEGINNING, checkpoint, put, view
 from tests.examples import ALICE
@@ -204,3 +208,45 @@ def test_an_error_is_told_by_the_first_part_of_its_code(
         pytest.raises(told, match=f"as SQLite says it.*{advice}"),
     ):
         connection.run(fail)
+
+
+async def test_what_was_changed_in_the_log_is_not_signed_and_what_comes_before_is_sent(tmp_path: Path) -> None:
+    """Of a page that ends within compressed events the chain is reckoned out of them."""
+    path, size = tmp_path / "ledger.sqlite3", 1_000_000
+    async with closed_at_the_end(SqliteEventLog.open(path)) as store:
+        await record(store, LOG[:2])
+        await record(store, LOG[2:])
+    with closing(sqlite3.connect(path)) as connection:
+        ((packed,),) = connection.execute("SELECT events FROM runs WHERE position = ?", (len(LOG),))
+        changed = zstd.compress(zstd.decompress(packed).replace(b'"amount":100', b'"amount":900', 1))
+        connection.execute("UPDATE runs SET events = ? WHERE position = ?", (changed, len(LOG)))
+        connection.commit()
+    async with closed_at_the_end(SqliteEventLog.open(path)) as store:
+        good = await store.read(Position(0), 2, size)
+        for read in (store.read, store.read_packed):
+            first = await read(Position(0), 3, size)
+            assert first is not None
+            assert first.end == good.end
+            for after, limit in ((2, 1), (3, 1)):
+                with pytest.raises(CorruptStore, match="good copy"):
+                    await read(Position(after), limit, size)
+
+
+@pytest.mark.parametrize("version", [0, -1, 2**63 - 1])
+async def test_a_version_that_no_account_can_have_is_damage(tmp_path: Path, version: int) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    async with closed_at_the_end(SqliteEventLog.open(path)) as store:
+        await record(store, LOG, STATES)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE states SET version = ?", (version,))
+        connection.commit()
+    async with closed_at_the_end(SqliteEventLog.open(path)) as store:
+        with pytest.raises(CorruptStore, match="good copy"):
+            async with store.append({ALICE}, set()):
+                pass
+
+
+@pytest.mark.parametrize("state", [[2, 2**63], [2, -(2**63)], [2, 0, -1], [2, 0, 0, "open", None, -(2**63), 1]])
+def test_a_state_that_no_account_can_have_is_damage(state: list[object]) -> None:
+    with pytest.raises(CorruptStore, match="good copy"):
+        decode_account(msgspec.msgpack.encode(state))

@@ -38,7 +38,7 @@ Store = type[SqliteEventLog] | type[Views]
 STORES: list[Store] = [SqliteEventLog, Views]
 EARLIER = Path(__file__).with_name("earlier")
 """What states of this program from before its first release wrote."""
-TODAYS = Path(event_log.__file__).with_name("007_event_log.sqlite.sql")
+TODAYS = Path(event_log.__file__).with_name("008_event_log.sqlite.sql")
 
 
 async def make_log(path: Path) -> None:

@@ -21,6 +21,7 @@ from projection_service.feed import (
 )
 from shared.chain import CHAIN_START, START, ChainAt, extend
 from shared.events import Position
+from shared.witness import Signer, is_signed, new_key
 from shared.zstd import zstd
 from tests.bank import Service
 from tests.examples import DEPOSITED, SIGNER, SOURCE, logged
@@ -62,6 +63,11 @@ def endless(head: str, chunk: bytes) -> Answer:
 
 async def hang_up(writer: asyncio.StreamWriter) -> None:
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n[")
+
+
+async def silent(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\n")
+    await asyncio.sleep(2 * ANSWER_SECONDS)
 
 
 class Liar:
@@ -207,6 +213,54 @@ async def test_a_good_page_is_read_as_it_is_or_compressed(body: list[bytes], is_
             (event,) = (await feed.read(Position(0))).batch.following(START)
         assert bytes(event.encoded) == EVENT
         assert b"Accept-Encoding: zstd\r\n" in liar.requests[0]
+
+
+def in_turn(*answers: Answer) -> Answer:
+    """One for each request."""
+    left = list(answers)
+
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        await left.pop(0)(writer)
+
+    return answer
+
+
+def signed(number: int, signer: Signer = SIGNER, **changes: object) -> Answer:
+    """The page with the event at position `number` alone, of a log of three."""
+    events = [logged(position, DEPOSITED, version=position) for position in (1, 2, 3)]
+    end = ChainAt(Position(number), extend(CHAIN_START, events[:number]))
+    proof = {"Chain": end.chain.hex(), "Signature": signer.sign(end).hex(), "Key": signer.public_key.hex()}
+    return page(b"[%b]" % events[number - 1], headers(**{"Position": 3, **proof, **changes}))
+
+
+async def test_pages_are_read_on_to_the_head_and_are_one() -> None:
+    async with feed_of(in_turn(signed(1), signed(2), signed(3))) as feed:
+        found = await feed.read(Position(0))
+    assert [event.position for event in found.batch.following(START)] == [1, 2, 3]
+    assert is_signed(found.signature, found.key, found.source, found.batch.end)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        signed(2, Chain=PROOF["Chain"]),
+        signed(2, Signature=PROOF["Signature"]),
+        signed(2, Signer(SOURCE, new_key())),
+        signed(2, Source="/ledgers/another"),
+        signed(3),
+        signed(1),
+        page(b"[]", headers(Position=3)),
+        page(status="503 Service Unavailable"),
+        page(b"[{}]"),
+        hang_up,
+        silent,
+    ],
+)
+async def test_a_lie_behind_a_good_page_costs_nothing_of_it(lie: Answer) -> None:
+    async with feed_of(in_turn(signed(1), lie)) as feed, asyncio.timeout(ANSWER_SECONDS / 2):
+        found = await feed.read(Position(0))
+    assert [event.position for event in found.batch.following(START)] == [1]
+    assert is_signed(found.signature, found.key, found.source, found.batch.end)
 
 
 async def test_large_pages_are_read_one_after_the_other() -> None:

@@ -138,7 +138,7 @@ async def test_messages_carry_the_feeds_cloudevents_byte_for_byte(amqp_url: str,
         await observer.reach(202)
         async with bank.http.get(f"{bank.command.url}/events") as feed:
             body = await feed.read()
-        assert b"[" + b",".join(message.body[1:-1] for message in observer.messages) + b"]" == body
+        assert b"[" + b",\n".join(message.body[1:-1] for message in observer.messages) + b"]" == body
 
 
 async def test_a_third_program_receives_every_event(amqp_url: str, bank_on: OpenBank, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from projection_service.views.history.explain import add_explanation
 from projection_service.views.history.statement import add_statement, statement_endpoint
 from projection_service.views.history.tables import read_history
 from shared.errors import LedgerError, NotFound
-from shared.events import INT64_MAX, AccountId, Position, Version
+from shared.events import EVENT_SEPARATOR, INT64_MAX, AccountId, Position, Version
 from shared.messaging import BATCH_CONTENT_TYPE
 from shared.platform.api import AccountIdPath, route
 from shared.platform.gate import Get
@@ -84,7 +84,7 @@ async def _page(
     count, size, piece = 0, 0, first
     while piece:
         taken = fitting(piece, PAGE_BYTES_MAX - size)
-        yield (b"," if count else b"") + b",".join(taken)
+        yield (EVENT_SEPARATOR if count else b"") + EVENT_SEPARATOR.join(taken)
         count, size = count + len(taken), size + sum(map(len, taken))
         if len(taken) < len(piece) or count == events_max or size >= PAGE_BYTES_MAX:
             break
