@@ -46,6 +46,8 @@ def history_rows(
     for recorded in events:
         envelope = read_envelope(recorded)
         position, time, account = recorded.position, recorded.time, next(states)
+        reserve = reserves.get(position)
+        amount, data = getattr(recorded.event, "amount", None), str(envelope.data, "utf-8")
         of_both = (
             position,
             envelope.type,
@@ -53,27 +55,28 @@ def history_rows(
             envelope.id,
             envelope.commandid,
             envelope.traceparent or "",
-            getattr(recorded.event, "amount", None),
-            str(envelope.data, "utf-8"),
+            amount,
+            data,
         )
-        state = _kept(account, time, str(reserves[position]) if position in reserves else "")
+        state = _kept(account, time, "" if reserve is None else str(reserve))
         if recorded.counterpart is None:
-            yield (2 * position, recorded.account_id, recorded.version, *of_both, "", 0, *state)
+            yield 2 * position, recorded.account_id, recorded.version, *of_both, "", 0, *state
         else:
             first, second = recorded.streams()
-            yield (2 * position, *first, *of_both, *second, *state)
-            yield (2 * position + 1, *second, *of_both, *first, *_kept(next(states), time, ""))
+            yield 2 * position, *first, *of_both, *second, *state
+            yield 2 * position + 1, *second, *of_both, *first, *_kept(next(states), time, "")
 
 
 def _kept(account: AccountView | None, time: str, reserve: str) -> KeptState:
     if account is None:
         return NO_ACCOUNT
+    status, last_updated = account.status, account.last_updated
     return (
         account.balance,
         account.held,
         account.overdraft_limit,
-        "" if account.status == "open" else account.status,
-        "" if account.last_updated == time else account.last_updated,
+        "" if status == "open" else status,
+        "" if last_updated == time else last_updated,
         reserve,
     )
 
