@@ -35,6 +35,8 @@ def _compress(text: bytes) -> bytes:
 
 OPENING, SEPARATING, CLOSING = map(_compress, (b"[", EVENT_SEPARATOR, b"]"))
 """With runs between them a JSON array, since compressed texts that follow each other are one (RFC 8878, section 3)."""
+PACKED_PARTS_MAX = 1_000
+"""aiohttp reads no more than 1024; and short runs have little to gain."""
 LONG_OUTCOMES_BYTES = 1024
 READER_CACHE_KIBIBYTES = 4 * 1024
 """Who reads the log goes past each page once."""
@@ -513,6 +515,8 @@ def _read_packed(
                     break  # whoever asks for it first is told
                 raise
             parts += [SEPARATING if parts else OPENING, events]
+            if len(parts) > PACKED_PARTS_MAX:
+                return None
         end = run_end
         if end.position >= last:
             break

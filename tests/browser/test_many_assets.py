@@ -43,8 +43,8 @@ async def test_all_of_them_are_found_page_by_page_and_lead_to_their_accounts(tmp
             await expect(rows.first).to_contain_text(f"A{2 * ON_A_PAGE:04}/2")
             await expect(page.get_by_role("heading", name=f"{last.removesuffix('/2')} over time")).to_be_visible()
             await page.get_by_role("link", name=f"Accounts in {last}").click()
-            await expect(page.get_by_label("Asset")).to_have_value(last)
+            # And not the overview's region, the reserves of all assets.
+            choice = page.get_by_role("combobox", name="Asset")
+            await expect(choice).to_have_value(last)
             await expect(page.get_by_role("link", name=f"of-{ASSETS - 1}")).to_be_visible()
-            await expect(page.get_by_label("Asset").locator("option:disabled")).to_have_text(
-                "Others: choose them on the overview"
-            )
+            await expect(choice.locator("option:disabled")).to_have_text("Others: choose them on the overview")

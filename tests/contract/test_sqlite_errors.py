@@ -24,7 +24,7 @@ from tests.contract.conftest import ALL_VIEWS, closed_at_the_end
 from tests.contract.test_event_log import LOG, STATES, record
 from tests.contract.test_sqlite_files import STORES, Store, Views, make_log
 from tests.contract.test_view_store import BEGINNING, checkpoint, put, view
-from tests.examples import ALICE
+from tests.examples import ALICE, DEPOSITED, logged
 
 Use = Callable[[Path], Awaitable[object]]
 
@@ -250,3 +250,15 @@ async def test_a_version_that_no_account_can_have_is_damage(tmp_path: Path, vers
 def test_a_state_that_no_account_can_have_is_damage(state: list[object]) -> None:
     with pytest.raises(CorruptStore, match="good copy"):
         decode_account(msgspec.msgpack.encode(state))
+
+
+async def test_a_page_of_many_short_runs_is_sent_as_text(tmp_path: Path) -> None:
+    """Clients read so many compressed parts, and no more: aiohttp 1024."""
+    async with closed_at_the_end(SqliteEventLog.open(tmp_path / "ledger.sqlite3")) as store:
+        for position in range(1, 521):
+            await record(store, [logged(position, DEPOSITED, version=position)])
+        page = await store.read_packed(Position(20), 500, 1_000_000)
+        assert page is not None
+        assert page.end == (await store.read(Position(0), 520, 1_000_000)).end
+        assert page.body.count(zstd.compress(b"", 1)[:4]) < 1024
+        assert await store.read_packed(Position(0), 10_000, 1_000_000) is None
