@@ -18,13 +18,13 @@ from aiohttp.http import HttpProcessingError, RawResponseMessage
 from aiohttp.streams import StreamReader
 from msgspec.structs import replace
 
-from projection_service.batch import Batch
-from shared.chain import ChainAt, extend
+from projection_service.batch import Batch, Hole, Unproven
+from shared.chain import ChainAt
 from shared.errors import LedgerError
 from shared.events import EVENT_SEPARATOR, Position, RecordedEvent, UnreadableEvent, Value, decode_events
 from shared.platform.settings import shown_url
 from shared.witness import is_signed
-from shared.zstd import zstd
+from shared.zstd import CODING, zstd
 
 PAGE_EVENTS_MAX = 10_000
 READ_BYTES = 1024 * 1024
@@ -35,7 +35,7 @@ READ_ON_SECONDS = 1
 PIECE_BYTES = 256 * 1024
 ANSWER_SECONDS = 10
 BODY_BYTES_MAX = 8 * 1024 * 1024
-"""Four times what a command service puts in a page."""
+"""Twice what a command service puts in a page, once that is decompressed."""
 CHUNK_BYTES = 64 * 1024
 COMPRESSED_TEXTS_MAX = 2 * PAGE_EVENTS_MAX + 1
 """One for each event, and what stands between them."""
@@ -112,7 +112,7 @@ async def open_feed(ledger_url: str) -> AsyncIterator["Feed"]:
     async with aiohttp.ClientSession(
         connector=_Connector(),
         auto_decompress=False,  # a few bytes could become gigabytes
-        headers={"Accept-Encoding": "zstd"},
+        headers={"Accept-Encoding": CODING},
         cookie_jar=aiohttp.DummyCookieJar(),
         max_line_size=HEADER_BYTES_MAX,
         max_field_size=HEADER_BYTES_MAX,
@@ -191,7 +191,7 @@ class Feed:
         for name, is_right in wanted.items():
             if not is_right(response.headers.get(name, "")):
                 raise FeedUnavailable(f"{self.name} is no feed: its answer has no {name} that can be right.")
-        is_packed = response.headers.get("Content-Encoding") == "zstd"
+        is_packed = response.headers.get("Content-Encoding") == CODING
         return response.headers, self._decompressed(bytes(body)) if is_packed else bytes(body)
 
     def _check(self, response: aiohttp.ClientResponse) -> None:
@@ -202,7 +202,7 @@ class Feed:
             )
         if response.status != HTTPStatus.OK:
             raise FeedUnavailable(f"{self.name} answered {response.status}.")
-        if response.headers.get("Content-Encoding", "identity") not in ("identity", "zstd"):
+        if response.headers.get("Content-Encoding", "identity") not in ("identity", CODING):
             raise FeedUnavailable(f"{self.name} sends an answer in an encoding that nobody asked for.")
 
     def _decompressed(self, body: bytes) -> bytes:
@@ -226,12 +226,14 @@ class Feed:
 
 def _goes_on(page: Page, more: Page) -> bool:
     """Is it the same ledger's word, and for what follows? What is not must not spoil what was read before."""
-    batch = more.batch
+    try:
+        following = more.batch.following(page.batch.end)
+    except (Unproven, Hole):
+        return False
     return (
-        bool(batch.events)
+        bool(following)
         and (more.source, more.key) == (page.source, page.key)
-        and extend(page.batch.end.chain, [event.encoded for event in batch.events]) == batch.end.chain
-        and is_signed(more.signature, more.key, more.source, batch.end)
+        and is_signed(more.signature, more.key, more.source, more.batch.end)
     )
 
 

@@ -118,8 +118,7 @@ class EventLog(Protocol):
 
     async def read_packed(self, after: Position, events_max: int, bytes_max: int) -> PackedPage | None:
         """The same, compressed as they lie in the log: `bytes_max` is what is sent, and decompressed it is
-        `PACKED_BYTES_MAX`. None where they do not lie so, lie in too many pieces, or are at hand
-        otherwise.
+        `PACKED_BYTES_MAX`. None where they do not lie so, lie in too many pieces, or are at hand otherwise.
 
         Raises `CorruptStore`; but what is damaged within the compressed events, only their reader finds.
         """

@@ -42,7 +42,7 @@ class RecentStates:
     def __init__(self, path: Path, states_position: Position) -> None:
         self.path = path
         self.head = states_position
-        """Every event up to here is in `states` or in the table."""
+        """Every event up to here is in these states or in the table."""
         self.states_position = states_position
         """Every event up to here is in the table."""
         self._changed: dict[AccountId, State] = {}

@@ -15,12 +15,11 @@ from shared.platform.gate import Get
 from shared.platform.problems import problem_responses
 from shared.platform.watermark import Watermark
 from shared.witness import Signer
+from shared.zstd import CODING
 
 PAGE_EVENTS_MAX = 10_000
 PAGE_BYTES_MAX = 512 * 1024
 WAIT_SECONDS_MAX = 60
-ZSTD = "zstd"
-"""https://www.rfc-editor.org/rfc/rfc8878, section 7.2"""
 
 PAGE = {
     "description": "CloudEvents, oldest first.",
@@ -72,7 +71,7 @@ def install_feed(
         ] = "",
     ) -> Response:
         after, packed = Position(asked.after), None
-        if weights(accept_encoding).get(ZSTD):
+        if weights(accept_encoding).get(CODING):
             packed = await event_log.read_packed(after, asked.limit, PAGE_BYTES_MAX)
         page = packed or await event_log.read(after, asked.limit, PAGE_BYTES_MAX)
         confirmed = published()
@@ -80,7 +79,7 @@ def install_feed(
             page.body if isinstance(page, PackedPage) else join_events(page.events),
             headers={
                 "Vary": "Accept-Encoding",
-                **({"Content-Encoding": ZSTD} if packed else {}),
+                **({"Content-Encoding": CODING} if packed else {}),
                 "Ledger-Position": str(page.head),
                 **({} if confirmed is None else {"Ledger-Published": str(confirmed)}),
                 "Ledger-Source": event_log.source,

@@ -53,7 +53,7 @@ class Write(Value, frozen=True):
     columns: str
     sql: str
 
-    def described(self) -> "Sequence[tuple[str, str, bool]]":
+    def described(self) -> Sequence[tuple[str, str, bool]]:
         """Of each column its name, its type, and whether it has `NULL`."""
         return [(name, type_, bool(null)) for name, type_, *null in map(str.split, self.columns.split(","))]
 

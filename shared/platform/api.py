@@ -22,10 +22,10 @@ FAULTS_MAX = 10
 NOTHING: Mapping[str, str] = {}
 
 _is_integer = re.compile(r"0|-?[1-9][0-9]*").fullmatch
-_is_weight = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?").fullmatch
-NO_SPACE = str.maketrans("", "", " \t")
 _is_number = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?").fullmatch
 NO_NUMBER = "must be a number, in digits"
+_is_weight = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?").fullmatch
+NO_SPACE = str.maketrans("", "", " \t")
 
 E = TypeVar("E", bound=Callable[..., Awaitable[Response]])
 Q = TypeVar("Q", bound=BaseModel)

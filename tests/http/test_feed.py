@@ -240,6 +240,7 @@ async def test_a_program_in_javascript_follows_and_verifies_with_nothing_of_ours
                 assert await program.stdout.readline() == encoded(event) + b"\n"
 
 
+@pytest.mark.usefixtures("account")
 async def test_a_program_in_javascript_ends_at_a_feed_that_was_changed(bank: Bank) -> None:
     page = await signed(bank, limit=3)
     body = page.body.replace(b'"time":"20', b'"time":"19')

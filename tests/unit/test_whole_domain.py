@@ -240,8 +240,11 @@ class WholeDomain(RuleBasedStateMachine):
         expected = {account_id: self.naive.shown(account_id) for account_id in self.naive.balance}
         accounts = {account_id: account for account_id in self.states if (account := self.account(account_id))}
         # No decision depends on a name.
-        decided = {account_id: {**shown, "name": ""} for account_id, shown in expected.items()}
-        assert {account_id: members(account, expected) for account_id, account in accounts.items()} == decided
+        decided = {
+            account_id: {name: value for name, value in shown.items() if name != "name"}
+            for account_id, shown in expected.items()
+        }
+        assert {account_id: members(account, decided) for account_id, account in accounts.items()} == decided
         assert {account_id: members(view, expected) for account_id, view in self.views.items()} == expected
 
     @invariant()
@@ -273,7 +276,7 @@ class WholeDomain(RuleBasedStateMachine):
 def members(account: object, expected: Mapping[str, Mapping[str, object]]) -> dict[str, object]:
     """What of `account` the naive bank speaks of."""
     names = {name for shown in expected.values() for name in shown}
-    return {name: getattr(account, name, "") for name in names}
+    return {name: getattr(account, name) for name in names}
 
 
 def test_any_commands_in_any_order_are_decided_as_a_naive_bank_does() -> None:
