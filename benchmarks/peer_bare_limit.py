@@ -7,7 +7,6 @@ decided, no account is kept, nobody is answered, and there is no HTTP.
 
 import json
 import random
-import sqlite3
 import sys
 import tempfile
 import time
@@ -16,6 +15,7 @@ from datetime import UTC, datetime
 from itertools import cycle, islice
 from pathlib import Path
 
+import apsw
 import msgspec
 import uuid_utils
 
@@ -36,7 +36,7 @@ def main() -> None:
     bodies = cycle([body() for _ in range(DIFFERENT_BODIES)])
     with tempfile.TemporaryDirectory() as folder:
         store = SqliteConnection(Path(folder) / "events.sqlite3")
-        store.run(sqlite3.Connection.execute, "CREATE TABLE events (position INTEGER PRIMARY KEY, event BLOB) STRICT")
+        store.run(apsw.Connection.execute, "CREATE TABLE events (position INTEGER PRIMARY KEY, event BLOB) STRICT")
         count = 0
         begin = time.perf_counter()
         while time.perf_counter() - begin < seconds:
@@ -60,7 +60,7 @@ def body() -> bytes:
     ).encode()
 
 
-def record(connection: sqlite3.Connection, head: int, bodies: Sequence[bytes]) -> int:
+def record(connection: apsw.Connection, head: int, bodies: Sequence[bytes]) -> int:
     """In one transaction, after position `head`; how many commands that were."""
     now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     rows: list[tuple[int, bytes]] = []

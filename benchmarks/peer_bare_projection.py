@@ -11,7 +11,6 @@ known. There is no HTTP, no broker, no second thread and no query.
 """
 
 import http.client
-import sqlite3
 import sys
 import tempfile
 import time
@@ -19,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from itertools import cycle
 from pathlib import Path
 
+import apsw
 import msgspec
 
 from benchmarks.servers import WAIT_SECONDS
@@ -49,7 +49,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = SqliteConnection(Path(folder) / "projection.sqlite3", synchronous="NORMAL")
         for statement in CREATE_TABLES:
-            store.run(sqlite3.Connection.execute, statement)
+            store.run(apsw.Connection.execute, statement)
         count = 0
         begin = time.perf_counter()
         while time.perf_counter() - begin < seconds:
@@ -91,7 +91,7 @@ def joined(events: Sequence[bytes], body_bytes: int) -> Iterator[bytes]:
     yield join_events(body)
 
 
-def fold(connection: sqlite3.Connection, events: Sequence[RecordedEvent]) -> None:
+def fold(connection: apsw.Connection, events: Sequence[RecordedEvent]) -> None:
     """In one transaction."""
     last: dict[str, RecordedEvent] = {}
     changes: dict[str, int] = {}

@@ -4,7 +4,6 @@ import asyncio
 import http.client
 import json
 import shutil
-import sqlite3
 import statistics
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import NamedTuple
 
+import apsw
 from rich.progress import Progress
 
 from benchmarks.servers import (
@@ -332,8 +332,8 @@ def spent(ledger: Server) -> tuple[float, int, int]:
 
 def sqlite_bytes(path: Path) -> int:
     """Of a file that another process has open, with all that its write-ahead log holds."""
-    with closing(sqlite3.connect(path)) as connection:
-        is_busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    with closing(apsw.Connection(str(path))) as connection:
+        is_busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").get
     assert not is_busy
     return path.stat().st_size
 

@@ -1,10 +1,10 @@
 """The states that the SQLite event log does not have in its table yet."""
 
-import sqlite3
 from collections.abc import Iterable, Mapping
 from operator import itemgetter
 from pathlib import Path
 
+import apsw
 import msgspec
 
 from command_service.event_log.rows import all_sound
@@ -12,7 +12,7 @@ from command_service.event_log.runs import Run
 from command_service.ledger.states import NO_STATE, State, states_after
 from shared.errors import CorruptStore
 from shared.events import INT64_MAX, AccountId, Position, UnreadableEvent, decode_events, join_events
-from shared.platform.sqlite import GOOD_COPY, blob
+from shared.platform.sqlite import GOOD_COPY
 
 SWEEP_EVENTS = 25_000
 """Each time that so many more events are in the log, the states that they moved begin to be written.
@@ -54,7 +54,7 @@ class RecentStates:
         self._sweep_head = states_position
         """Every event up to here is in the table when the sweep is done."""
 
-    def read(self, connection: sqlite3.Connection, account_ids: Iterable[AccountId]) -> dict[AccountId, State]:
+    def read(self, connection: apsw.Connection, account_ids: Iterable[AccountId]) -> dict[AccountId, State]:
         """The states of those that have one."""
         asked = set(account_ids)
         states = {
@@ -71,7 +71,7 @@ class RecentStates:
                 raise CorruptStore(f"{self.path}: a state's version that no account can have. {GOOD_COPY}")
         return states
 
-    def take_in(self, connection: sqlite3.Connection, runs: Iterable[Run]) -> None:
+    def take_in(self, connection: apsw.Connection, runs: Iterable[Run]) -> None:
         """Fold the next runs of the log: after a crash, or a commit whose outcome nobody heard.
 
         Raises `CorruptStore` when they do not go on from the states.
@@ -127,8 +127,6 @@ class RecentStates:
         return self._swept | self._changed
 
 
-def put(connection: sqlite3.Connection, states: Iterable[tuple[AccountId, State]]) -> None:
+def put(connection: apsw.Connection, states: Iterable[tuple[AccountId, State]]) -> None:
     """Write them to the table."""
-    connection.executemany(
-        PUT_STATE, [(account_id, state.version, blob(state.account)) for account_id, state in states]
-    )
+    connection.executemany(PUT_STATE, [(account_id, state.version, state.account) for account_id, state in states])

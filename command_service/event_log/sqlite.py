@@ -1,13 +1,13 @@
 """The event log in one SQLite file, for one command service at a time."""
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import apsw
 import msgspec
 import uuid_utils
 
@@ -21,7 +21,7 @@ from shared.chain import START, ChainAt
 from shared.errors import CorruptStore, LedgerError, OutcomeUnknown
 from shared.events import EVENT_SEPARATOR, AccountId, HoldId, Position, Version
 from shared.platform.data_files import DataFiles, held_lock, make_file
-from shared.platform.sqlite import GOOD_COPY, SqliteThread, blob, migrate, never_wait, primary_code, roll_back_leftover
+from shared.platform.sqlite import GOOD_COPY, SqliteThread, migrate, never_wait, roll_back_leftover
 from shared.witness import new_key
 from shared.zstd import zstd
 
@@ -43,6 +43,9 @@ READER_CACHE_KIBIBYTES = 4 * 1024
 REPLAY_RUNS = 64
 """So many rows of the log are in memory at a time, when it is read again."""
 CHECK_ROWS = 1_000
+BEFORE_THE_COMMIT = apsw.FullError, apsw.BusyError, apsw.ConnectionClosedError, apsw.ThreadingViolationError
+"""A full disk or a lock is found before the commit record is written, the last two before SQLite is asked. Any other
+failure (an fsync, say) may come after it: a restart would then find the transaction done."""
 
 READ_LEDGER = 'SELECT source, "key", position, chain, time, published, states_position FROM ledger'
 READ_LAST_RUN = "SELECT position, chain FROM runs ORDER BY position DESC LIMIT 1"
@@ -195,7 +198,7 @@ class SqliteEventLog:
 
     def _begin(
         self,
-        connection: sqlite3.Connection,
+        connection: apsw.Connection,
         account_ids: Collection[AccountId],
         keys: Collection[str],
         holds: Collection[HoldKey],
@@ -348,7 +351,7 @@ class _SqliteAppend:
         await self._commit(self.head, events, time, states, answers, holds)
 
 
-def _prepare(connection: sqlite3.Connection, path: Path) -> _Ledger:
+def _prepare(connection: apsw.Connection, path: Path) -> _Ledger:
     migrate(connection, "command_service.event_log", path)
     last = (_rows(connection, path, (int, bytes), READ_LAST_RUN) or [(START.position, START.chain)])[0]
     if last == (START.position, START.chain) and connection.execute("SELECT 1 FROM ledger").fetchone() is None:
@@ -371,7 +374,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> _Ledger:
     return ledger
 
 
-def _catch_up(connection: sqlite3.Connection, recent: RecentStates) -> _Ledger:
+def _catch_up(connection: apsw.Connection, recent: RecentStates) -> _Ledger:
     """Take in what is in the log and not there yet."""
     ledger = _read_ledger(connection, recent.path)
     while recent.head < ledger.position:
@@ -383,7 +386,7 @@ def _catch_up(connection: sqlite3.Connection, recent: RecentStates) -> _Ledger:
 
 
 def _write(
-    connection: sqlite3.Connection,
+    connection: apsw.Connection,
     recent: RecentStates,
     compressor: zstd.ZstdCompressor,
     head: ChainAt,
@@ -404,8 +407,8 @@ def _write(
             [
                 (
                     run.position,
-                    blob(run.chain),
-                    blob(compressor.compress(EVENT_SEPARATOR.join(run.events), compressor.FLUSH_FRAME)),
+                    run.chain,
+                    compressor.compress(EVENT_SEPARATOR.join(run.events), compressor.FLUSH_FRAME),
                 )
                 for run in runs
             ],
@@ -416,16 +419,16 @@ def _write(
         connection.executemany(
             ADD_ANSWER,
             [
-                (key, blob(answer.fingerprint), blob(_packed(answer.outcomes)), blob(answer.digest(key)))
+                (key, answer.fingerprint, _packed(answer.outcomes), answer.digest(key))
                 for key, answer in answers.items()
             ],
         )
-    except sqlite3.IntegrityError as error:
+    except apsw.ConstraintError as error:
         raise ValueError(str(error)) from error
     return len(due)
 
 
-def _put_holds(connection: sqlite3.Connection, holds: Mapping[HoldKey, Hold | None]) -> None:
+def _put_holds(connection: apsw.Connection, holds: Mapping[HoldKey, Hold | None]) -> None:
     """Not in sweeps, as states are: few commands change one, and the log of holds that have ended long ago would have
     to be read again for those that have not."""
     connection.executemany(END_HOLD, [key for key, hold in holds.items() if hold is None])
@@ -434,19 +437,16 @@ def _put_holds(connection: sqlite3.Connection, holds: Mapping[HoldKey, Hold | No
     )
 
 
-def _commit(connection: sqlite3.Connection) -> None:
+def _commit(connection: apsw.Connection) -> None:
     try:
         connection.execute("COMMIT")
-    except sqlite3.Error as error:
-        # A full disk or a lock is found before the commit record is written, and Python's own errors come before SQLite
-        # is asked; any other failure (an fsync, say) may come after it, and a restart would then find the transaction
-        # done.
-        if primary_code(error) in (0, sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY):
-            raise
+    except BEFORE_THE_COMMIT:
+        raise
+    except apsw.Error as error:
         raise OutcomeUnknown(f"the commit failed: {error}. Retry with the same Idempotency-Key.") from error
 
 
-def _write_recent(connection: sqlite3.Connection, recent: RecentStates) -> None:
+def _write_recent(connection: apsw.Connection, recent: RecentStates) -> None:
     """In the transaction that has begun, which this ends."""
     try:
         _catch_up(connection, recent)
@@ -458,7 +458,7 @@ def _write_recent(connection: sqlite3.Connection, recent: RecentStates) -> None:
         roll_back_leftover(connection)
 
 
-def _save_published(connection: sqlite3.Connection, position: Position) -> None:
+def _save_published(connection: apsw.Connection, position: Position) -> None:
     """In the transaction that has begun, which this ends."""
     try:
         connection.execute(MOVE_PUBLISHED, (position,))
@@ -467,21 +467,21 @@ def _save_published(connection: sqlite3.Connection, position: Position) -> None:
         roll_back_leftover(connection)
 
 
-def _check(connection: sqlite3.Connection, path: Path) -> None:
+def _check(connection: apsw.Connection, path: Path) -> None:
     # https://www.sqlite.org/pragma.html#pragma_integrity_check
     ((verdict,),) = _rows(connection, path, (str,), "PRAGMA integrity_check(1)")
     if verdict != "ok":
         raise CorruptStore(f"{path}: {verdict}. {GOOD_COPY}")
 
 
-def _read_ledger(connection: sqlite3.Connection, path: Path) -> _Ledger:
+def _read_ledger(connection: apsw.Connection, path: Path) -> _Ledger:
     rows = _rows(connection, path, LEDGER_TYPES, READ_LEDGER)
     if len(rows) != 1:
         raise CorruptStore(f"{path}: its head is gone. {GOOD_COPY}")
     return _Ledger(*rows[0])
 
 
-def _read(connection: sqlite3.Connection, path: Path, after: Position, events_max: int, bytes_max: int) -> Page:
+def _read(connection: apsw.Connection, path: Path, after: Position, events_max: int, bytes_max: int) -> Page:
     rows = sound(path, RUN_TYPES, connection.execute(READ_RUNS_AROUND, (after,)))
     before, first = START, next(rows, None)
     if first and first[0] <= after:
@@ -493,7 +493,7 @@ def _read(connection: sqlite3.Connection, path: Path, after: Position, events_ma
 
 
 def _read_packed(
-    connection: sqlite3.Connection, path: Path, after: Position, events_max: int, bytes_max: int
+    connection: apsw.Connection, path: Path, after: Position, events_max: int, bytes_max: int
 ) -> PackedPage | None:
     end, last = START, Position(after + events_max)
     parts: list[bytes] = []
@@ -525,13 +525,13 @@ def _read_packed(
     return PackedPage(b"".join([*parts, CLOSING]), end, _read_ledger(connection, path).position)
 
 
-def _read_runs(connection: sqlite3.Connection, path: Path, after: Position) -> list[Run]:
+def _read_runs(connection: apsw.Connection, path: Path, after: Position) -> list[Run]:
     rows = _rows(connection, path, RUN_TYPES, f"{READ_RUNS} LIMIT {REPLAY_RUNS}", after)
     return list(_unpacked_runs(path, rows))
 
 
 def _read_holds(
-    connection: sqlite3.Connection, path: Path, statement: str, *parameters: object
+    connection: apsw.Connection, path: Path, statement: str, *parameters: object
 ) -> list[tuple[HoldKey, Hold]]:
     rows = _rows(connection, path, HOLD_TYPES, statement, *parameters)
     return [
@@ -570,7 +570,7 @@ def _decompress(path: Path, compressed: bytes) -> bytes:
 
 
 def _rows(
-    connection: sqlite3.Connection, path: Path, types: tuple[type, ...], statement: str, *parameters: object
+    connection: apsw.Connection, path: Path, types: tuple[type, ...], statement: str, *parameters: object
 ) -> list[Any]:
     return all_sound(path, types, connection.execute(statement, parameters))
 

@@ -45,17 +45,16 @@ class Read(Value, frozen=True):
 class Write(Value, frozen=True):
     """A statement, the same for both stores, that takes what it writes from `changed`.
 
-    `changed` has the columns `columns`, with PostgreSQL's types; its rows are given with each commit. In a column with
-    `NULL`, 0 and the empty text are NULL: Python's sqlite3 takes as long for a None as for five numbers. PostgreSQL
+    `changed` has the columns `columns`, with PostgreSQL's types; its rows are given with each commit. PostgreSQL
     runs the statement once for all of them, SQLite for each. No two statements of a commit may meet the same row.
     """
 
     columns: str
     sql: str
 
-    def described(self) -> Sequence[tuple[str, str, bool]]:
-        """Of each column its name, its type, and whether it has `NULL`."""
-        return [(name, type_, bool(null)) for name, type_, *null in map(str.split, self.columns.split(","))]
+    def described(self) -> Sequence[tuple[str, str]]:
+        """Of each column its name and its type."""
+        return [(name, type_) for name, type_ in map(str.split, self.columns.split(","))]
 
 
 class Change(NamedTuple):

@@ -1,11 +1,12 @@
 """New views beside those of an SQLite file, in a file of their own."""
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import apsw
 
 from projection_service.view_store import Checkpoint, ViewStore, one_row
 from projection_service.view_store.beside import NEW_PREFIX, Both, InUse, NoViews, RebuildUnderWay
@@ -129,7 +130,7 @@ async def open_sqlite(path: Path, projection_name: str) -> AsyncIterator[SqliteB
 
 async def _interruptibly(
     thread: SqliteThread,
-    function: Callable[Concatenate[sqlite3.Connection, P], T],
+    function: Callable[Concatenate[apsw.Connection, P], T],
     *args: P.args,
     **kwargs: P.kwargs,
 ) -> T:
@@ -138,7 +139,7 @@ async def _interruptibly(
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
-        thread.connection.run(sqlite3.Connection.interrupt)
+        thread.connection.run(apsw.Connection.interrupt)
         await asyncio.gather(work, return_exceptions=True)
         raise
 
@@ -148,22 +149,23 @@ def _files(path: Path) -> list[Path]:
     return [path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm")), path.with_suffix(LOCK_SUFFIX)]
 
 
-def _check(connection: sqlite3.Connection, path: Path) -> None:
+def _check(connection: apsw.Connection, path: Path) -> None:
     """As the service's start does. Without a lock, if there is nothing to migrate: that the service is at work is no
     reason not to begin."""
     scripts = migration_scripts(STORE, "sqlite")
-    if connection.execute("PRAGMA user_version").fetchone() == (max(scripts),):
+    if connection.execute("PRAGMA user_version").get == max(scripts):
         check_tables(connection, scripts.values(), path)
     else:
         migrate(connection, STORE, path)
 
 
-def _in_use(connection: sqlite3.Connection) -> InUse:
-    *checkpoint, views = one_row(connection.execute(READ_CHECKPOINT).fetchall())
+def _in_use(connection: apsw.Connection) -> InUse:
+    row: Sequence[Any] = one_row(connection.execute(READ_CHECKPOINT).fetchall())
+    *checkpoint, views = row
     return InUse(Checkpoint(*checkpoint), views)
 
 
-def _look(connection: sqlite3.Connection, path: Path) -> None:
+def _look(connection: apsw.Connection, path: Path) -> None:
     connection.execute("ATTACH ? AS old", (str(path),))
     connection.execute("BEGIN")
     for name in ("main", "old"):
@@ -171,7 +173,7 @@ def _look(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute(f"SELECT position FROM {name}.checkpoint").fetchall()
 
 
-def _switch(connection: sqlite3.Connection, new_path: Path, views: Sequence[str], kept: str) -> None:
+def _switch(connection: apsw.Connection, new_path: Path, views: Sequence[str], kept: str) -> None:
     """In the open transaction. Tables that are dropped first leave their room in the file to the new ones. A copy into
     an empty table of the very same form takes over the rows, and the entries of its indexes, as they lie in the file
     (https://www.sqlite.org/src/file?name=src/insert.c, xferOptimization)."""
@@ -190,11 +192,11 @@ def _switch(connection: sqlite3.Connection, new_path: Path, views: Sequence[str]
     connection.execute("COMMIT")
 
 
-def _write_back(connection: sqlite3.Connection, mode: str) -> None:
+def _write_back(connection: apsw.Connection, mode: str) -> None:
     connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
 
 
-def _let_go(connection: sqlite3.Connection) -> None:
+def _let_go(connection: apsw.Connection) -> None:
     roll_back_leftover(connection)
-    if connection.execute(READ_ATTACHED).fetchone()[0]:
+    if connection.execute(READ_ATTACHED).get:
         connection.execute("DETACH rebuilt")

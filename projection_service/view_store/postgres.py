@@ -1,6 +1,6 @@
 """The views in PostgreSQL: a schema for each projection, which replicas of it may share."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -94,7 +94,7 @@ class PostgresViewStore:
         return [tuple(row)[2:] for row in rows if row[1]]
 
     async def commit(self, expected: Checkpoint, checkpoint: Checkpoint, changes: Sequence[Change]) -> None:
-        written = [(write, columns) for write, rows in changes if (columns := _columns(write, rows))]
+        written = [(write, columns) for write, rows in changes if (columns := list(zip(*rows, strict=True)))]
         async with self._pool.connection() as connection:
             try:
                 moved = await connection.fetchrow(
@@ -132,13 +132,6 @@ async def _read_kept(connection: "Connection") -> tuple[int, str]:
     return position, views
 
 
-def _columns(write: Write, rows: Iterable[tuple[object, ...]]) -> list[Sequence[object]]:
-    return [
-        [value or None for value in values] if has_null else values
-        for (_, _, has_null), values in zip(write.described(), zip(*rows, strict=True), strict=False)
-    ]
-
-
 @lru_cache
 def _statement(writes: tuple[Write, ...]) -> str:
     """One statement, and so one transaction: nothing is held while the server waits for us.
@@ -148,7 +141,7 @@ def _statement(writes: tuple[Write, ...]) -> str:
     numbers = count(MOVE_PARAMETERS + 1)
     parts = [MOVE_CHECKPOINT]
     for number, write in enumerate(writes, 1):
-        names, types, _ = zip(*write.described(), strict=True)
+        names, types = zip(*write.described(), strict=True)
         arrays = ", ".join(f"${next(numbers)}::{type_}[]" for type_ in types)
         rows = f"SELECT changed.* FROM moved, unnest({arrays}) AS changed ({', '.join(names)})"
         parts.append(f"write_{number} AS (WITH changed AS ({rows}) {write.sql})")

@@ -1,12 +1,12 @@
 """The views in one SQLite file."""
 
-import sqlite3
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AsyncExitStack
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
+import apsw
 import msgspec
 from msgspec.structs import astuple
 
@@ -95,17 +95,17 @@ class SqliteViewStore:
     def _read(
         self,
         connection: SqliteConnection,
-        function: Callable[Concatenate[sqlite3.Connection, P], list[tuple[Any, ...]]],
+        function: Callable[Concatenate[apsw.Connection, P], list[tuple[Any, ...]]],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> list[tuple[Any, ...]]:
         try:
             return connection.run(function, *args, **kwargs)
-        except sqlite3.OperationalError as error:
+        except apsw.SQLError as error:
             self._explain(connection, error)
             raise
 
-    def _explain(self, connection: SqliteConnection, error: sqlite3.OperationalError) -> None:
+    def _explain(self, connection: SqliteConnection, error: apsw.SQLError) -> None:
         """It is a bug, unless tables are not there: another process has taken them away, or a backup is read back."""
         if not connection.run(_rows, HAS_CHECKPOINT):
             raise StoreUnavailable(f"{connection.path}: the views' tables are gone.") from error
@@ -115,7 +115,7 @@ class SqliteViewStore:
     async def commit(self, expected: Checkpoint, checkpoint: Checkpoint, changes: Sequence[Change]) -> None:
         try:
             await self._writer.run(_commit, expected, self._views, checkpoint, changes)
-        except sqlite3.OperationalError as error:
+        except apsw.SQLError as error:
             self._explain(self._writer.connection, error)
             raise
 
@@ -123,14 +123,12 @@ class SqliteViewStore:
         await self._resources.aclose()
 
 
-def _rows(connection: sqlite3.Connection, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
+def _rows(connection: apsw.Connection, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
     values = [msgspec.json.encode(value).decode() if isinstance(value, list) else value for value in parameters]
     return connection.execute(sql, values).fetchall()
 
 
-def _rows_at(
-    connection: sqlite3.Connection, expected: Checkpoint, sql: str, *parameters: object
-) -> list[tuple[Any, ...]]:
+def _rows_at(connection: apsw.Connection, expected: Checkpoint, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
     """Of one moment; the chain stands for all that was folded."""
     connection.execute("BEGIN")
     try:
@@ -139,10 +137,10 @@ def _rows_at(
             raise CheckpointMoved(f"the views are not what they were at {expected.position}.")
         return _rows(connection, sql, *parameters)
     finally:
-        connection.rollback()
+        connection.execute("ROLLBACK")
 
 
-def _keep(connection: sqlite3.Connection, views: Collection[str], path: Path) -> str:
+def _keep(connection: apsw.Connection, views: Collection[str], path: Path) -> str:
     """What `checkpoint.views` is from now on."""
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -161,7 +159,7 @@ def _keep(connection: sqlite3.Connection, views: Collection[str], path: Path) ->
 
 
 def _commit(
-    connection: sqlite3.Connection,
+    connection: apsw.Connection,
     expected: Checkpoint,
     views: str,
     checkpoint: Checkpoint,
@@ -169,12 +167,13 @@ def _commit(
 ) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
-        if not connection.execute(MOVE_CHECKPOINT, (*astuple(checkpoint), *astuple(expected), views)).rowcount:
+        connection.execute(MOVE_CHECKPOINT, (*astuple(checkpoint), *astuple(expected), views))
+        if not connection.changes():
             raise CheckpointMoved(f"the views are not what they were at {expected.position}, or not {views}.")
         for write, rows in changes:
             connection.executemany(_statement(write), rows)
         connection.execute("COMMIT")
-    except sqlite3.IntegrityError as error:
+    except apsw.ConstraintError as error:
         raise ImpossibleEvents(str(error)) from error
     finally:
         roll_back_leftover(connection)
@@ -182,11 +181,8 @@ def _commit(
 
 @lru_cache
 def _statement(write: Write) -> str:
-    columns = write.described()
-    names = [name for name, _, _ in columns]
-    nothing = {True: "nullif(?, 0)", False: "nullif(?, '')"}
-    values = [nothing[type_ == "bigint"] if has_null else "?" for _, type_, has_null in columns]
-    row = f"VALUES ({', '.join(values)})"
+    names = [name for name, _ in write.described()]
+    row = f"VALUES ({', '.join('?' * len(names))})"
     if ALL_CHANGED in write.sql:
         # SQLite takes a row from here in three quarters of the time.
         return write.sql.replace(ALL_CHANGED, row)

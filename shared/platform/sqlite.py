@@ -1,14 +1,15 @@
 """SQLite for asyncio: one thread that owns one connection, and numbered migrations."""
 
 import asyncio
-import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Concatenate, Literal, ParamSpec, TypeVar
+
+import apsw
 
 from shared.errors import CorruptStore, StoreUnavailable
 from shared.platform.migrations import migration_scripts, to_do
@@ -24,22 +25,30 @@ CHECKPOINT_PAGES = 8192
 CACHE_KIBIBYTES = 64 * 1024
 
 ACCESS = " This user must be able to write to it and to its folder."
-ADVICE = {
-    sqlite3.SQLITE_FULL: " Make room on its disk.",
-    sqlite3.SQLITE_CANTOPEN: ACCESS,
-    sqlite3.SQLITE_READONLY: ACCESS,
+UNAVAILABLE: Mapping[type[apsw.Error], str] = {
+    apsw.FullError: " Make room on its disk.",
+    apsw.CantOpenError: ACCESS,
+    apsw.ReadOnlyError: ACCESS,
+    apsw.PermissionsError: "",
+    apsw.AbortError: "",
+    apsw.BusyError: "",
+    apsw.LockedError: "",
+    apsw.InterruptError: "",
+    apsw.IOError: "",
+    apsw.ProtocolError: "",
+    apsw.SchemaChangeError: "",
 }
+"""What another try may find gone, and what helps."""
 GOOD_COPY = "Put a good copy in its place."
-DAMAGE = ("Could not decode to UTF-8", "unsupported file format")
-"""How messages begin that tell of damage and have no code for it: Python's of a text, SQLite's of the file's header."""
+DAMAGE = apsw.CorruptError, apsw.NotADBError, UnicodeDecodeError
+UNKNOWN_FORMAT = "unsupported file format"
+"""How SQLite's message begins of a damaged header: it has no code for it."""
 
 READ_SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_schema"
 
 
 class SqliteConnection:
-    """`text_factory` is the type of text read: `bytes` for text that only passes through.
-
-    `cache_kibibytes` is what SQLite keeps of the file in memory, at most.
+    """`cache_kibibytes` is what SQLite keeps of the file in memory, at most.
     A commit is on disk when it returns, or with `synchronous` NORMAL in the operating system's hands: a power cut then
     takes the last commits with it, never one without all after it (https://www.sqlite.org/pragma.html#pragma_synchronous).
     """
@@ -47,20 +56,16 @@ class SqliteConnection:
     def __init__(
         self,
         path: Path,
-        text_factory: type[str | bytes] = str,
         synchronous: Literal["FULL", "NORMAL"] = "FULL",
         cache_kibibytes: int = CACHE_KIBIBYTES,
     ) -> None:
         """Raises `CorruptStore` when the file is no SQLite database, `StoreUnavailable` when it can't be opened."""
         self.path = path
         try:
-            self._connection = sqlite3.connect(
-                path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-            )
-        except sqlite3.Error as error:
+            self._connection = apsw.Connection(str(path))
+        except apsw.Error as error:
             self._raise_problem(error)
             raise
-        self._connection.text_factory = text_factory
         try:
             self.run(_set_up, synchronous, cache_kibibytes)
         except BaseException:
@@ -69,7 +74,7 @@ class SqliteConnection:
 
     def run(
         self,
-        function: Callable[Concatenate[sqlite3.Connection, P], T],
+        function: Callable[Concatenate[apsw.Connection, P], T],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
@@ -77,25 +82,20 @@ class SqliteConnection:
         ours: to try again, as `StoreUnavailable` asks for, would not mend it."""
         try:
             return function(self._connection, *args, **kwargs)
-        except (sqlite3.Error, UnicodeDecodeError) as error:
+        except (apsw.Error, UnicodeDecodeError) as error:
             self._raise_problem(error)
             raise
 
     def close(self) -> None:
         self._connection.close()
 
-    def _raise_problem(self, error: sqlite3.Error | UnicodeDecodeError) -> None:
+    def _raise_problem(self, error: apsw.Error | UnicodeDecodeError) -> None:
         """Unless it is a bug."""
-        code = primary_code(error)
-        # A UnicodeDecodeError is of SQLite's message, which quotes a damaged schema.
-        if (
-            isinstance(error, UnicodeDecodeError)
-            or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-            or str(error).startswith(DAMAGE)
-        ):
+        # A UnicodeDecodeError is of a text, or of SQLite's message, which quotes a damaged schema.
+        if isinstance(error, DAMAGE) or str(error).startswith(UNKNOWN_FORMAT):
             raise CorruptStore(f"{self.path}: {str(error)!a}. {GOOD_COPY}") from error
-        if isinstance(error, sqlite3.OperationalError) and code not in (0, sqlite3.SQLITE_ERROR):
-            raise StoreUnavailable(f"{self.path}: {error}.{ADVICE.get(code, '')}") from error
+        if (advice := UNAVAILABLE.get(type(error))) is not None:
+            raise StoreUnavailable(f"{self.path}: {error}.{advice}") from error
 
 
 class SqliteThread:
@@ -104,11 +104,10 @@ class SqliteThread:
     def __init__(
         self,
         path: Path,
-        text_factory: type[str | bytes] = str,
         synchronous: Literal["FULL", "NORMAL"] = "FULL",
         cache_kibibytes: int = CACHE_KIBIBYTES,
     ) -> None:
-        self._open = partial(SqliteConnection, path, text_factory, synchronous, cache_kibibytes)
+        self._open = partial(SqliteConnection, path, synchronous, cache_kibibytes)
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=path.name)
         self.connection: SqliteConnection
         """For calls that are not worth the way to the thread, while none of it is at work."""
@@ -134,7 +133,7 @@ class SqliteThread:
 
     async def run(
         self,
-        function: Callable[Concatenate[sqlite3.Connection, P], T],
+        function: Callable[Concatenate[apsw.Connection, P], T],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
@@ -155,36 +154,21 @@ class SqliteThread:
         self._executor.shutdown()
 
 
-def primary_code(error: Exception) -> int:
-    """https://www.sqlite.org/rescode.html#primary_result_codes_versus_extended_result_codes
-
-    0 for an error that Python raised without asking SQLite, or not because of its answer.
-    """
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
-def _try_to_begin(connection: sqlite3.Connection) -> bool:
+def _try_to_begin(connection: apsw.Connection) -> bool:
     try:
         connection.execute("BEGIN IMMEDIATE")
-    except sqlite3.OperationalError as error:
-        if primary_code(error) != sqlite3.SQLITE_BUSY:
-            raise
+    except apsw.BusyError:
         return False
     return True
 
 
-def blob(value: bytes) -> bytearray:
-    """As it is best given to a statement: for `bytes`, Python's sqlite3 first looks whether somebody has registered an
-    adapter, which takes ten times as long."""
-    return bytearray(value)
-
-
-def never_wait(connection: sqlite3.Connection) -> None:
+def never_wait(connection: apsw.Connection) -> None:
     """For other programs' locks, on a connection that the event loop uses: `SqliteThread.begin` waits for them."""
-    connection.execute("PRAGMA busy_timeout = 0")
+    connection.set_busy_timeout(0)
 
 
-def _set_up(connection: sqlite3.Connection, synchronous: str, cache_kibibytes: int) -> None:
+def _set_up(connection: apsw.Connection, synchronous: str, cache_kibibytes: int) -> None:
+    connection.set_busy_timeout(int(BUSY_SECONDS * 1000))
     # Of a new file. A commit costs by the page, and events are written one after the other.
     connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
     _use_write_ahead_log(connection)
@@ -195,20 +179,20 @@ def _set_up(connection: sqlite3.Connection, synchronous: str, cache_kibibytes: i
     connection.execute(f"PRAGMA cache_size = -{cache_kibibytes}")
 
 
-def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+def _use_write_ahead_log(connection: apsw.Connection) -> None:
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             return
-        except sqlite3.OperationalError as error:
+        except apsw.BusyError:
             # Of several that open a new file together, one changes the mode; SQLite does not make the others wait.
-            if primary_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+            if time.monotonic() > deadline:
                 raise
-            time.sleep(0.01)
+            time.sleep(BUSY_RETRY_SECONDS)
 
 
-def migrate(connection: sqlite3.Connection, package: str, path: Path) -> None:
+def migrate(connection: apsw.Connection, package: str, path: Path) -> None:
     """Bring the schema up to date with `package`'s numbered `*.sqlite.sql` files, in one transaction.
 
     The number of the last one is kept in `PRAGMA user_version`. Raises `CorruptStore` when the file
@@ -218,7 +202,7 @@ def migrate(connection: sqlite3.Connection, package: str, path: Path) -> None:
     # Locked before the version is read: of several that start together, one migrates.
     connection.execute("BEGIN IMMEDIATE")
     try:
-        (current,) = connection.execute("PRAGMA user_version").fetchone()
+        current: int = connection.execute("PRAGMA user_version").get
         missing = to_do(migrations, current, f"the schema of {package}")
         if current <= 0 and connection.execute(READ_SCHEMA).fetchone():
             raise CorruptStore(f"{path}: it has tables, and no version of this program's. {GOOD_COPY}")
@@ -231,10 +215,10 @@ def migrate(connection: sqlite3.Connection, package: str, path: Path) -> None:
         roll_back_leftover(connection)
 
 
-def check_tables(connection: sqlite3.Connection, scripts: Iterable[str], path: Path) -> None:
+def check_tables(connection: apsw.Connection, scripts: Iterable[str], path: Path) -> None:
     """Raises `CorruptStore` unless all is there that `scripts` make. At the opening: a statement that finds other
     tables fails as one with a bug does."""
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as new:
+    with closing(apsw.Connection(":memory:")) as new:
         for script in scripts:
             execute_script(new, script)
         made = set(new.execute(READ_SCHEMA))
@@ -242,17 +226,17 @@ def check_tables(connection: sqlite3.Connection, scripts: Iterable[str], path: P
         raise CorruptStore(f"{path}: its tables are not those that this program makes. {GOOD_COPY}")
 
 
-def execute_script(connection: sqlite3.Connection, script: str) -> None:
+def execute_script(connection: apsw.Connection, script: str) -> None:
     """In the open transaction: `executescript` would commit first, and give up the lock."""
     statement = ""
     for line in script.splitlines(keepends=True):
         statement += line
-        if sqlite3.complete_statement(statement):
+        if apsw.complete(statement):
             connection.execute(statement)
             statement = ""
 
 
-def roll_back_leftover(connection: sqlite3.Connection) -> None:
+def roll_back_leftover(connection: apsw.Connection) -> None:
     """End a transaction that failed, or that its task left when it was cancelled while the thread was at work."""
     if connection.in_transaction:
-        connection.rollback()
+        connection.execute("ROLLBACK")

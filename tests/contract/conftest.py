@@ -1,11 +1,11 @@
 """The implementations that each contract suite runs over. Another store: another parameter here, and nowhere else."""
 
-import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+import apsw
 import asyncpg
 import pytest
 
@@ -72,7 +72,9 @@ def change_views(request: pytest.FixtureRequest, open_view_store: OpenViewStore,
     if "sqlite" in request.node.callspec.id:
 
         async def change(sql: str) -> None:
-            with closing(sqlite3.connect(tmp_path / "views.sqlite3")) as connection, connection:
+            # Not another copy of SQLite: it would not see the locks of this process, and take them with it.
+            # https://www.sqlite.org/howtocorrupt.html#_multiple_copies_of_sqlite_linked_into_the_same_application
+            with closing(apsw.Connection(str(tmp_path / "views.sqlite3"))) as connection:
                 connection.execute(sql)
 
     else:

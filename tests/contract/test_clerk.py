@@ -1,7 +1,6 @@
 """What the clerk promises over every store: each hold that is due ends once, and nobody waits for it."""
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -288,7 +288,7 @@ async def test_a_store_that_is_away_for_a_while_holds_no_hold_up_for_longer(
     path = tmp_path / "ledger.sqlite3"
     async with closed_at_the_end(SqliteEventLog.open(path)) as log, office(log) as at:
         await at.write(CREATE, deposit(100), *holds(3, at.clock.in_seconds(10)))
-        with closing(sqlite3.connect(path, isolation_level=None)) as another:
+        with closing(apsw.Connection(str(path))) as another:
             another.execute("BEGIN IMMEDIATE")
             at.clock.time += timedelta(seconds=14)
             async with asyncio.timeout(WAIT_SECONDS):

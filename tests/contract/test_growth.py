@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import apsw
 import asyncpg
 import pytest
 
@@ -24,9 +25,14 @@ async def statements_of(ledger: Ledger, request: WriteRequest) -> list[str]:
     statements: list[str] = []
     match ledger.log:
         case SqliteEventLog(_writer=thread):
-            await thread.run(lambda connection: connection.set_trace_callback(statements.append))
+
+            def trace(_: object, statement: str, __: object) -> bool:
+                statements.append(statement)
+                return True
+
+            await thread.run(apsw.Connection.set_exec_trace, trace)
             await ledger.writer.write(request)
-            await thread.run(lambda connection: connection.set_trace_callback(None))
+            await thread.run(apsw.Connection.set_exec_trace, None)
         case PostgresEventLog(_writer=pool):
 
             def log(query: asyncpg.connection.LoggedQuery) -> None:
@@ -119,8 +125,8 @@ async def test_states_are_written_as_often_as_they_must_be_and_what_waits_stays_
                 ids = [AccountId(f"{number % accounts}") for number in range(first, first + batch)]
                 statements = await statements_of(ledger, WriteRequest([deposit(1, id_) for id_ in ids]))
                 written += statements.count("INSERT INTO states")
-                (position,) = store._writer.connection.run(
-                    lambda connection: connection.execute("SELECT states_position FROM ledger").fetchone()
+                position = store._writer.connection.run(
+                    lambda connection: connection.execute("SELECT states_position FROM ledger").get
                 )
                 assert ledger.head.position - position <= 2 * sweep + batch
                 assert len(store._recent.all()) <= 2 * sweep + batch

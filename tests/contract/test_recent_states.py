@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import apsw
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -141,7 +142,7 @@ async def test_a_commit_that_is_reported_as_failed_counts_if_it_was_done(
     monkeypatch.setattr(recent_states, "SWEEP_EVENTS", 10)
     commit = sqlite._commit
 
-    def fail(connection: sqlite3.Connection) -> None:
+    def fail(connection: apsw.Connection) -> None:
         if is_done:
             commit(connection)
         raise OutcomeUnknown("the disk said no")
@@ -229,7 +230,7 @@ async def test_a_full_disk_at_the_end_loses_nothing(tmp_path: Path) -> None:
     async with closed_at_the_end(SqliteEventLog.open(path)) as log:
         events = [logged(n, DEPOSIT_REJECTED, AccountId(f"{n}"), 1) for n in range(1, 2000)]
         await record(log, events, {AccountId(f"{n}"): state(1) for n in range(1, 2000)})
-        (pages,) = await log._writer.run(lambda connection: connection.execute("PRAGMA page_count").fetchone())
+        pages = await log._writer.run(lambda connection: connection.execute("PRAGMA page_count").get)
         await log._writer.run(lambda connection: connection.execute(f"PRAGMA max_page_count = {pages}").close())
     async with closed_at_the_end(SqliteEventLog.open(path)) as log:
         assert await stored(log) == events

@@ -6,6 +6,7 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
+import apsw
 import msgspec
 import pytest
 
@@ -73,7 +74,7 @@ async def test_a_text_that_is_none_any_more_is_damage(
     path = tmp_path / "file.sqlite3"
     await make(path)
     replace(path, text, damaged)
-    with pytest.raises(CorruptStore, match=f"{path}: .*UTF-8.*good copy"):
+    with pytest.raises(CorruptStore, match=f"{path}: .*utf-8.*good copy"):
         await use(path)
 
 
@@ -147,17 +148,17 @@ async def test_a_damaged_format_number_is_found(tmp_path: Path, store: Store) ->
 @pytest.mark.parametrize(
     ("statement", "bug"),
     [
-        ("SELECT ?", sqlite3.ProgrammingError),
-        ("SELECT nothing", sqlite3.OperationalError),
-        ("INSERT INTO one_row VALUES (2)", sqlite3.IntegrityError),
+        ("SELECT ?", apsw.BindingsError),
+        ("SELECT nothing", apsw.SQLError),
+        ("INSERT INTO one_row VALUES (2)", apsw.ConstraintError),
     ],
 )
 async def test_a_bug_is_not_told_as_trouble_of_the_store(
-    tmp_path: Path, store: Store, statement: str, bug: type[sqlite3.Error]
+    tmp_path: Path, store: Store, statement: str, bug: type[apsw.Error]
 ) -> None:
     opening: Awaitable[SqliteEventLog | SqliteViewStore] = store.open(tmp_path / "file.sqlite3")
     async with closed_at_the_end(opening) as opened:
-        execute = sqlite3.Connection.execute
+        execute = apsw.Connection.execute
         await opened._writer.run(execute, "CREATE TEMP TABLE one_row (one CHECK (one = 1))")
         with pytest.raises(bug):
             await opened._writer.run(execute, statement)
@@ -174,38 +175,36 @@ async def test_a_view_that_another_process_has_taken_away_is_told_so(tmp_path: P
 def test_a_closed_connection_is_a_bug(tmp_path: Path) -> None:
     connection = SqliteConnection(tmp_path / "file.sqlite3")
     connection.close()
-    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
-        connection.run(sqlite3.Connection.execute, "SELECT 1")
+    with pytest.raises(apsw.ConnectionClosedError, match="closed"):
+        connection.run(apsw.Connection.execute, "SELECT 1")
 
 
 @pytest.mark.parametrize(
-    ("error", "name", "told", "advice"),
+    ("code", "told", "advice"),
     [
-        (sqlite3.DatabaseError, "SQLITE_CORRUPT", CorruptStore, "good copy"),
-        (sqlite3.DatabaseError, "SQLITE_CORRUPT_INDEX", CorruptStore, "good copy"),
-        (sqlite3.DatabaseError, "SQLITE_CORRUPT_VTAB", CorruptStore, "good copy"),
-        (sqlite3.DatabaseError, "SQLITE_NOTADB", CorruptStore, "good copy"),
-        (sqlite3.OperationalError, "SQLITE_FULL", StoreUnavailable, "Make room"),
-        (sqlite3.OperationalError, "SQLITE_IOERR_FSYNC", StoreUnavailable, ""),
-        (sqlite3.OperationalError, "SQLITE_BUSY_SNAPSHOT", StoreUnavailable, ""),
-        (sqlite3.OperationalError, "SQLITE_LOCKED", StoreUnavailable, ""),
-        (sqlite3.OperationalError, "SQLITE_CANTOPEN_ISDIR", StoreUnavailable, "must be able to write"),
-        (sqlite3.OperationalError, "SQLITE_READONLY_DIRECTORY", StoreUnavailable, "must be able to write"),
+        (apsw.SQLITE_CORRUPT, CorruptStore, "good copy"),
+        (apsw.SQLITE_CORRUPT_INDEX, CorruptStore, "good copy"),
+        (apsw.SQLITE_CORRUPT_VTAB, CorruptStore, "good copy"),
+        (apsw.SQLITE_NOTADB, CorruptStore, "good copy"),
+        (apsw.SQLITE_FULL, StoreUnavailable, "Make room"),
+        (apsw.SQLITE_IOERR_FSYNC, StoreUnavailable, ""),
+        (apsw.SQLITE_BUSY_SNAPSHOT, StoreUnavailable, ""),
+        (apsw.SQLITE_LOCKED, StoreUnavailable, ""),
+        (apsw.SQLITE_CANTOPEN_ISDIR, StoreUnavailable, "must be able to write"),
+        (apsw.SQLITE_READONLY_DIRECTORY, StoreUnavailable, "must be able to write"),
     ],
 )
 def test_an_error_is_told_by_the_first_part_of_its_code(
-    tmp_path: Path, error: type[sqlite3.Error], name: str, told: type[LedgerError], advice: str
+    tmp_path: Path, code: int, told: type[LedgerError], advice: str
 ) -> None:
-    """Which are SQLite's classes, and Python gives the whole code."""
+    """Which are SQLite's classes: https://www.sqlite.org/rescode.html#primary_result_codes_versus_extended_result_codes"""
 
-    def fail(_: sqlite3.Connection) -> None:
-        raised = error("as SQLite says it")
-        raised.sqlite_errorcode, raised.sqlite_errorname = getattr(sqlite3, name), name
-        raise raised
+    def fail(_: apsw.Connection) -> None:
+        raise apsw.exception_for(code)
 
     with (
         closing(SqliteConnection(tmp_path / "file.sqlite3")) as connection,
-        pytest.raises(told, match=f"as SQLite says it.*{advice}"),
+        pytest.raises(told, match=f"file.sqlite3.*{advice}"),
     ):
         connection.run(fail)
 

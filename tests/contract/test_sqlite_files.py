@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import apsw
 import pytest
 
 from command_service import event_log
@@ -129,7 +130,7 @@ async def test_a_log_whose_head_is_not_its_last_event_is_refused_and_left_alone(
         assert list(connection.iterdump()) == before
 
 
-def limit_pages(pages: int) -> Callable[[sqlite3.Connection], None]:
+def limit_pages(pages: int) -> Callable[[apsw.Connection], None]:
     """SQLite's own limit on the size of a file fails as a full disk does: with SQLITE_FULL."""
     return lambda connection: connection.execute(f"PRAGMA max_page_count = {pages}").close()
 
@@ -376,7 +377,7 @@ def test_a_file_that_cannot_be_used_is_closed_again(tmp_path: Path) -> None:
     (half_made,) = {
         entry.locals["self"] for entry in refused.traceback if isinstance(entry.locals.get("self"), SqliteConnection)
     }
-    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+    with pytest.raises(apsw.ConnectionClosedError, match="closed"):
         half_made._connection.execute("SELECT 1")
 
 

@@ -15,6 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import apsw
 import asyncpg
 import msgspec
 import pytest
@@ -434,7 +435,7 @@ async def execute(log: EventLog, *statements: str) -> None:
     else:
         assert isinstance(log, SqliteEventLog)
         for statement in statements:
-            log._writer.connection.run(sqlite3.Connection.execute, statement)
+            log._writer.connection.run(apsw.Connection.execute, statement)
 
 
 async def rewrite(log: EventLog, events: Sequence[bytes]) -> None:

@@ -220,22 +220,21 @@ def test_an_event_comes_out_of_the_history_byte_for_byte(event: Event, tracepare
     assert {row[3:5] for row in rows} == {(7, event.type)}
     assert {row[9] for row in rows} == {getattr(event, "amount", None)}
     assert [row[13:18] for row in rows] == [kept(state, recorded.time) for state in states]
-    assert [row[18] for row in rows] == [str(2**64), ""][: len(rows)]
+    assert [row[18] for row in rows] == [str(2**64), None][: len(rows)]
 
 
 def kept(account: AccountView | None, time: str) -> tuple[object, ...]:
-    """What stands for NULL stands for what most accounts have most of the time."""
+    """None stands for what most accounts have most of the time."""
     if account is None:
-        return None, 0, 0, "", ""
-    usual = {"status": "open", "last_updated": time}
+        return (None,) * 5
+    usual = {"held": 0, "overdraft_limit": 0, "status": "open", "last_updated": time}
     found = {name: getattr(account, name) for name in usual}
-    told = ("" if found[name] == usual[name] else found[name] for name in usual)
-    return account.balance, account.held, account.overdraft_limit, *told
+    return account.balance, *(None if found[name] == usual[name] else found[name] for name in usual)
 
 
 def test_an_event_of_no_account_has_no_account_after_it() -> None:
     (row,) = history_rows([recorded(1, NOT_FOUND)], iter([None]), {})
-    assert row[13:] == (None, 0, 0, "", "", "")
+    assert row[13:] == (None,) * 6
     assert list(created([recorded(1, NOT_FOUND)])) == []
 
 

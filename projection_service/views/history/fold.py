@@ -1,7 +1,7 @@
 """What is kept of each event, and how it becomes the same bytes again. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from msgspec import UNSET, Raw
 
@@ -21,18 +21,20 @@ from shared.events import (
     read_envelope,
 )
 
-KeptState = tuple[int | None, int, int, Status | Literal[""], str, str]
+KeptState = tuple[int | None, int | None, int | None, Status | None, str | None, str | None]
 """An account after an event: balance, held, overdraft limit, status, and when it was last updated. Each of the last
-four is 0 or empty where it is what most have: 0, 0, open, the event's time; and the balance is None where there is no
-account. Then the reserve of its asset, where the event has changed it."""
-HistoryRow = tuple[int, str, int, int, str, str, str, str, str, int | None, str, str, int, *KeptState]
+four is None where it is what most have: 0, 0, open, the event's time; and all are where there is no account. Then the
+reserve of its asset, where the event has changed it."""
+HistoryRow = tuple[
+    int, str, int, int, str, str, str, str, str | None, int | None, str, str | None, int | None, *KeptState
+]
 """An event of one account: entry, account_id, version, position, type, time, event_id, command_id, traceparent; its
 amount in cents, None when its data has none; its data, which is JSON as it was written. In the streams of two accounts,
 the other one and its version. Last, the account after it. `entry` is its place among all: twice the position, and one
-more for the account that is not the subject. What is not there is 0 or empty: see `Write`."""
+more for the account that is not the subject."""
 HoldRow = tuple[AccountId, HoldId, Position, Position | None, int]
 """A hold of an account: where it was placed, where it ended, None while it is open, and its `fork`."""
-NO_ACCOUNT: KeptState = (None, 0, 0, "", "", "")
+NO_ACCOUNT: KeptState = (None,) * 6
 
 
 def history_rows(
@@ -54,29 +56,29 @@ def history_rows(
             time,
             envelope.id,
             envelope.commandid,
-            envelope.traceparent or "",
+            envelope.traceparent or None,
             amount,
             data,
         )
-        state = _kept(account, time, "" if reserve is None else str(reserve))
+        state = _kept(account, time, None if reserve is None else str(reserve))
         if recorded.counterpart is None:
-            yield 2 * position, recorded.account_id, recorded.version, *of_both, "", 0, *state
+            yield 2 * position, recorded.account_id, recorded.version, *of_both, None, None, *state
         else:
             first, second = recorded.streams()
             yield 2 * position, *first, *of_both, *second, *state
-            yield 2 * position + 1, *second, *of_both, *first, *_kept(next(states), time, "")
+            yield 2 * position + 1, *second, *of_both, *first, *_kept(next(states), time, None)
 
 
-def _kept(account: AccountView | None, time: str, reserve: str) -> KeptState:
+def _kept(account: AccountView | None, time: str, reserve: str | None) -> KeptState:
     if account is None:
         return NO_ACCOUNT
     status, last_updated = account.status, account.last_updated
     return (
         account.balance,
-        account.held,
-        account.overdraft_limit,
-        "" if status == "open" else status,
-        "" if last_updated == time else last_updated,
+        account.held or None,
+        account.overdraft_limit or None,
+        None if status == "open" else status,
+        None if last_updated == time else last_updated,
         reserve,
     )
 

@@ -63,9 +63,9 @@ VERSION_SEARCH = f"""
 READ_VERSION = Read.in_both(f"WITH RECURSIVE {VERSION_SEARCH} SELECT max(low) FROM search")
 ADD_HISTORY = Write(
     "entry bigint, account_id text, version bigint, position bigint, type text, time text, event_id text, "
-    "command_id text, traceparent text NULL, amount bigint, data json, other_account_id text NULL, "
-    "other_version bigint NULL, balance bigint, held bigint NULL, overdraft_limit bigint NULL, status text NULL, "
-    "last_updated text NULL, reserve numeric NULL",
+    "command_id text, traceparent text, amount bigint, data json, other_account_id text, "
+    "other_version bigint, balance bigint, held bigint, overdraft_limit bigint, status text, "
+    "last_updated text, reserve numeric",
     f"INSERT INTO history ({ROW}) SELECT * FROM changed WHERE true",
 )
 ADD_ACCOUNTS = Write(
