@@ -41,6 +41,8 @@ MOVE_CHECKPOINT = """
     )
 """
 MOVE_PARAMETERS = 11
+SENT = {"numeric": "text"}
+"""What our rows have as text, PostgreSQL reads in a tenth of the time that asyncpg takes to write it in base 10,000."""
 READ_AT = """
     SELECT checkpoint.chain = ${chain}, asked.*
     FROM checkpoint LEFT JOIN (SELECT true, rows.* FROM ({read}) AS rows) AS asked ON true
@@ -142,7 +144,7 @@ def _statement(writes: tuple[Write, ...]) -> str:
     parts = [MOVE_CHECKPOINT]
     for number, write in enumerate(writes, 1):
         names, types = zip(*write.described(), strict=True)
-        arrays = ", ".join(f"${next(numbers)}::{type_}[]" for type_ in types)
+        arrays = ", ".join(f"${next(numbers)}::{SENT.get(type_, type_)}[]::{type_}[]" for type_ in types)
         rows = f"SELECT changed.* FROM moved, unnest({arrays}) AS changed ({', '.join(names)})"
         parts.append(f"write_{number} AS (WITH changed AS ({rows}) {write.sql})")
     return f"{', '.join(parts)} SELECT position FROM moved"
