@@ -63,6 +63,10 @@ class SqliteConnection:
         self.path = path
         try:
             self._connection = apsw.Connection(str(path))
+        except UnicodeEncodeError as error:
+            raise StoreUnavailable(
+                f"{str(path)!a}: SQLite takes names that are UTF-8 alone. Set DATA_DIR to another folder."
+            ) from error
         except apsw.Error as error:
             self._raise_problem(error)
             raise

@@ -381,6 +381,11 @@ def test_a_file_that_cannot_be_used_is_closed_again(tmp_path: Path) -> None:
         half_made._connection.execute("SELECT 1")
 
 
+def test_a_name_that_sqlite_cannot_take_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable, match="UTF-8 alone"):
+        SqliteConnection(tmp_path / "\udcff.sqlite3")
+
+
 async def test_a_long_page_of_large_events_lets_appends_in_between(tmp_path: Path) -> None:
     large = AmountDeposited(1, "\N{BANK}" * 1000)
     async with closed_at_the_end(SqliteEventLog.open(tmp_path / "ledger.sqlite3")) as store:
