@@ -20,7 +20,7 @@ from projection_service.view_store import (
     in_turns,
     one_row,
 )
-from projection_service.view_store.kept import READ_KEPT, check, plan, view_migrations
+from projection_service.view_store.kept import READ_KEPT, check, numbers_in, plan, view_migrations
 from shared.errors import StoreUnavailable
 from shared.platform.data_files import DataFiles, held_lock, make_file
 from shared.platform.sqlite import (
@@ -111,6 +111,7 @@ class SqliteViewStore:
             raise StoreUnavailable(f"{connection.path}: the views' tables are gone.") from error
         _, views = one_row(connection.run(_rows, READ_KEPT))
         check(views, self._views)
+        connection.run(check_tables, _scripts(numbers_in(views)), connection.path)
 
     async def commit(self, expected: Checkpoint, checkpoint: Checkpoint, changes: Sequence[Change]) -> None:
         try:
@@ -150,12 +151,16 @@ def _keep(connection: apsw.Connection, views: Collection[str], path: Path) -> st
             for script in todo.scripts:
                 execute_script(connection, script)
             connection.execute(SET_VIEWS, (todo.views,))
-        scripts = [script for name in sorted(views) for script in view_migrations(name, "sqlite").values()]
-        check_tables(connection, scripts, path)
+        check_tables(connection, _scripts(views), path)
         connection.execute("COMMIT")
         return todo.views
     finally:
         roll_back_leftover(connection)
+
+
+def _scripts(views: Collection[str]) -> list[str]:
+    """What makes the tables of `views`, which may use those of one before."""
+    return [script for name in sorted(views) for script in view_migrations(name, "sqlite").values()]
 
 
 def _commit(

@@ -12,7 +12,7 @@ import pytest
 
 from command_service.event_log.sqlite import SqliteEventLog
 from command_service.ledger.states import decode_account
-from projection_service.view_store import OtherViews
+from projection_service.view_store import OtherViews, Read
 from projection_service.view_store.kept import parts
 from projection_service.view_store.sqlite import SqliteViewStore
 from projection_service.views.accounts.tables import read_account
@@ -170,6 +170,21 @@ async def test_a_view_that_another_process_has_taken_away_is_told_so(tmp_path: P
         for read in (one.read, partial(one.read_for_fold, BEGINNING)):
             with pytest.raises(OtherViews, match="another PROJECTION_VIEWS"):
                 await read_page(read, "", 1)
+
+
+@pytest.mark.parametrize(("kind", "part"), [part for name in ALL_VIEWS for part in parts(name)])
+async def test_a_part_that_somebody_takes_away_is_damage(tmp_path: Path, kind: str, part: str) -> None:
+    path = tmp_path / "file.sqlite3"
+    async with closed_at_the_end(Views.open(path)) as store:
+        with closing(apsw.Connection(str(path))) as another:
+            another.execute(f"DROP {kind} {part}")
+        with pytest.raises(CorruptStore, match="its tables are not those that this program makes"):
+            await store.read(Read.in_both(f"SELECT 1 FROM {part}" if kind == "TABLE" else indexed(part)))
+
+
+def indexed(index: str) -> str:
+    table = "history_holds" if index.startswith("history") else "accounts"
+    return f"SELECT 1 FROM {table} INDEXED BY {index}"
 
 
 def test_a_closed_connection_is_a_bug(tmp_path: Path) -> None:
