@@ -96,7 +96,7 @@ PUT_HOLD = """
     ON CONFLICT (account_id, hold_id) DO UPDATE SET amount = excluded.amount, expires_at = excluded.expires_at
 """
 END_HOLD = "DELETE FROM holds WHERE account_id = ? AND hold_id = ?"
-ADD_ANSWER = "INSERT INTO answers (idempotency_key, fingerprint, outcomes, digest) VALUES (?, ?, ?, ?)"
+ADD_ANSWER = "INSERT INTO answers (idempotency_key, fingerprint, digest, outcomes) VALUES (?, ?, ?, ?)"
 
 
 Commit = Callable[
@@ -210,8 +210,14 @@ class SqliteEventLog:
         open_holds = dict(_read_holds(connection, self._path, READ_HOLDS, _json(holds)) if holds else ())
         return _SqliteAppend(ledger, states, answers, open_holds, self._outcomes, self._commit)
 
-    def _outcomes(self, keys: Collection[str]) -> Mapping[str, bytes]:
-        rows = self._writer.connection.run(_rows, self._path, (str, bytes), READ_OUTCOMES, _json(keys))
+    async def _outcomes(self, keys: Collection[str]) -> Mapping[str, bytes]:
+        """Of answers that are not damaged. Not through the writer: SQLite gives up the transaction of a statement that
+        comes upon a page which is not there."""
+        try:
+            rows = await self._reader.run(_rows, self._path, (str, bytes), READ_OUTCOMES, _json(keys))
+        except CorruptStore:
+            each = [await self._outcomes([key]) for key in keys] if len(keys) > 1 else []
+            return {key: outcomes for one in each for key, outcomes in one.items()}
         outcomes: dict[str, bytes] = {}
         for key, packed in rows:
             with suppress(CorruptStore):
@@ -326,7 +332,7 @@ class _SqliteAppend:
         states: Mapping[AccountId, State],
         answers: Mapping[str, KeptAnswer],
         holds: Mapping[HoldKey, Hold],
-        outcomes: Callable[[Collection[str]], Mapping[str, bytes]],
+        outcomes: Callable[[Collection[str]], Awaitable[Mapping[str, bytes]]],
         commit: Commit,
     ) -> None:
         self.head = ChainAt(ledger.position, ledger.chain)
@@ -338,7 +344,7 @@ class _SqliteAppend:
         self._commit = commit
 
     async def outcomes(self, keys: Collection[str]) -> Mapping[str, bytes]:
-        return self._outcomes(keys)
+        return await self._outcomes(keys)
 
     async def commit(
         self,
@@ -419,7 +425,7 @@ def _write(
         connection.executemany(
             ADD_ANSWER,
             [
-                (key, answer.fingerprint, _packed(answer.outcomes), answer.digest(key))
+                (key, answer.fingerprint, answer.digest(key), _packed(answer.outcomes))
                 for key, answer in answers.items()
             ],
         )

@@ -20,6 +20,7 @@ from shared.platform.sqlite import (
     check_tables,
     execute_script,
     migrate,
+    name_of,
     never_wait,
     roll_back_leftover,
 )
@@ -166,7 +167,7 @@ def _in_use(connection: apsw.Connection) -> InUse:
 
 
 def _look(connection: apsw.Connection, path: Path) -> None:
-    connection.execute("ATTACH ? AS old", (str(path),))
+    connection.execute("ATTACH ? AS old", (name_of(path),))
     connection.execute("BEGIN")
     for name in ("main", "old"):
         # With its first read the transaction takes up the moment.
@@ -177,7 +178,7 @@ def _switch(connection: apsw.Connection, new_path: Path, views: Sequence[str], k
     """In the open transaction. Tables that are dropped first leave their room in the file to the new ones. A copy into
     an empty table of the very same form takes over the rows, and the entries of its indexes, as they lie in the file
     (https://www.sqlite.org/src/file?name=src/insert.c, xferOptimization)."""
-    connection.execute("ATTACH ? AS rebuilt", (str(new_path),))
+    connection.execute("ATTACH ? AS rebuilt", (name_of(new_path),))
     for view in reversed(views):
         for kind, name in parts(view):
             connection.execute(f"DROP {kind} IF EXISTS main.{name}")

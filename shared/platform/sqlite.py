@@ -1,10 +1,11 @@
 """SQLite for asyncio: one thread that owns one connection, and numbered migrations."""
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Concatenate, Literal, ParamSpec, TypeVar
@@ -25,7 +26,7 @@ CHECKPOINT_PAGES = 8192
 CACHE_KIBIBYTES = 64 * 1024
 
 ACCESS = " This user must be able to write to it and to its folder."
-UNAVAILABLE: Mapping[type[apsw.Error], str] = {
+UNAVAILABLE: Mapping[type[Exception], str] = {
     apsw.FullError: " Make room on its disk.",
     apsw.CantOpenError: ACCESS,
     apsw.ReadOnlyError: ACCESS,
@@ -41,6 +42,8 @@ UNAVAILABLE: Mapping[type[apsw.Error], str] = {
 """What another try may find gone, and what helps."""
 GOOD_COPY = "Put a good copy in its place."
 DAMAGE = apsw.CorruptError, apsw.NotADBError, UnicodeDecodeError
+NOT_ALL_THERE = apsw.SQLITE_IOERR_SHORT_READ, apsw.SQLITE_IOERR_DATA, apsw.SQLITE_IOERR_CORRUPTFS
+"""Codes of an IOError: a page that the file ends in, or that the disk has otherwise than it was written."""
 UNKNOWN_FORMAT = "unsupported file format"
 """How SQLite's message begins of a damaged header: it has no code for it."""
 
@@ -62,11 +65,7 @@ class SqliteConnection:
         """Raises `CorruptStore` when the file is no SQLite database, `StoreUnavailable` when it can't be opened."""
         self.path = path
         try:
-            self._connection = apsw.Connection(str(path))
-        except UnicodeEncodeError as error:
-            raise StoreUnavailable(
-                f"{str(path)!a}: SQLite takes names that are UTF-8 alone. Set DATA_DIR to another folder."
-            ) from error
+            self._connection = apsw.Connection(name_of(path))
         except apsw.Error as error:
             self._raise_problem(error)
             raise
@@ -96,7 +95,8 @@ class SqliteConnection:
     def _raise_problem(self, error: apsw.Error | UnicodeDecodeError) -> None:
         """Unless it is a bug."""
         # A UnicodeDecodeError is of a text, or of SQLite's message, which quotes a damaged schema.
-        if isinstance(error, DAMAGE) or str(error).startswith(UNKNOWN_FORMAT):
+        code = getattr(error, "extendedresult", None)
+        if isinstance(error, DAMAGE) or code in NOT_ALL_THERE or str(error).startswith(UNKNOWN_FORMAT):
             raise CorruptStore(f"{self.path}: {str(error)!a}. {GOOD_COPY}") from error
         if (advice := UNAVAILABLE.get(type(error))) is not None:
             raise StoreUnavailable(f"{self.path}: {error}.{advice}") from error
@@ -149,13 +149,26 @@ class SqliteThread:
         try:
             return await asyncio.shield(done)
         except asyncio.CancelledError:
-            # The thread is at work on the connection: nobody else may use it before that has come to its end.
-            await asyncio.wait([done])
+            # The thread is at work on the connection: nobody else may use it before that has come to its end, however
+            # often this task is cancelled.
+            while not done.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([done])
             raise
 
     async def close(self) -> None:
         await self._submit(lambda: self.connection.close())
         self._executor.shutdown()
+
+
+def name_of(path: Path) -> str:
+    """As SQLite takes it, which is as UTF-8, whatever the locale's encoding is. Raises `StoreUnavailable`."""
+    try:
+        return os.fsencode(path).decode()
+    except UnicodeDecodeError as error:
+        raise StoreUnavailable(
+            f"{str(path)!a}: SQLite takes names that are UTF-8 alone. Set DATA_DIR to another folder."
+        ) from error
 
 
 def _try_to_begin(connection: apsw.Connection) -> bool:

@@ -201,6 +201,7 @@ def test_a_closed_connection_is_a_bug(tmp_path: Path) -> None:
         (apsw.SQLITE_CORRUPT_INDEX, CorruptStore, "good copy"),
         (apsw.SQLITE_CORRUPT_VTAB, CorruptStore, "good copy"),
         (apsw.SQLITE_NOTADB, CorruptStore, "good copy"),
+        (apsw.SQLITE_IOERR_SHORT_READ, CorruptStore, "good copy"),
         (apsw.SQLITE_FULL, StoreUnavailable, "Make room"),
         (apsw.SQLITE_IOERR_FSYNC, StoreUnavailable, ""),
         (apsw.SQLITE_BUSY_SNAPSHOT, StoreUnavailable, ""),

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import closing, contextmanager
@@ -39,7 +40,7 @@ Store = type[SqliteEventLog] | type[Views]
 STORES: list[Store] = [SqliteEventLog, Views]
 EARLIER = Path(__file__).with_name("earlier")
 """What states of this program from before its first release wrote."""
-TODAYS = Path(event_log.__file__).with_name("008_event_log.sqlite.sql")
+TODAYS = Path(event_log.__file__).with_name("009_event_log.sqlite.sql")
 
 
 async def make_log(path: Path) -> None:
@@ -156,7 +157,7 @@ async def test_a_full_disk_writes_nothing_and_says_so_and_goes_on_when_there_is_
         (EARLIER / "001.sqlite.sql", 2),
         (EARLIER / "004.sqlite.sql", 3),
         (EARLIER / "004.sqlite.sql", 4),
-        (TODAYS, 6),  # with other answers in them
+        (TODAYS, 8),  # with other answers in them
     ],
     ids=lambda value: getattr(value, "name", value),
 )
@@ -384,6 +385,36 @@ def test_a_file_that_cannot_be_used_is_closed_again(tmp_path: Path) -> None:
 def test_a_name_that_sqlite_cannot_take_is_told_so(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="UTF-8 alone"):
         SqliteConnection(tmp_path / "\udcff.sqlite3")
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_a_file_is_the_one_of_its_name_in_any_locale(tmp_path: Path, locale: str) -> None:
+    """Where it is not UTF-8, Python takes the bytes of a name for other letters, or none."""
+    path = tmp_path / "caf\u00e9.sqlite3"
+    program = """
+import sys; from pathlib import Path; from shared.platform.sqlite import SqliteConnection, SqliteThread
+SqliteConnection(Path(sys.argv[1])).run(lambda connection: connection.execute("CREATE TABLE here (one)"))
+"""
+    environment = {"LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run([sys.executable, "-c", program, path], check=True, env={**os.environ, **environment})
+    assert [file.name for file in tmp_path.glob("*.sqlite3")] == [path.name]
+
+
+async def test_the_connection_is_let_go_when_its_thread_is_done_however_often_who_waits_is_cancelled(
+    tmp_path: Path,
+) -> None:
+    thread, go_on = SqliteThread(tmp_path / "file.sqlite3"), threading.Event()
+    await thread.open()
+    waiting = asyncio.create_task(thread.run(lambda _: go_on.wait()))
+    for _ in range(3):
+        await asyncio.sleep(0.01)
+        waiting.cancel()
+    await asyncio.wait([waiting], timeout=0.1)
+    assert not waiting.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await thread.close()
 
 
 async def test_a_long_page_of_large_events_lets_appends_in_between(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What `verify` promises: a log that holds is passed, while it is in use too, and no damage to one is missed."""
 
 import asyncio
+import os
 import random
 import re
 import resource
@@ -43,6 +44,7 @@ from command_service.verify import verify
 from shared.chain import START, ChainAt, extend
 from shared.errors import CorruptStore, IdempotencyKeyReused, LedgerError
 from shared.events import EVENT_TYPES, AccountId, HoldId, Position, decode_events, join_events, written
+from shared.platform.sqlite import PAGE_BYTES
 from tests.contract.conftest import OpenEventLog, closed_at_the_end
 from tests.contract.test_event_log import ALL
 from tests.contract.test_ledger import Ledger, running
@@ -238,7 +240,7 @@ def contents(path: Path) -> dict[str, list[tuple[Any, ...]]]:
             )
         }
     tables["runs"] = [(position, chain, sqlite._decompress(path, events)) for position, chain, events in tables["runs"]]
-    tables["answers"] = [(*row[:2], sqlite._unpacked(path, row[2]), row[3]) for row in tables["answers"]]
+    tables["answers"] = [(*row[:3], sqlite._unpacked(path, row[3])) for row in tables["answers"]]
     return tables
 
 
@@ -705,7 +707,7 @@ async def test_an_answer_whose_damage_is_its_type_is_nobody_elses_matter(
         first, told = await ledger.writer.write(retried), await ledger.writer.write(another)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         (schema,) = connection.execute("SELECT sql FROM sqlite_schema WHERE name = 'answers'").fetchone()
-        any_type = schema.replace("STRICT, ", "").replace("BLOB NOT NULL", "BLOB")
+        any_type = schema.removesuffix(" STRICT").replace("BLOB NOT NULL", "BLOB")
         for form, change in (
             (any_type, f"UPDATE answers SET {column} = {damage.format(column)} WHERE idempotency_key = 'retried'"),
             (schema, ""),
@@ -723,6 +725,26 @@ async def test_an_answer_whose_damage_is_its_type_is_nobody_elses_matter(
         assert await ledger.writer.write(another) == told
         await ledger.writer.write(WriteRequest([deposit(1, ALICE)]))
         assert await log.head() == 4
+
+
+async def test_an_answer_that_the_file_ends_in_is_nobody_elses_matter(tmp_path: Path) -> None:
+    """What is long goes on in pages of its own: https://www.sqlite.org/fileformat.html#overflow"""
+    path = tmp_path / "ledger.sqlite3"
+    long = WriteRequest([deposit(1, ALICE)] * 2000, "long", b"asked")
+    async with closed_at_the_end(SqliteEventLog.open(path)) as log, running(log) as ledger:
+        await ledger.writer.write(WriteRequest([CreateAccount("Alice", ALICE)]))
+        await ledger.writer.write(long)
+    with closing(apsw.Connection(str(path))) as connection:
+        last = connection.execute("SELECT name, pagetype FROM dbstat ORDER BY pageno DESC LIMIT 1").get
+        assert last == ("answers", "overflow")
+    os.truncate(path, path.stat().st_size - PAGE_BYTES // 2)
+    async with closed_at_the_end(SqliteEventLog.open(path)) as log, running(log) as ledger:
+        requests = WriteRequest([deposit(1, ALICE)]), WriteRequest([deposit(1, ALICE)], "short", b"asked"), long
+        first, second, damaged = map(ledger.writer.write, requests)
+        assert len(await first) == len(await second) == 1
+        with pytest.raises(CorruptStore, match="'long'"):
+            await damaged
+        assert await log.head() == 2003
 
 
 @pytest.mark.parametrize("column", ["fingerprint", "outcomes", "digest", "idempotency_key"])

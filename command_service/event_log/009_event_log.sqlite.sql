@@ -1,4 +1,4 @@
--- Numbers 1 to 7 were states of this program before its first release, which are refused.
+-- Numbers 1 to 8 were states of this program before its first release, which are refused.
 
 CREATE TABLE ledger (
     -- One row: the head of the log, which every append moves first, so that the order of positions is the order of
@@ -45,9 +45,11 @@ CREATE INDEX holds_by_expiry ON holds (expires_at, account_id, hold_id) WHERE ex
 
 CREATE TABLE answers (
     -- What was answered to a request with an Idempotency-Key: JSON, compressed with zstd when it is long. `digest` is
-    -- SHA-256 of the outcomes, as JSON; then that over key, fingerprint and the first.
-    idempotency_key TEXT PRIMARY KEY CHECK (idempotency_key <> ''),
+    -- SHA-256 of the outcomes, as JSON; then that over key, fingerprint and the first. What may be long is last, and not
+    -- in the way to other keys, as it would be WITHOUT ROWID: the pages where it goes on are read by who asks for it,
+    -- and nobody else meets their damage.
+    idempotency_key TEXT NOT NULL PRIMARY KEY CHECK (idempotency_key <> ''),
     fingerprint BLOB NOT NULL,
-    outcomes BLOB NOT NULL,
-    digest BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
+    digest BLOB NOT NULL,
+    outcomes BLOB NOT NULL
+) STRICT;
