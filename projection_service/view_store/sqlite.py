@@ -138,7 +138,7 @@ def _rows_at(connection: apsw.Connection, expected: Checkpoint, sql: str, *param
             raise CheckpointMoved(f"the views are not what they were at {expected.position}.")
         return _rows(connection, sql, *parameters)
     finally:
-        connection.execute("ROLLBACK")
+        roll_back_leftover(connection)  # after some failures SQLite has done it
 
 
 def _keep(connection: apsw.Connection, views: Collection[str], path: Path) -> str:
