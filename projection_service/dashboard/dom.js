@@ -48,7 +48,23 @@ export function reconcile(parent, items, { key, signature, make }) {
   for (const child of before.values()) child.remove();
 }
 
-const focusables = (element) => [...element.querySelectorAll("a[href], button, input, select, summary")];
+export const focusables = (element) => [...element.querySelectorAll("a[href], button, input, select, summary")];
+
+const PRESS_MILLISECONDS_MAX = 2_000;
+let press = Promise.resolve();
+let release = () => {};
+
+/** Wait until nothing is pressed: a link that is replaced or moved between press and release would not be clicked. */
+export const released = () => press;
+
+document.addEventListener("pointerdown", () => {
+  press = new Promise((resolve) => (release = resolve));
+  setTimeout(release, PRESS_MILLISECONDS_MAX);
+});
+for (const name of ["pointerup", "pointercancel"]) {
+  // By a timer: the click itself comes right after.
+  document.addEventListener(name, () => setTimeout(release));
+}
 
 /** A table with a caption that only screen readers have, and its body. `columns`: [heading, class]. */
 export function table(caption, columns) {

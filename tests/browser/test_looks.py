@@ -110,6 +110,11 @@ async def test_it_is_used_with_the_keyboard_alone(old_bank: Bank, open_page: Ope
         # The row is another one then, and its link still has the focus.
         await expect(page.locator("tbody tr .amount").first).to_contain_text("23,058,430,092,136,939.53")
         await expect(page.get_by_role("link", name="b" * 64)).to_be_focused()
+        await page.keyboard.press("Enter")
+        await page.locator(".amounts a").nth(2).focus()
+        await old_bank.deposit("b" * 64, 1)
+        await expect(page.locator(".amounts a").first).to_contain_text("23,058,430,092,136,939.54")
+        await expect(page.locator(".amounts a").nth(2)).to_be_focused()
 
 
 async def test_an_empty_bank_says_so(tmp_path: Path, open_page: Open) -> None:

@@ -158,6 +158,30 @@ async def test_the_past_stays_as_it_was_while_the_bank_goes_on(bank: Bank, open_
         await expect(page.locator(".statement tbody tr")).to_have_count(3)
 
 
+async def test_what_is_drawn_again_while_a_figure_is_pressed_takes_no_click_away(bank: Bank, open_page: Open) -> None:
+    account = f"pressed-{uuid.uuid4()}"
+    await bank.create(account)
+    async with open_page(bank, f"/account/{account}") as page:
+        balance = page.locator(".amounts a.amount").first
+        await balance.hover()
+        await page.mouse.down()
+        async with page.expect_response(lambda response: response.url.partition("?")[0].endswith(account)) as answer:
+            await bank.deposit(account, 100)
+        await (await answer.value).finished()
+        await page.evaluate("new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
+        await page.mouse.up()
+        await expect(page.get_by_role("heading", level=1)).to_contain_text("Amount deposited")
+
+        # Whoever keeps it pressed sees it go on.
+        await page.go_back()
+        await expect(balance).to_have_text("1.00 USD")
+        await balance.hover()
+        await page.mouse.down()
+        await bank.deposit(account, 100)
+        await expect(balance).to_have_text("2.00 USD")
+        await page.mouse.up()
+
+
 @pytest.mark.parametrize(
     ("figure", "told"),
     [
