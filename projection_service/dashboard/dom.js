@@ -51,13 +51,15 @@ export function reconcile(parent, items, { key, signature, make }) {
 export const focusables = (element) => [...element.querySelectorAll("a[href], button, input, select, summary")];
 
 const PRESS_MILLISECONDS_MAX = 2_000;
+let pressed = null;
 let press = Promise.resolve();
 let release = () => {};
 
-/** Wait until nothing is pressed: a link that is replaced or moved between press and release would not be clicked. */
-export const released = () => press;
+/** Wait while something in `element` is pressed: a link that is replaced before its release would not be clicked. */
+export const released = (element) => (element.contains(pressed) ? press : null);
 
-document.addEventListener("pointerdown", () => {
+document.addEventListener("pointerdown", ({ target }) => {
+  pressed = target;
   press = new Promise((resolve) => (release = resolve));
   setTimeout(release, PRESS_MILLISECONDS_MAX);
 });

@@ -64,7 +64,7 @@ export class Panel {
     let failure = null;
     try {
       const answer = await this.#load(asking.signal);
-      await released();
+      await released(this.#body);
       if (asking.signal.aborted) return;
       const focused = focusables(this.#body).indexOf(document.activeElement);
       if (!this.#drawn) this.#body.replaceChildren();
