@@ -18,10 +18,7 @@ export function h(tag, properties = {}, ...children) {
 /** Text of somebody else's: it keeps its own direction, and breaks anywhere. */
 export const said = (text, kind = "said") => h("bdi", { class: kind }, text);
 
-/**
- * Show `items` as children of `parent`, in their order. What has the same key and signature stays as it is; when a
- * changed one had the focus, the one in its place has it, on the link or button with the same number.
- */
+/** Show `items` as children of `parent`, in their order. What has the same key and signature stays as it is. */
 export function reconcile(parent, items, { key, signature, make }) {
   const before = new Map([...parent.children].map((child) => [child.dataset.key, child]));
   let at = parent.firstElementChild;
@@ -35,10 +32,8 @@ export function reconcile(parent, items, { key, signature, make }) {
       made.dataset.key = name;
       made.dataset.signature = signed;
       if (child) {
-        const focused = focusables(child).indexOf(document.activeElement);
         if (at === child) at = made;
         child.replaceWith(made);
-        if (focused >= 0) focusables(made)[focused]?.focus();
       }
       child = made;
     }
@@ -48,18 +43,25 @@ export function reconcile(parent, items, { key, signature, make }) {
   for (const child of before.values()) child.remove();
 }
 
-export const focusables = (element) => [...element.querySelectorAll("a[href], button, input, select, summary")];
+/** Draw what is in `element` anew: the link to the same place has the focus then, should one have had it. */
+export function keepingFocus(element, draw) {
+  const href = element.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+  const links = () => [...element.querySelectorAll("a[href]")].filter((link) => link.getAttribute("href") === href);
+  const number = links().indexOf(document.activeElement);
+  draw();
+  // Where it is, and not in view again: who has the focus there may read somewhere else.
+  if (number >= 0 && document.activeElement === document.body) links()[number]?.focus({ preventScroll: true });
+}
 
 const PRESS_MILLISECONDS_MAX = 2_000;
-let pressed = null;
 let press = Promise.resolve();
 let release = () => {};
 
-/** Wait while something in `element` is pressed: a link that is replaced before its release would not be clicked. */
-export const released = (element) => (element.contains(pressed) ? press : null);
+/** Wait while a link or a button is pressed: one that is replaced or moved before its release would not be clicked. */
+export const released = () => press;
 
 document.addEventListener("pointerdown", ({ target }) => {
-  pressed = target;
+  if (!target.closest("a, button")) return;
   press = new Promise((resolve) => (release = resolve));
   setTimeout(release, PRESS_MILLISECONDS_MAX);
 });

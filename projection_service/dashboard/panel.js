@@ -1,6 +1,6 @@
 /** A part of the page that shows one answer: while it is asked for, when there is none, and when it goes wrong. */
 
-import { focusables, h, released } from "./dom.js";
+import { h, keepingFocus, released } from "./dom.js";
 
 const REFRESH_MILLISECONDS = 400;
 const RETRY_MILLISECONDS = 2000;
@@ -64,13 +64,11 @@ export class Panel {
     let failure = null;
     try {
       const answer = await this.#load(asking.signal);
-      await released(this.#body);
+      await released();
       if (asking.signal.aborted) return;
-      const focused = focusables(this.#body).indexOf(document.activeElement);
       if (!this.#drawn) this.#body.replaceChildren();
       this.#drawn = true;
-      this.#draw(answer, this.#body);
-      if (focused >= 0 && document.activeElement === document.body) focusables(this.#body)[focused]?.focus();
+      keepingFocus(this.#body, () => this.#draw(answer, this.#body));
     } catch (error) {
       if (asking.signal.aborted) return;
       failure = error;

@@ -1,6 +1,6 @@
 /** The way of an event from the log into these views, and what is wrong on it in words. */
 
-import { h } from "./dom.js";
+import { h, released } from "./dom.js";
 import { positionLink } from "./figures.js";
 import { count, duration } from "./words.js";
 
@@ -13,7 +13,8 @@ export class Pipeline {
     this.close = ledger.now.listen(() => this.show());
   }
 
-  show() {
+  async show() {
+    await released();
     const told = this.ledger.now.pipeline;
     if (this.ledger.at !== null) {
       this.#body.replaceChildren(

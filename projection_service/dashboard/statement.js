@@ -70,6 +70,7 @@ export class Statement {
     this.#older?.abort();
     this.#older = null;
     this.#entries = [];
+    this.#next = null;
     this.#isCut = false;
     const moment = this.ledger.at === null ? {} : { at_position: this.ledger.at };
     this.#download.href = address(this.path, { ...this.#asked(), ...moment, format: "csv" });
@@ -118,7 +119,9 @@ export class Statement {
     const fresh = page.entries.filter((entry) => top === undefined || entry.position > top);
     this.#told = page;
     if (fresh.length === page.entries.length) {
-      // Nothing that is there follows on it.
+      // Nothing that is there follows on it, nor what is on its way.
+      this.#older?.abort();
+      this.#older = null;
       this.#entries = page.entries;
       this.#next = page.next;
       this.#table.body.replaceChildren(...page.entries.map((entry) => this.#row(entry)));

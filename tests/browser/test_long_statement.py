@@ -1,9 +1,12 @@
 """A statement of any length: so many of its entries are on the page, and the others a page away."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Error, Page, Route, expect
 
 from tests.bank import Bank, open_bank
 from tests.browser.conftest import Open
@@ -85,3 +88,32 @@ async def test_a_hold_is_among_those_open_at_a_moment_however_far_back_it_was_pl
             await expect(holds.locator("tbody tr")).to_have_count(shown)
             await expect(holds.get_by_text("Nothing is held.")).to_have_count(1 - shown)
             await expect(holds.get_by_text("There are more than these.").locator("visible=true")).to_have_count(0)
+
+
+async def test_entries_that_come_while_older_ones_are_on_their_way_leave_no_gap(
+    tmp_path: Path, open_page: Open
+) -> None:
+    async with open_bank(tmp_path) as bank:
+        await bank.create("alice")
+        deposits = [{"type": "deposit", "account_id": "alice", "amount": 1}] * 600
+        await bank.post("/commands", deposits)
+        async with open_page(bank, "/account/alice") as page:
+            rows, go_on = page.locator(".statement tbody tr"), asyncio.Event()
+
+            async def hold_back(route: Route) -> None:
+                await go_on.wait()
+                with suppress(Error):  # nobody may want it any more
+                    await route.continue_()
+
+            await expect(rows).to_have_count(100)
+            await page.route("**/statement?*cursor=*", hold_back)
+            async with page.expect_request("**/statement?*cursor=*"):
+                await page.get_by_role("button", name="Older entries").click()
+            await bank.post("/commands", deposits[:150])
+            await expect(page.locator(".amounts a").first).to_have_text("7.50 USD")
+            await expect(rows.first).to_contain_text("7.50")
+            go_on.set()
+            await page.get_by_role("button", name="Older entries").click()
+            await expect(rows).not_to_have_count(100)
+            shown = await cents(page)
+            assert shown == list(range(750, 750 - len(shown), -1))

@@ -117,6 +117,28 @@ async def test_it_is_used_with_the_keyboard_alone(old_bank: Bank, open_page: Ope
         await expect(page.locator(".amounts a").nth(2)).to_be_focused()
 
 
+async def test_the_focus_stays_on_the_same_account_and_the_page_where_it_was(tmp_path: Path, open_page: Open) -> None:
+    async with open_bank(tmp_path) as bank:
+        for name in "abcdef":
+            await bank.create(name)
+        async with open_page(bank, "/accounts?sort=last_updated&order=asc") as page:
+            await page.get_by_role("link", name="e", exact=True).focus()
+            for name, number in (("b", 5), ("e", 5)):
+                await bank.deposit(name, 1)
+                await expect(page.locator("tbody tr").nth(number)).to_contain_text("0.01")
+                await expect(page.get_by_role("link", name="e", exact=True)).to_be_focused()
+        await bank.post("/commands", [{"type": "deposit", "account_id": "a", "amount": 1}] * 60)
+        async with open_page(bank, "/account/a", viewport={"width": 900, "height": 500}) as page:
+            await page.locator(".amounts a").first.focus()
+            await page.mouse.move(450, 400)
+            await page.mouse.wheel(0, 1000)
+            await expect(page.locator(".amounts a").first).not_to_be_in_viewport()
+            await bank.deposit("a", 1)
+            await expect(page.locator(".amounts a").first).to_have_text("0.61 USD")
+            await expect(page.locator(".amounts a").first).to_be_focused()
+            await expect(page.locator(".amounts a").first).not_to_be_in_viewport()
+
+
 async def test_an_empty_bank_says_so(tmp_path: Path, open_page: Open) -> None:
     async with open_bank(tmp_path) as bank, open_page(bank) as page:
         await expect(page.get_by_text("No event yet")).to_be_visible()

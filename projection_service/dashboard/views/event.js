@@ -32,6 +32,8 @@ export function event(ledger, written = "") {
       ),
   });
   let isThere = false;
+  // Once it is there it is what it always will be.
+  const look = () => isThere || panel.refresh();
 
   function drawn({ event: one, chain, accounts }) {
     const asset = accounts.map(({ before, after }) => (after ?? before)?.asset).find(Boolean) ?? "USD/2";
@@ -176,8 +178,8 @@ export function event(ledger, written = "") {
     title: `Event ${written}`,
     elements: [panel.element],
     show: () => panel.renew(),
-    events: () => isThere || panel.refresh(),
-    refresh: () => panel.refresh(),
+    events: look,
+    refresh: look,
     close: () => panel.close(),
   };
 }

@@ -70,8 +70,7 @@ ADD_HISTORY = Write(
     "command_id text, traceparent text, amount bigint, data json, other_account_id text, "
     "other_version bigint, balance bigint, held bigint, overdraft_limit bigint, status text, "
     "last_updated text, reserve numeric",
-    # Without the names: apsw goes over the text of a statement for each of its rows, a nanosecond a character.
-    "INSERT INTO history SELECT * FROM changed WHERE true",
+    f"INSERT INTO history ({ROW}) SELECT * FROM changed WHERE true",
 )
 ADD_ACCOUNTS = Write(
     "account_id text, name text, asset text, position bigint",
