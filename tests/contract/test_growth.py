@@ -124,7 +124,7 @@ async def test_states_are_written_as_often_as_they_must_be_and_what_waits_stays_
             for first in range(0, 3 * sweep, batch):
                 ids = [AccountId(f"{number % accounts}") for number in range(first, first + batch)]
                 statements = await statements_of(ledger, WriteRequest([deposit(1, id_) for id_ in ids]))
-                written += statements.count("INSERT INTO states")
+                written += statements.count("REPLACE INTO states")
                 position = store._writer.connection.run(
                     lambda connection: connection.execute("SELECT states_position FROM ledger").get
                 )

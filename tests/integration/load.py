@@ -90,8 +90,8 @@ class Load:
                     else:
                         self.refused.append((status, answer))
                 break
-            # Slower the longer it takes, so that a slow machine is not flooded.
-            await asyncio.sleep(self._random.uniform(0, PAUSE_SECONDS_MAX) * (1 + self.sent / 1000))
+            # Slower the longer it takes: a slow machine is not flooded, nor the bound reached for three minutes.
+            await asyncio.sleep(self._random.uniform(0, PAUSE_SECONDS_MAX) * (1 + self.sent / 1000) ** 2)
 
     async def check(self) -> None:
         """Assert that the log holds every acknowledged command exactly once, where the client was told, and
