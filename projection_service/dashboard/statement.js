@@ -67,8 +67,7 @@ export class Statement {
     this.#from.value = from;
     this.#to.value = to;
     this.#rejections.checked = Boolean(rejections);
-    this.#older?.abort();
-    this.#older = null;
+    this.#dropOlder();
     this.#entries = [];
     this.#next = null;
     this.#isCut = false;
@@ -84,8 +83,14 @@ export class Statement {
 
   close() {
     this.#panel.close();
-    this.#older?.abort();
+    this.#dropOlder();
     this.#observer.disconnect();
+  }
+
+  /** Older entries that are on their way are of no use any more. */
+  #dropOlder() {
+    this.#older?.abort();
+    this.#older = null;
   }
 
   #asked() {
@@ -120,8 +125,7 @@ export class Statement {
     this.#told = page;
     if (fresh.length === page.entries.length) {
       // Nothing that is there follows on it, nor what is on its way.
-      this.#older?.abort();
-      this.#older = null;
+      this.#dropOlder();
       this.#entries = page.entries;
       this.#next = page.next;
       this.#table.body.replaceChildren(...page.entries.map((entry) => this.#row(entry)));

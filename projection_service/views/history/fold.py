@@ -8,6 +8,7 @@ from msgspec import UNSET, Raw
 from projection_service.views.accounts.fold import AccountView
 from projection_service.views.reserve.fold import ReservesAfter
 from shared.events import (
+    USD,
     AccountCreated,
     AccountId,
     Asset,
@@ -36,7 +37,7 @@ more for the account that is not the subject."""
 HoldRow = tuple[AccountId, HoldId, Position, Position | None, int]
 """A hold of an account: where it was placed, where it ended, None while it is open, and its `fork`."""
 _InStream = tuple[AccountId, Version, AccountId | None, Version | None]
-NO_ACCOUNT = AccountView(AccountId(""), "", "USD/2", None, 0, 0, "open", Version(0), None)  # type: ignore[arg-type]
+NO_ACCOUNT = AccountView(AccountId(""), "", USD, None, 0, 0, "open", Version(0), None)  # type: ignore[arg-type]
 """In place of one that is not there: all that is kept of it is NULL."""
 
 
